@@ -1,0 +1,155 @@
+"""Recipients and identities: the public and the private half of a key."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+from pqvault.crypto import kem
+from pqvault.errors import FormatError, UsageError
+from pqvault.format import keytext
+
+__all__ = ["Identity", "Recipient"]
+
+MAX_KEY_FILE = 16 * 1024 * 1024  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """A public key that data is sealed to.
+
+    ``public_key``: 1,216 bytes, ML-KEM-768 ‖ X25519 (X-Wing). Its text form is age's
+    ``age1pq1…``, so a key of ``age-keygen -pq`` works unchanged.
+    """
+
+    public_key: bytes
+    source: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        # At import, not at use (ATTACKS row 19).
+        try:
+            kem.check_public_key(self.public_key)
+        except FormatError as error:
+            where = f" in {self.source}" if self.source else ""
+            raise UsageError(
+                f"the recipient{where} is not a valid public key: {error.message}",
+                hint="copy the recipient again from its owner, or make a key with `pqvault keygen`",
+            ) from None
+
+    @classmethod
+    def parse(cls, text: str, source: str = "") -> Recipient:
+        """From its text form. Raises UsageError that says why, for example for a classical key."""
+        return cls(keytext.decode_recipient(text), source)
+
+    @classmethod
+    def load_file(cls, path: str | os.PathLike[str]) -> list[Recipient]:
+        """All recipients of a recipients file: one a line, ``#`` for comments."""
+        source = os.fspath(path)
+        lines = keytext.parse_recipients_file(_read(source), source)
+        return [cls(key, f"{source}, line {number}") for number, key in lines]
+
+    @property
+    def text(self) -> str:
+        """``age1pq1…``, 1,959 characters."""
+        return keytext.encode_recipient(self.public_key)
+
+    @property
+    def key_id(self) -> str:
+        """Hex of 16 bytes: the name of this key in envelopes and listings."""
+        return kem.key_id(self.public_key).hex()
+
+    def __repr__(self) -> str:
+        return f"Recipient({self.text[:20]}…, key_id={self.key_id})"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A private key: 32 bytes, expanded as X-Wing says. Never printed, never pickled."""
+
+    seed: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if len(self.seed) != kem.SEED_SIZE:
+            raise ValueError(f"an identity is a seed of {kem.SEED_SIZE} bytes")
+
+    @classmethod
+    def generate(cls) -> Identity:
+        """A new one, from the system's random source."""
+        return cls(secrets.token_bytes(kem.SEED_SIZE))
+
+    @classmethod
+    def parse(cls, text: str) -> Identity:
+        """From ``AGE-SECRET-KEY-PQ-1…``. Raises UsageError, which never repeats the text."""
+        return cls(keytext.decode_identity(text))
+
+    @classmethod
+    def load_file(cls, path: str | os.PathLike[str]) -> list[Identity]:
+        """All identities of an identity file in age's form.
+
+        Raises UsageError when it is a regular file that others may read (ATTACKS row 38).
+        """
+        source = os.fspath(path)
+        data = _read(source, private=True)
+        return [cls(seed) for seed in keytext.parse_identity_file(data, source)]
+
+    @property
+    def recipient(self) -> Recipient:
+        """The public half, computed from the seed: it cannot disagree with it."""
+        return Recipient(kem.public_key_of(self.seed))
+
+    @property
+    def text(self) -> str:
+        """``AGE-SECRET-KEY-PQ-1…``: a secret."""
+        return keytext.encode_identity(self.seed)
+
+    def save_file(self, path: str | os.PathLike[str]) -> None:
+        """Write a new identity file, mode 0600. Raises UsageError when the file exists."""
+        data = keytext.format_identity_file(self.seed, self.recipient.text, time.time()).encode()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        target = Path(path)
+        try:
+            fd = os.open(target, flags, 0o600)
+        except FileExistsError:
+            raise UsageError(
+                f"{target} exists, and an identity file is never overwritten",
+                hint="choose another name with -o",
+            ) from None
+        except OSError as error:
+            raise UsageError(f"{target} cannot be written: {error.strerror}") from None
+        try:
+            with open(fd, "wb") as file:
+                os.fchmod(fd, 0o600)
+                file.write(data)
+                file.flush()
+                os.fsync(fd)
+        except OSError as error:
+            target.unlink(missing_ok=True)
+            raise UsageError(f"{target} cannot be written: {error.strerror}") from None
+
+    def __repr__(self) -> str:
+        return "Identity(...)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an identity is not pickled: hand over a reference to its file instead")
+
+
+def _read(path: str, *, private: bool = False) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            info = os.fstat(file.fileno())
+            if private and stat.S_ISREG(info.st_mode) and info.st_mode & 0o077:
+                raise UsageError(
+                    f"the identity file {path} can be read by other users",
+                    hint=f"run `chmod 600 {path}`",
+                )
+            data = file.read(MAX_KEY_FILE + 1)
+    except OSError as error:
+        raise UsageError(f"the key file {path} cannot be read: {error.strerror}") from None
+    if len(data) > MAX_KEY_FILE:
+        raise UsageError(f"the key file {path} is over {MAX_KEY_FILE} bytes")
+    return data

@@ -1,0 +1,167 @@
+"""A part's root key: how it is wrapped, and what is derived from it. docs/format.md section 2.
+
+The only module that knows both the key schedule and the text documents.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, NoReturn
+
+from pqvault.crypto import kdf, kem, mac
+from pqvault.errors import FormatError, IntegrityError, NoKeyFits, UsageError
+from pqvault.format.commit import Commit
+from pqvault.format.envelope import MAX_RECIPIENTS, Envelope, WrappedKey
+from pqvault.keys import Identity, Recipient
+
+__all__ = [
+    "PROFILE",
+    "STREAM_ARCHIVE",
+    "STREAM_OBJECT",
+    "Keyring",
+    "RootKey",
+    "keyring",
+    "new_id",
+]
+
+PROFILE: Final = "standard"  # MLKEM768-X25519, HKDF-SHA512, AES-256-GCM, BLAKE3-256
+STREAM_ARCHIVE: Final = bytes(16).hex()  # a sealed stream belongs to no archive
+STREAM_OBJECT: Final = "stream"
+
+
+# Identities by their key id, so that thousands of envelopes cost one look-up each.
+Keyring = Mapping[str, Identity]
+
+
+def keyring(identities: Iterable[Identity]) -> dict[str, Identity]:
+    """Identities by key id."""
+    return {identity.recipient.key_id: identity for identity in identities}
+
+
+def new_id() -> str:
+    """16 random bytes in lower-case hex: an archive id or a part id."""
+    return secrets.token_hex(16)
+
+
+@dataclass(frozen=True, slots=True)
+class RootKey:
+    """32 random bytes that open one part, with the ids that everything is bound to."""
+
+    archive: str
+    part: str
+    secret: bytes = field(repr=False)
+
+    @classmethod
+    def generate(cls, archive: str, part: str) -> RootKey:
+        """A fresh one; two parts never share one."""
+        return cls(archive, part, secrets.token_bytes(kdf.ROOT_KEY_SIZE))
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a root key is not pickled: hand over object keys, sealed")
+
+    @property
+    def _ids(self) -> tuple[bytes, bytes]:
+        return bytes.fromhex(self.archive), bytes.fromhex(self.part)
+
+    def object(self, name: str) -> tuple[bytes, bytes]:
+        """The key (32 bytes) and the Cobblestone context of the object ``name`` of this part."""
+        fields = (*self._ids, name.encode("ascii"))
+        return kdf.derive(self.secret, 32, "object", *fields), kdf.bind("object", *fields)
+
+    @property
+    def commit_id(self) -> str:
+        """Hex of 32 bytes: ``root`` of the commit, which ties it to this key's envelope."""
+        return kdf.derive(self.secret, 32, "commit id", *self._ids).hex()
+
+    def envelope(
+        self, recipients: Sequence[Recipient], *, created: int, generation: int = 1, group: str = ""
+    ) -> Envelope:
+        """Wrap this key to every recipient. ``created``: Unix time in ms.
+
+        Raises UsageError for no, too many or repeated recipients.
+        """
+        ids = [r.key_id for r in recipients]
+        if not 1 <= len(ids) <= MAX_RECIPIENTS:
+            raise UsageError(
+                f"{len(ids)} recipients were given; an envelope takes 1 to {MAX_RECIPIENTS}",
+                hint="name who may open it with -r or -R",
+            )
+        if len(set(ids)) != len(ids):
+            raise UsageError("a recipient is given twice", hint="leave one of them out")
+        wrapped = tuple(self._wrap(r, group) for r in recipients)
+        bare = Envelope(
+            self.archive, self.part, group, generation, created, PROFILE, wrapped, bytes(32)
+        )
+        return replace(bare, mac=self._envelope_mac(bare))
+
+    def _wrap(self, recipient: Recipient, group: str) -> WrappedKey:
+        info = _wrap_info(self.archive, self.part, group, recipient.key_id)
+        sealed = kem.wrap(self.secret, recipient.public_key, info)
+        return WrappedKey(kem.KEM_NAME, recipient.key_id, sealed)
+
+    @classmethod
+    def unwrap(cls, envelope: Envelope, identities: Keyring, what: str) -> RootKey:
+        """Open an envelope with the first of its recipients that we are, then check its MAC.
+
+        Raises NoKeyFits when it names none of them, IntegrityError when it names one and
+        does not open, or when its MAC is wrong.
+        """
+        _check_profile(envelope.profile, what)
+        for wrapped in envelope.recipients:
+            identity = identities.get(wrapped.key_id)
+            if identity is not None:
+                break
+        else:
+            sealed_to = ", ".join(w.key_id for w in envelope.recipients)
+            raise NoKeyFits(
+                f"no identity fits {what}: {len(identities)} tried, sealed to {sealed_to}"
+            )
+        if wrapped.kem != kem.KEM_NAME:
+            raise FormatError(f"{what} names the KEM {wrapped.kem!r}, which is not known")
+        info = _wrap_info(envelope.archive, envelope.part, envelope.group, wrapped.key_id)
+        secret = kem.unwrap(wrapped.sealed, identity.seed, info, f"the wrapped key in {what}")
+        key = cls(envelope.archive, envelope.part, secret)
+        if not mac.equal(key._envelope_mac(envelope), envelope.mac):
+            raise IntegrityError(
+                f"{what} failed authentication: its list of recipients was altered"
+            )
+        return key
+
+    def _envelope_mac(self, envelope: Envelope) -> bytes:
+        fields = (*self._ids, envelope.group.encode("ascii"))
+        key = kdf.derive(self.secret, mac.MAC_KEY_SIZE, "envelope mac", *fields)
+        return mac.compute(key, envelope.authenticated())
+
+    def _commit_mac(self, commit: Commit) -> bytes:
+        key = kdf.derive(self.secret, mac.MAC_KEY_SIZE, "commit mac", *self._ids)
+        return mac.compute(key, commit.authenticated())
+
+    def sign_off(self, commit: Commit) -> Commit:
+        """``commit`` with its MAC."""
+        return replace(commit, mac=self._commit_mac(commit))
+
+    def check_commit(self, commit: Commit, what: str) -> None:
+        """Raise IntegrityError unless ``commit`` belongs to this key and is unaltered."""
+        if not mac.equal(commit.root.encode(), self.commit_id.encode()):
+            raise IntegrityError(f"the envelope does not belong to {what}")
+        if not mac.equal(self._commit_mac(commit), commit.mac):
+            raise IntegrityError(f"the commit of {what} failed authentication")
+
+
+def _check_profile(profile: str, what: str) -> None:
+    if profile != PROFILE:
+        raise FormatError(f"{what} uses the profile {profile!r}, which this version does not know")
+
+
+def _wrap_info(archive: str, part: str, group: str, key_id: str) -> bytes:
+    return kdf.bind(
+        "envelope",
+        bytes.fromhex(archive),
+        bytes.fromhex(part),
+        group.encode("ascii"),
+        PROFILE.encode("ascii"),
+        kem.KEM_NAME.encode("ascii"),
+        bytes.fromhex(key_id),
+    )

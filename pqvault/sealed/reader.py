@@ -1,0 +1,269 @@
+"""SealedReader: one sealed object as a seekable, readable binary file."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Final
+
+import zstandard
+
+from pqvault.crypto.cobblestone import RandomReader, Source
+from pqvault.errors import FormatError
+from pqvault.format import zstdseek
+from pqvault.format.zstdseek import BLOCK_SIZE, FOOTER_SIZE, MAX_FRAME, SeekTable
+
+__all__ = ["CACHE_SIZE", "RangeFile", "SealedReader", "decode_frame"]
+
+CACHE_SIZE: Final = 32 * 1024 * 1024  # bytes of decoded frames kept
+_FAN_OUT: Final = 8 * 1024 * 1024  # a read of this many bytes goes over several threads
+
+
+class RangeFile(io.RawIOBase):
+    """A read-only binary file over ``pread_into``: what readers and entries have in common."""
+
+    size: int  # bytes
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._position = 0
+
+    def pread_into(self, out: memoryview, offset: int) -> None:
+        """Fill ``out`` from ``offset``. Thread-safe, does not move the position."""
+        raise NotImplementedError
+
+    def pread(self, offset: int, length: int) -> bytearray:
+        """Up to ``length`` bytes from ``offset``; fewer only at the end. Thread-safe."""
+        self._check()
+        if offset < 0 or length < 0:
+            raise ValueError("offset and length are not negative")
+        out = bytearray(max(0, min(length, self.size - offset)))
+        if out:
+            self.pread_into(memoryview(out), offset)
+        return out
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Up to ``size`` bytes, all that is left when it is negative or None."""
+        left = max(0, self.size - self._position)
+        length = left if size is None or size < 0 else min(size, left)
+        data = self.pread(self._position, length)
+        self._position += length
+        return bytes(data)
+
+    def readall(self) -> bytes:
+        """All that is left."""
+        return self.read()
+
+    def readinto(self, buffer: object, /) -> int:
+        """Fill ``buffer`` as far as there is content; returns the number of bytes."""
+        self._check()
+        with memoryview(buffer).cast("B") as view:  # type: ignore[arg-type]
+            length = max(0, min(len(view), self.size - self._position))
+            if length:
+                self.pread_into(view[:length], self._position)
+        self._position += length
+        return length
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Move the position; returns it. Seeking past the end is allowed and reads nothing."""
+        self._check()
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}
+        if whence not in base:
+            raise ValueError(f"whence {whence} is not 0, 1 or 2")
+        if base[whence] + offset < 0:
+            raise ValueError("a position is not negative")
+        self._position = base[whence] + offset
+        return self._position
+
+    def tell(self) -> int:
+        """The position in bytes."""
+        return self._position
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    def _check(self) -> None:
+        if self.closed:
+            raise ValueError("the file is closed")
+
+
+class SealedReader(RangeFile):
+    """Reads a sealed object anywhere; not a byte that is not authenticated.
+
+    ``source`` gives sealed bytes at any offset and is not closed by this class unless
+    ``close_source`` is given. ``what`` names the object in errors. ``cache_size``: bytes of
+    decoded frames kept, at least one frame. Raises IntegrityError at once when key, name,
+    end or seek table do not fit.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        key: bytes,
+        context: bytes,
+        what: str,
+        *,
+        cache_size: int = CACHE_SIZE,
+        close_source: Callable[[], object] | None = None,
+    ) -> None:
+        super().__init__()
+        self._what = what
+        self._close_source = close_source
+        self._random = RandomReader(source, key, context, what)
+        self.table = self._read_table()
+        self.size = self.table.size
+        self._cache: OrderedDict[int, bytes] = OrderedDict()
+        self._cached = 0
+        self._cache_size = cache_size
+        self._lock = threading.Lock()
+        # frame -> how many of its blocks are known to be raw; -1: not a stored frame
+        self._stored: dict[int, int] = {}
+
+    def close(self) -> None:
+        """Drop the cache, close the source if this reader owns it."""
+        if not self.closed:
+            self._cache.clear()
+            if self._close_source is not None:
+                self._close_source()
+        super().close()
+
+    def _read_table(self) -> SeekTable:
+        total = self._random.size
+        if total < FOOTER_SIZE:
+            raise FormatError(f"{self._what} is too short to have a seek table")
+        footer = bytes(self._random.pread(total - FOOTER_SIZE, FOOTER_SIZE))
+        size = SeekTable.size_from_footer(footer, total, self._what)
+        return SeekTable.parse(self._random.pread(total - size, size), total, self._what)
+
+    # -- reading ---------------------------------------------------------------------------
+
+    def pread_into(self, out: memoryview, offset: int) -> None:
+        """Fill ``out`` with content from ``offset``; IntegrityError names what is damaged."""
+        self._check()
+        end = offset + len(out)
+        if offset < 0 or end > self.size:
+            raise ValueError("the range is outside the object")
+        if not len(out):
+            return
+        first, last = self.table.frame_at(offset), self.table.frame_at(end - 1)
+        jobs = []
+        for frame in range(first, last + 1):
+            start = max(offset, self.table.content[frame])
+            stop = min(end, self.table.content[frame + 1])
+            jobs.append((frame, start, out[start - offset : stop - offset]))
+        if len(out) >= _FAN_OUT and len(jobs) > 2:
+            list(_fan_out_pool().map(lambda job: self._read_frame(*job), jobs))
+        else:
+            for job in jobs:
+                self._read_frame(*job)
+
+    def _read_frame(self, frame: int, start: int, out: memoryview) -> None:
+        skip = start - self.table.content[frame]
+        with self._lock:
+            content = self._cache.get(frame)
+            if content is not None:
+                self._cache.move_to_end(frame)
+        if content is None:
+            if self._read_stored(frame, skip, out):
+                return
+            content = self._decode(frame)
+            self._keep(frame, content)
+        out[:] = memoryview(content)[skip : skip + len(out)]
+
+    def _decode(self, frame: int) -> bytes:
+        start, end = self.table.sealed[frame], self.table.sealed[frame + 1]
+        size = self.table.content[frame + 1] - self.table.content[frame]
+        if end - start > zstdseek.MAX_SEALED_FRAME:
+            raise FormatError(f"frame {frame} of {self._what} is longer than a frame can be")
+        sealed = self._random.pread(start, end - start)
+        return decode_frame(sealed, size, f"frame {frame} of {self._what}")
+
+    def _keep(self, frame: int, content: bytes) -> None:
+        with self._lock:
+            if frame not in self._cache:
+                self._cache[frame] = content
+                self._cached += len(content)
+            while self._cached > self._cache_size and len(self._cache) > 1:
+                self._cached -= len(self._cache.popitem(last=False)[1])
+
+    # -- stored frames ---------------------------------------------------------------------
+
+    def _read_stored(self, frame: int, skip: int, out: memoryview) -> bool:
+        """Read a stored frame chunk by chunk; False when the frame is not stored.
+
+        Block headers are checked from the first to the last one touched, so that this is
+        what a reader that goes through the frame in order would see.
+        """
+        content = self.table.content[frame + 1] - self.table.content[frame]
+        base = self.table.sealed[frame]
+        if self.table.sealed[frame + 1] - base != zstdseek.stored_size(content):
+            return False
+        last = (skip + len(out) - 1) // BLOCK_SIZE
+        known = self._stored.get(frame, 0)
+        if known < 0:
+            return False
+        if known == 0 and self._random.pread(base, zstdseek.STORED_HEADER_SIZE) != (
+            zstdseek.stored_header(content)
+        ):
+            self._stored[frame] = -1
+            return False
+        for block in range(known, last + 1):
+            header = self._random.pread(base + zstdseek.stored_block_offset(block), 3)
+            if header != zstdseek.stored_block_header(content, block):
+                self._stored[frame] = -1
+                return False
+        self._stored[frame] = max(known, last + 1)
+        done = 0
+        while done < len(out):
+            block, at = divmod(skip + done, BLOCK_SIZE)
+            take = min(BLOCK_SIZE - at, len(out) - done)
+            self._random.pread_into(
+                out[done : done + take], base + zstdseek.stored_block_offset(block) + 3 + at
+            )
+            done += take
+        return True
+
+
+_local = threading.local()
+
+
+def decode_frame(sealed: bytes | bytearray | memoryview, size: int, what: str) -> bytes:
+    """The ``size`` bytes of content of one whole zstd frame. Raises FormatError.
+
+    The frame's own header is checked first, so nothing is allocated that the seek table
+    did not announce (ATTACKS row 30).
+    """
+    if zstdseek.parse_frame_header(sealed, what)[1] != size:
+        raise FormatError(f"{what} does not have the size that the seek table says")
+    decompressor = getattr(_local, "decompressor", None)
+    if decompressor is None:
+        decompressor = _local.decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_FRAME)
+    try:
+        content: bytes = decompressor.decompress(
+            sealed, max_output_size=size, allow_extra_data=False
+        )
+    except zstandard.ZstdError:
+        content = b""
+    if len(content) != size:
+        raise FormatError(f"{what} does not decompress to what the seek table says")
+    return content
+
+
+@cache
+def _fan_out_pool() -> ThreadPoolExecutor:
+    # One for the process: readers come and go by the thousand, threads must not.
+    return ThreadPoolExecutor(min(8, os.cpu_count() or 1), "pqvault-read")
+
+
+# A child of fork has the pool object but none of its threads.
+os.register_at_fork(after_in_child=_fan_out_pool.cache_clear)
