@@ -87,7 +87,9 @@ class IntegrityError(PQVaultError):
     """Authentication failed: damaged, truncated, swapped or altered."""
 
     exit_code = 13
-    default_hint = "restore this file from a copy; `pqvault verify` lists everything that is damaged"
+    default_hint = (
+        "restore this file from a copy; `pqvault verify` lists everything that is damaged"
+    )
 
 
 class FormatError(IntegrityError):

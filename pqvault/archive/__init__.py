@@ -1,0 +1,1 @@
+"""Archives: an append-only set of parts. Plan, seal, read, verify, collect."""

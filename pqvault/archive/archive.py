@@ -1,0 +1,235 @@
+"""Archive: open it, list it, read any file of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+
+from pqvault.archive import layout
+from pqvault.archive.part import OpenPart, PublicPart, check_parents, read_public
+from pqvault.archive.view import View
+from pqvault.errors import FormatError, NoKeyFits, NotFound, PQVaultError, UsageError
+from pqvault.format.catalog import HOLE, Entry, entries_of
+from pqvault.keys import Identity
+from pqvault.names import printable
+from pqvault.rootkey import Keyring, keyring
+from pqvault.sealed import RangeFile
+from pqvault.storage import Storage
+
+__all__ = ["Archive", "EntryFile", "PublicState", "read_state", "select_parts"]
+
+
+class PublicState:
+    """All that an archive shows without a key. Nothing of it is verified."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        self.archive = layout.read_header(storage)
+        self.parts: dict[str, PublicPart] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look again; commits never change, so only new ones are read."""
+        ids, self.strange = layout.listed_ids(self.storage, "commits")
+        self.removed = set(layout.listed_ids(self.storage, "removed")[0])
+        self.problems: list[PQVaultError] = []
+        before, self.parts = self.parts, {}
+        for part in ids:
+            if part in self.removed:
+                continue
+            try:
+                self.parts[part] = before.get(part) or read_public(self.storage, self.archive, part)
+            except PQVaultError as error:
+                self.problems.append(error)
+        damaged = set(ids) - set(self.parts)
+        self.rolled_back = check_parents(self.parts, self.removed | damaged)
+        self.problems += self.rolled_back
+
+    def ordered(self) -> list[PublicPart]:
+        """Parts in the order in which the later one wins."""
+        return sorted(self.parts.values(), key=lambda part: part.commit.order)
+
+    def heads(self) -> list[PublicPart]:
+        """The parts without a child: what the next part names as its parents."""
+        parents = {p for part in self.parts.values() for p, _ in part.commit.parents}
+        return [part for part in self.ordered() if part.id not in parents]
+
+
+def read_state(storage: Storage) -> PublicState:
+    """Read commits and envelopes. Raises NotFound where no archive is."""
+    return PublicState(storage)
+
+
+def select_parts(parts: list[PublicPart], as_of: str | datetime | None) -> list[PublicPart]:
+    """The parts up to one (its id or a prefix of at least 4 characters) or up to a time."""
+    if as_of is None:
+        return parts
+    if isinstance(as_of, str):
+        matches = [i for i, part in enumerate(parts) if part.id.startswith(as_of.lower())]
+        if len(as_of) >= 4 and len(matches) == 1:
+            return parts[: matches[0] + 1]
+        if len(matches) > 1:
+            raise UsageError(f"{as_of!r} names several parts", hint="give more of the part id")
+        as_of = _parse_time(as_of)
+    at = int(as_of.timestamp() * 1000)
+    chosen = [part for part in parts if part.commit.created <= at]
+    if not chosen:
+        raise NotFound(
+            f"the archive has no part as old as {as_of.isoformat()}",
+            hint="`pqvault parts` lists its parts and their times",
+        )
+    return chosen
+
+
+def _parse_time(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise NotFound(
+            f"{text!r} is no part of this archive and no time",
+            hint="give a part id from `pqvault parts`, or a time like 2026-11-23T18:00",
+        ) from None
+    return moment if moment.tzinfo else moment.astimezone()
+
+
+class Archive:
+    """An archive that identities open.
+
+    ``strict``: raise for the first part that is damaged, missing or that no identity fits.
+    Otherwise such parts are left out and named in :attr:`problems`, and the caller must not
+    take silence for completeness. ``as_of``: a part id or a time; later parts are not seen.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        identities: Iterable[Identity],
+        *,
+        as_of: str | datetime | None = None,
+        strict: bool = True,
+    ) -> None:
+        self.storage = storage
+        self._keyring: Keyring = keyring(identities)
+        self._as_of = as_of
+        self._strict = strict
+        self.problems: list[PQVaultError] = []
+        self.parts: list[OpenPart] = []
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the list of parts again; parts that are open already stay open."""
+        state = PublicState(self.storage)
+        self.id = state.archive
+        self.strange = state.strange
+        problems = state.problems
+        known = {part.id: part for part in self.parts}
+        parts = []
+        for public in select_parts(state.ordered(), self._as_of):
+            try:
+                part = known.get(public.id)
+                parts.append(part or OpenPart(self.storage, public, self._keyring))
+            except PQVaultError as error:
+                problems.append(error)
+        if problems and (self._strict or (not parts and _all_no_key(problems))):
+            raise problems[0]
+        self.problems = problems
+        self.parts = parts
+        self.view = View(parts)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The entries as Arrow record batches of at most 8,192 rows a part, sorted by path.
+
+        Columns as in docs/format.md section 6; paths are raw bytes.
+        """
+        for batch, _ in self.view.batches():
+            yield batch
+
+    def entries(self) -> Iterator[Entry]:
+        """The entries as objects, sorted by path."""
+        for batch in self.batches():
+            yield from entries_of(batch)
+
+    def located(self) -> Iterator[tuple[OpenPart, Entry]]:
+        """The entries with the part that holds the content of each."""
+        parts = self.view.parts
+        for batch, where in self.view.batches():
+            for entry, index in zip(entries_of(batch), where, strict=True):
+                yield parts[index], entry
+
+    def find(self, path: str | bytes | os.PathLike[Any]) -> tuple[OpenPart, Entry]:
+        """One entry and its part. Raises NotFound naming the path."""
+        name = os.fsencode(path).strip(b"/")
+        found = self.view.find(name)
+        if found is None:
+            raise NotFound(
+                f"{printable(name)} is not in the archive",
+                hint="`pqvault ls` lists its paths; they begin with the sealed folder's name",
+            )
+        return found
+
+    def open_file(self, path: str | bytes | os.PathLike[Any]) -> EntryFile:
+        """A file of the archive as a seekable, readable binary file. Raises NotFound."""
+        part, entry = self.find(path)
+        if entry.kind not in layout.WITH_CONTENT:
+            raise UsageError(f"{printable(entry.path)} is not a file")
+        return EntryFile(part, entry)
+
+    def close(self) -> None:
+        """Close every part."""
+        for part in self.parts:
+            part.close()
+
+    def __enter__(self) -> Archive:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _all_no_key(problems: list[PQVaultError]) -> bool:
+    return all(isinstance(problem, NoKeyFits) for problem in problems)
+
+
+class EntryFile(RangeFile):
+    """The content of one entry: its extents, one after the other. ``name`` is its path."""
+
+    def __init__(self, part: OpenPart, entry: Entry) -> None:
+        super().__init__()
+        self.entry = entry
+        self.name = printable(entry.path)
+        self.size = entry.size
+        self._part = part
+
+    def pread_into(self, out: memoryview, offset: int) -> None:
+        """Fill ``out`` from ``offset``. Thread-safe. Raises IntegrityError."""
+        self._check()
+        end = offset + len(out)
+        if offset < 0 or end > self.size:
+            raise ValueError("the range is outside the file")
+        at = 0  # where the extent begins in the file
+        for extent in self.entry.extents:
+            start, stop = max(offset, at), min(end, at + extent.length)
+            if start < stop:
+                piece = out[start - offset : stop - offset]
+                if extent.object == HOLE:
+                    piece[:] = bytes(stop - start)
+                else:
+                    self._read(extent.object, extent.offset + start - at, piece)
+            at += extent.length
+
+    def _read(self, number: int, offset: int, piece: memoryview) -> None:
+        reader = self._part.reader(number)
+        if offset + len(piece) > reader.size:
+            raise FormatError(f"{self.name} claims content that its object does not have")
+        reader.pread_into(piece, offset)
+

@@ -1,0 +1,119 @@
+"""The journal: what this host has sealed into an archive, so that a repeated or interrupted
+seal carries on without a private key.
+
+One SQLite file per archive in ``PQVAULT_HOME/journals``, mode 0600; it holds names, sizes and
+times, no secret and no digest of content. The rows of a part are written just before its commit
+is put, with the commit's digest; at start only rows count whose part is on storage with that
+very commit. So a crash on either side, a restored or a collected archive make files be sealed
+again, and never be assumed.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+from pqvault import home
+from pqvault.errors import PQVaultError
+
+__all__ = ["Journal", "Known"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS parts (id TEXT PRIMARY KEY, digest TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS files (
+    path BLOB PRIMARY KEY, kind INTEGER NOT NULL, size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL, inode INTEGER NOT NULL,
+    part TEXT NOT NULL
+) WITHOUT ROWID;
+"""
+_BUSY = 60  # seconds to wait for another process's short transaction
+
+
+class Known(NamedTuple):
+    """What was sealed under a path: enough to see that a file has not changed."""
+
+    path: bytes
+    kind: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+    part: str
+
+
+class Journal:
+    """The journal of one archive on this host. Several processes may use it at once."""
+
+    def __init__(self, archive: str, folder: Path | None = None) -> None:
+        self.path = (folder or home.folder("journals")) / f"{archive}.sqlite"
+        try:
+            # Made by us with its mode before SQLite sees it; -wal and -shm take the same mode.
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            self._db = self._connect()
+            self._db.executescript(f"PRAGMA journal_mode=WAL; {_SCHEMA}")
+        except (OSError, sqlite3.Error) as error:
+            raise self._failed(error) from None
+
+    def _connect(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.path, timeout=_BUSY, isolation_level=None)
+
+    def _failed(self, error: Exception) -> PQVaultError:
+        return PQVaultError(
+            f"the journal {self.path} cannot be used: {error}",
+            hint="remove it to seal without it: files are then sealed again",
+        )
+
+    def valid_parts(self, committed: Mapping[str, str]) -> set[str]:
+        """The parts we sealed that are on storage with the very commit that we put there.
+
+        ``committed``: part id -> digest of its commit, in hex, as they are on storage now.
+        """
+        try:
+            rows = self._db.execute("SELECT id, digest FROM parts").fetchall()
+        except sqlite3.Error as error:
+            raise self._failed(error) from None
+        return {part for part, digest in rows if committed.get(part) == digest}
+
+    def known(self, committed: Mapping[str, str]) -> Iterator[Known]:
+        """The rows of :meth:`valid_parts`, in order of path."""
+        ours = self.valid_parts(committed)
+        try:
+            # A connection of its own: rows are read while others are written.
+            with closing(self._connect()) as db:
+                for row in db.execute("SELECT * FROM files ORDER BY path"):
+                    if row[6] in ours:
+                        yield Known(*row)
+        except sqlite3.Error as error:
+            raise self._failed(error) from None
+
+    def record(self, part: str, commit_digest: str, rows: Iterable[Known]) -> None:
+        """Remember a part that is about to be committed, in one transaction."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute("INSERT OR REPLACE INTO parts VALUES (?, ?)", (part, commit_digest))
+            self._db.executemany("INSERT OR REPLACE INTO files VALUES (?,?,?,?,?,?,?)", rows)
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise self._failed(error) from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,104 @@
+"""The names within an archive and its one unsealed header. docs/format.md section 5."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from typing import Final
+
+from pqvault.errors import FormatError, NotFound
+from pqvault.format.catalog import Kind
+from pqvault.rootkey import new_id
+from pqvault.storage import Storage
+
+__all__ = [
+    "HEADER",
+    "commit_name",
+    "create_archive",
+    "envelope_name",
+    "is_id",
+    "listed_ids",
+    "new_object_name",
+    "part_file",
+    "read_header",
+    "removed_name",
+]
+
+HEADER: Final = "pqvault.json"
+_FORMAT: Final = "pqvault.dev/archive@v1"
+_ID: Final = re.compile(r"[0-9a-f]{32}")
+_HEADER_LIMIT: Final = 4096  # bytes
+
+
+def is_id(name: str) -> bool:
+    """Whether a name is 32 lower-case hex characters."""
+    return _ID.fullmatch(name) is not None
+
+
+def commit_name(part: str) -> str:
+    """Where the commit of a part is."""
+    return f"commits/{part}"
+
+
+def envelope_name(part: str) -> str:
+    """Where the envelope of a part is."""
+    return f"envelopes/{part}"
+
+
+def removed_name(part: str) -> str:
+    """Where the record of a part's removal is."""
+    return f"removed/{part}"
+
+
+def part_file(part: str, name: str) -> str:
+    """Where a file that a commit lists is."""
+    return f"parts/{part}/{name}"
+
+
+def new_object_name(number: int) -> str:
+    """A name of its own for every try, so that losers never meet winners."""
+    return f"objects/{number:06d}-{secrets.token_hex(4)}"
+
+
+def listed_ids(storage: Storage, folder: str) -> tuple[list[str], list[str]]:
+    """The ids in a folder, and the names in it that are none (ATTACKS row 45)."""
+    names = storage.list(folder)
+    return [n for n in names if is_id(n)], [n for n in names if not is_id(n)]
+
+
+def _header(archive: str) -> bytes:
+    value = {"format": _FORMAT, "archive": archive}
+    return json.dumps(value, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def read_header(storage: Storage) -> str:
+    """The archive id. Raises NotFound where no archive is, FormatError for another version."""
+    try:
+        data = storage.read(HEADER, _HEADER_LIMIT)
+    except NotFound:
+        raise NotFound(
+            f"{storage.where('')} is not an archive: it has no {HEADER}",
+            hint="name the folder that `pqvault seal` made, usually NAME.pqv",
+        ) from None
+    try:
+        archive = json.loads(data)["archive"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        archive = ""
+    if not isinstance(archive, str) or not is_id(archive) or data != _header(archive):
+        raise FormatError(
+            f"{storage.where(HEADER)} is damaged or of a version that this pqvault does not know",
+            hint="update pqvault, or restore the file from a copy",
+        )
+    return archive
+
+
+def create_archive(storage: Storage) -> str:
+    """The archive id of a new archive; of the existing one when another writer was first."""
+    if not storage.exists(HEADER):
+        storage.put_new(HEADER, _header(new_id()))
+    return read_header(storage)
+
+
+# Kinds that have content in objects.
+WITH_CONTENT: Final = frozenset({Kind.FILE, Kind.HARDLINK})

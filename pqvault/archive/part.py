@@ -1,0 +1,176 @@
+"""One part of an archive, opened and checked in the order of docs/format.md section 5.2."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+
+from pqvault.archive.layout import commit_name, envelope_name, part_file
+from pqvault.crypto import digest as digests
+from pqvault.errors import FormatError, IntegrityError, NotFound, RolledBack
+from pqvault.format.catalog import CatalogReader, Entry, Kind
+from pqvault.format.commit import CATALOG, Commit, object_number
+from pqvault.format.envelope import Envelope
+from pqvault.format.textdoc import MAX_SIZE
+from pqvault.rootkey import Keyring, RootKey
+from pqvault.sealed import SealedReader
+from pqvault.storage import Storage
+
+__all__ = ["OpenPart", "PublicPart", "check_parents", "read_public"]
+
+_OPEN_OBJECTS: Final = 8  # readers a part keeps open
+_CATALOG_CACHE: Final = 4 * 1024 * 1024  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PublicPart:
+    """What can be read of a part without a key, none of it verified."""
+
+    commit: Commit
+    commit_digest: str
+    envelope: Envelope | None  # None when it is missing
+    size: int  # bytes of all its files as the commit says
+
+    @property
+    def id(self) -> str:
+        """The part id."""
+        return self.commit.part
+
+
+def read_public(storage: Storage, archive: str, part: str) -> PublicPart:
+    """Parse commit and envelope of a part. Raises IntegrityError naming what is damaged."""
+    name = commit_name(part)
+    data = storage.read(name, MAX_SIZE)
+    commit = Commit.parse(data, name)
+    if (commit.archive, commit.part) != (archive, part):
+        raise IntegrityError(f"{name} belongs to another archive or part, and was copied here")
+    hasher = digests.new(commit.digest)
+    hasher.update(data)
+    size = sum(file.size for file in commit.files)
+    try:
+        envelope = _read_envelope(storage, archive, part)
+    except NotFound:
+        envelope = None
+    return PublicPart(commit, hasher.digest().hex(), envelope, size)
+
+
+def _read_envelope(storage: Storage, archive: str, part: str) -> Envelope:
+    name = envelope_name(part)
+    envelope = Envelope.parse(storage.read(name, MAX_SIZE), name)
+    if (envelope.archive, envelope.part, envelope.group) != (archive, part, ""):
+        raise IntegrityError(f"{name} belongs to another archive or part, and was copied here")
+    return envelope
+
+
+def check_parents(parts: dict[str, PublicPart], removed: set[str]) -> list[RolledBack]:
+    """What is missing or exchanged among the parents that parts name. Format section 5.3."""
+    found: dict[str, RolledBack] = {}
+    for part in parts.values():
+        for parent, digest in part.commit.parents:
+            other = parts.get(parent)
+            if other is None and parent not in removed:
+                found[parent] = RolledBack(
+                    f"part {parent} is missing, which part {part.id} names as its parent",
+                    hint="an older state of the archive was put back, or a commit was deleted:"
+                    " restore commits/ from a copy",
+                )
+            elif other is not None and other.commit_digest != digest:
+                found[parent] = RolledBack(
+                    f"the commit of part {parent} is not the one that part {part.id} followed",
+                    hint="restore commits/ from a copy",
+                )
+    return list(found.values())
+
+
+class OpenPart:
+    """A part whose root key is at hand: entries and their content. Thread-safe for reading."""
+
+    def __init__(self, storage: Storage, public: PublicPart, identities: Keyring) -> None:
+        commit = public.commit
+        what = f"part {commit.part}"
+        if public.envelope is None:
+            raise IntegrityError(f"the envelope of {what} is missing")
+        # (1) parsed, names compared: read_public. (2) unwrap, (3) envelope MAC
+        key = RootKey.unwrap(public.envelope, identities, f"the envelope of {what}")
+        # (4) root, (5) commit MAC
+        key.check_commit(commit, what)
+        # (6) signatures: none in this version
+        self.commit = commit
+        self.public = public
+        self._key = key
+        self._storage = storage
+        self._files = {object_number(f.name): f for f in commit.files if f.name != CATALOG}
+        self._readers: OrderedDict[int, SealedReader] = OrderedDict()
+        self._lock = threading.Lock()
+        # (7) catalog
+        self._catalog_file = self._open(CATALOG, _CATALOG_CACHE)
+        where = f"the catalog of {what}"
+        self.catalog = CatalogReader(self._catalog_file, frozenset(self._files), where)
+
+    @property
+    def id(self) -> str:
+        """The part id."""
+        return self.commit.part
+
+    def _open(self, name: str, cache_size: int) -> SealedReader:
+        path = part_file(self.id, name)
+        try:
+            source = self._storage.open(path)
+        except NotFound:
+            raise IntegrityError(f"{path} is missing") from None
+        try:
+            key, context = self._key.object(name)
+            return SealedReader(
+                source, key, context, path, cache_size=cache_size, close_source=source.close
+            )
+        except BaseException:
+            source.close()
+            raise
+
+    def reader(self, number: int, cache_size: int = 32 * 1024 * 1024) -> SealedReader:
+        """A reader of object ``number``, kept open for the next caller."""
+        with self._lock:
+            reader = self._readers.get(number)
+            if reader is None:
+                reader = self._open(self._files[number].name, cache_size)
+                self._readers[number] = reader
+            self._readers.move_to_end(number)
+            # Dropped, not closed: another thread may be reading it; its file goes with it.
+            while len(self._readers) > _OPEN_OBJECTS:
+                self._readers.popitem(last=False)
+        return reader
+
+    def object_numbers(self) -> list[int]:
+        """The numbers of all objects of this part."""
+        return sorted(self._files)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows of the catalog, checked; tombstones only where they are allowed."""
+        for batch in self.catalog.batches():
+            self._check_tombstones(batch.column(1).to_pylist())
+            yield batch
+
+    def find(self, path: bytes) -> Entry | None:
+        """What this part says of one path."""
+        entry = self.catalog.find(path)
+        if entry is not None:
+            self._check_tombstones([entry.kind])
+        return entry
+
+    def _check_tombstones(self, kinds: list[int]) -> None:
+        # A writer that could not read the archive cannot know what to remove.
+        if self.commit.kind == "append" and Kind.TOMBSTONE in kinds:
+            raise FormatError(f"part {self.id} removes entries, which its kind forbids")
+
+    def close(self) -> None:
+        """Close every file."""
+        with self._lock:
+            for reader in self._readers.values():
+                reader.close()
+            self._readers.clear()
+        self._catalog_file.close()

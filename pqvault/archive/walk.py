@@ -1,0 +1,271 @@
+"""Walk sources in the order of catalogs: bytewise by the path that an entry will have."""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pqvault.archive.globs import Globs
+from pqvault.errors import UsageError
+from pqvault.format.catalog import MAX_PATH, Kind
+from pqvault.names import printable
+
+__all__ = ["Found", "Source", "Walker", "name_sources"]
+
+_SPECIAL = {
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+class Found(NamedTuple):
+    """A thing on disk. ``path``: in the archive; ``source``: on disk; times in ns."""
+
+    path: bytes
+    source: bytes
+    kind: int
+    size: int
+    mode: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+    device: int
+    links: int
+    sparse: bool
+    target: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the user named. ``name``: how its entries begin, b"" for ``.``."""
+
+    root: bytes
+    name: bytes
+
+
+def name_sources(sources: Sequence[str | bytes | os.PathLike[str]], prefix: str = "") -> list[Source]:
+    """Entries begin with the last component of their source, ``.`` uses none.
+
+    Raises UsageError for a source that is missing and for two of one name.
+    """
+    if not sources:
+        raise UsageError("no source is given", hint="name the folders or files to seal")
+    head = os.fsencode(prefix).strip(b"/")
+    if head and any(part in (b"", b".", b"..") for part in head.split(b"/")):
+        raise UsageError(f"the prefix {prefix!r} is not a plain relative path")
+    found: dict[bytes, Source] = {}
+    for source in sources:
+        root = os.fsencode(source)
+        if not os.path.exists(root):
+            raise UsageError(f"{printable(root)} does not exist", hint="check the path")
+        last = b"" if os.path.normpath(root) == b"." else os.path.basename(os.path.abspath(root))
+        name = b"/".join(part for part in (head, last) if part)
+        if name in found:
+            raise UsageError(
+                f"two sources would both be called {printable(name) or '.'} in the archive",
+                hint="seal them in two runs with --prefix",
+            )
+        found[name] = Source(root, name)
+    return sorted(found.values(), key=lambda source: source.name)
+
+
+class Walker:
+    """Goes through sources; what cannot be read or is no file is told to ``report``.
+
+    ``report(path, sentence, failed)``: ``failed`` is False for what is skipped by design
+    (sockets, FIFOs, devices).
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        report: Callable[[bytes, str, bool], None],
+        *,
+        exclude: Iterable[str | bytes] = (),
+        one_file_system: bool = False,
+        skip: Iterable[tuple[int, int]] = (),
+    ) -> None:
+        self._sources = sources
+        self._report = report
+        self._exclude = Globs(exclude)
+        self._one_file_system = one_file_system
+        self._skip = frozenset(skip)  # (device, inode): the archive itself, when it lies inside
+        self.unread: list[bytes] = []  # paths below which things may exist that were not seen
+
+    def walk(self) -> Iterator[Found]:
+        """Everything below the sources, each folder before what is in it."""
+        above = sorted({f.path: f for s in self._sources for f in _prefix_folders(s.name)}.values())
+        walks = (self._source(source) for source in self._sources)
+        yield from heapq.merge(above, *walks, key=lambda found: found.path)
+
+    def listed(self, names: Iterable[bytes]) -> Iterator[Found]:
+        """Only what is named: paths on disk inside a source. Folders are not entered."""
+        wanted: dict[bytes, bytes] = {}
+        for name in names:
+            path, disk = self._inside(name)
+            wanted[path] = disk
+            for source in self._sources:
+                if path == source.name or path.startswith(source.name + b"/") or not source.name:
+                    self._add_folders(wanted, source, path)
+        for source in self._sources:
+            yield from _prefix_folders(source.name)
+        for path in sorted(wanted):
+            found = self._found(path, wanted[path], root=False)
+            if found is not None:
+                yield found
+
+    def excludes(self, path: bytes) -> bool:
+        """Whether a path, or a folder above it, is excluded or was not seen for an error."""
+        while path:
+            if path in self.unread or self._exclude.match(path):
+                return True
+            path = path.rpartition(b"/")[0]
+        return b"" in self.unread
+
+    def covers(self, path: bytes) -> bool:
+        """Whether a path of the archive lies below one of the sources."""
+        return any(
+            not s.name or path == s.name or path.startswith(s.name + b"/") for s in self._sources
+        )
+
+    def _inside(self, name: bytes) -> tuple[bytes, bytes]:
+        disk = os.path.abspath(name)
+        for source in self._sources:
+            root = os.path.abspath(source.root)
+            if disk == root or disk.startswith(root.rstrip(b"/") + b"/"):
+                rest = disk[len(root) :].strip(b"/")
+                path = b"/".join(part for part in (source.name, rest) if part)
+                if path:
+                    return path, disk
+        raise UsageError(
+            f"{printable(name)} of --files-from is not inside a source",
+            hint="list paths as `find SRC` prints them, with SRC as it is given to seal",
+        )
+
+    def _add_folders(self, wanted: dict[bytes, bytes], source: Source, path: bytes) -> None:
+        above = path.rpartition(b"/")[0]
+        while above and above not in wanted and len(above) >= len(source.name):
+            rest = above[len(source.name) :].strip(b"/")
+            wanted[above] = os.path.join(source.root, rest) if rest else source.root
+            above = above.rpartition(b"/")[0]
+
+    def _source(self, source: Source) -> Iterator[Found]:
+        if not source.name:
+            yield from self._folder(b"", source.root, os.stat(source.root).st_dev)
+            return
+        found = self._found(source.name, os.path.realpath(source.root), root=True)
+        if found is None:
+            return
+        yield found
+        if found.kind == Kind.FOLDER:
+            yield from self._folder(source.name, source.root, found.device)
+
+    def _folder(self, path: bytes, disk: bytes, device: int) -> Iterator[Found]:
+        # An explicit stack: trees may be deeper than Python's recursion.
+        stack = [self._children(path, disk)]
+        while stack:
+            item = next(stack[-1], None)
+            if item is None:
+                stack.pop()
+            elif item[1] is None:
+                below, where = item[0], item[2]
+                stack.append(self._children(below, where))
+            else:
+                yield item[1]
+
+    def _children(
+        self, path: bytes, disk: bytes
+    ) -> Iterator[tuple[bytes, Found | None, bytes]]:
+        """What is in a folder, sorted; (path, None, disk) where a folder's content is due."""
+        try:
+            with os.scandir(disk) as entries:
+                names = [entry.name for entry in entries]
+        except OSError as error:
+            self.unread.append(path)
+            self._report(path, f"cannot be read: {error.strerror}", True)
+            return
+        # A folder's content sorts under its name with "/" behind, which other names may precede:
+        # "a", "a-b", "a/x".
+        due = sorted([*names, *(name + b"/" for name in names)])
+        folders: dict[bytes, tuple[bytes, bytes]] = {}
+        base = path + b"/" if path else b""
+        for name in due:
+            if name.endswith(b"/"):
+                if name[:-1] in folders:
+                    below, where = folders.pop(name[:-1])
+                    yield below, None, where
+                continue
+            found = self._found(base + name, os.path.join(disk, name), root=False)
+            if found is None:
+                continue
+            yield found.path, found, b""
+            if found.kind == Kind.FOLDER and self._enters(found, disk):
+                folders[name] = (found.path, found.source)
+
+    def _enters(self, found: Found, above: bytes) -> bool:
+        if not self._one_file_system:
+            return True
+        return os.lstat(above).st_dev == found.device
+
+    def _found(self, path: bytes, disk: bytes, *, root: bool) -> Found | None:
+        if self._exclude.match(path):
+            return None
+        if len(path) > MAX_PATH:
+            self._report(path, f"has a path of over {MAX_PATH} bytes", True)
+            return None
+        try:
+            # Only what the user typed may be reached through a link.
+            info = os.stat(disk) if root else os.lstat(disk)
+            target = os.readlink(disk) if stat.S_ISLNK(info.st_mode) else None
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                self.unread.append(path)
+            self._report(path, f"cannot be read: {error.strerror}", True)
+            return None
+        if (info.st_dev, info.st_ino) in self._skip:
+            return None
+        kind = _kind(info.st_mode)
+        if kind is None:
+            special = _SPECIAL.get(stat.S_IFMT(info.st_mode), "of an unknown type")
+            self._report(path, f"is {special}: skipped", False)
+            return None
+        is_file = kind == Kind.FILE
+        return Found(
+            path,
+            disk,
+            kind,
+            info.st_size if is_file else 0,
+            stat.S_IMODE(info.st_mode),
+            info.st_mtime_ns,
+            info.st_ctime_ns,
+            info.st_ino,
+            info.st_dev,
+            info.st_nlink,
+            is_file and info.st_blocks * 512 < info.st_size,
+            target,
+        )
+
+
+def _prefix_folders(name: bytes) -> Iterator[Found]:
+    """The folders of ``--prefix``, which are nowhere on disk (``source`` is empty)."""
+    parts = name.split(b"/")[:-1]
+    for count in range(1, len(parts) + 1):
+        path = b"/".join(parts[:count])
+        yield Found(path, b"", int(Kind.FOLDER), 0, 0o755, 0, 0, 0, 0, 1, False, None)
+
+
+def _kind(mode: int) -> int | None:
+    if stat.S_ISREG(mode):
+        return int(Kind.FILE)
+    if stat.S_ISDIR(mode):
+        return int(Kind.FOLDER)
+    if stat.S_ISLNK(mode):
+        return int(Kind.SYMLINK)
+    return None

@@ -1,0 +1,361 @@
+"""The catalog: the list of a part's entries, as plain Parquet. docs/format.md section 6.
+
+It stays columns: batches are checked with Arrow's own functions, and an :class:`Entry` is
+made only for who iterates or asks for one path.
+"""
+
+from __future__ import annotations
+
+import enum
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pqvault.errors import FormatError
+
+__all__ = [
+    "HOLE",
+    "MAX_PATH",
+    "ROW_GROUP",
+    "SCHEMA",
+    "CatalogReader",
+    "CatalogWriter",
+    "Entry",
+    "Extent",
+    "Kind",
+    "check_ancestors",
+    "entries_of",
+]
+
+ROW_GROUP: Final = 8192  # rows; one path found in 2 ms among 2 million (49 ms with 65,536)
+MAX_PATH: Final = 65535  # bytes of an entry's path
+MAX_NAME: Final = 255  # bytes of one component
+MAX_SIZE: Final = 2**63 - 1
+HOLE: Final = -1  # the object of an extent that no object holds
+
+EXTENT_TYPE: Final = pa.struct(
+    [
+        pa.field("object", pa.int32(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("length", pa.int64(), nullable=False),
+    ]
+)
+SCHEMA: Final = pa.schema(
+    [
+        pa.field("path", pa.binary(), nullable=False),
+        pa.field("kind", pa.uint8(), nullable=False),
+        pa.field("size", pa.int64(), nullable=False),
+        pa.field("mode", pa.uint16(), nullable=False),
+        pa.field("mtime_ns", pa.int64(), nullable=False),
+        pa.field("link", pa.binary()),
+        pa.field("digest", pa.binary()),
+        pa.field(
+            "extents", pa.list_(pa.field("element", EXTENT_TYPE, nullable=False)), nullable=False
+        ),
+    ]
+)
+
+
+class Kind(enum.IntEnum):
+    """What an entry is; in the file one byte, an ASCII letter."""
+
+    FILE = ord("f")
+    FOLDER = ord("d")
+    SYMLINK = ord("l")
+    HARDLINK = ord("h")
+    TOMBSTONE = ord("x")
+
+    @property
+    def letter(self) -> str:
+        """``f``, ``d``, ``l``, ``h`` or ``x``."""
+        return chr(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """``length`` bytes at ``offset`` of the content of object number ``object``; -1: a hole."""
+
+    object: int
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row. ``path``: raw bytes with ``/`` between components; ``size``: bytes of content;
+
+    ``mode``: permission bits 0 to 0o7777; ``link``: the target of a symbolic link, or the path
+    of the first name of a hard link; ``digest``: of the content, None when it has none.
+    """
+
+    path: bytes
+    kind: Kind
+    size: int = 0
+    mode: int = 0
+    mtime_ns: int = 0
+    link: bytes | None = None
+    digest: bytes | None = None
+    extents: tuple[Extent, ...] = ()
+
+
+class CatalogWriter:
+    """Writes batches, already sorted by path, as Parquet with row groups of 8,192 rows."""
+
+    def __init__(self, sink: IO[bytes]) -> None:
+        self._writer = pq.ParquetWriter(
+            pa.PythonFile(sink, mode="w"),
+            SCHEMA,
+            compression="zstd",
+            use_dictionary=["kind", "mode"],
+            write_statistics=["path"],
+            store_schema=False,
+        )
+        self._rows: list[pa.RecordBatch] = []
+        self._count = 0
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Take a batch of any length."""
+        self._rows.append(batch)
+        self._count += len(batch)
+        while self._count >= ROW_GROUP:
+            table = pa.Table.from_batches(self._rows, SCHEMA)
+            self._writer.write_table(table.slice(0, ROW_GROUP), row_group_size=ROW_GROUP)
+            self._rows = table.slice(ROW_GROUP).to_batches()
+            self._count -= ROW_GROUP
+
+    def finish(self) -> None:
+        """Write the last rows and the footer."""
+        if self._count:
+            self._writer.write_table(pa.Table.from_batches(self._rows, SCHEMA))
+        self._writer.close()
+
+
+class CatalogReader:
+    """Reads a catalog by row group; every batch that it gives out has been checked.
+
+    ``file``: a seekable binary file of authenticated bytes. ``objects``: the numbers of the
+    objects that extents may name. ``what`` names the catalog in errors.
+    """
+
+    def __init__(self, file: Any, objects: frozenset[int], what: str) -> None:
+        self._what = what
+        self._objects = pa.array(sorted(objects | {HOLE}), pa.int32())
+        try:
+            self._file = pq.ParquetFile(pa.PythonFile(file, mode="r"), pre_buffer=False)
+            metadata, schema = self._file.metadata, self._file.schema_arrow
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise self._bad(f"is not Parquet: {_first_line(error)}") from None
+        if not schema.remove_metadata().equals(SCHEMA):
+            raise self._bad("does not have the columns of a catalog")
+        groups = metadata.num_row_groups
+        sizes = [metadata.row_group(i).num_rows for i in range(groups)]
+        if any(not 0 < size <= ROW_GROUP for size in sizes):
+            raise self._bad(f"has a row group of no rows or over {ROW_GROUP}")
+        self.rows: int = sum(sizes)
+        self.groups: int = groups
+        self._metadata = metadata
+        self._recent: dict[int, tuple[pa.RecordBatch, list[bytes]]] = {}
+
+    def batch(self, group: int) -> pa.RecordBatch:
+        """One row group, checked."""
+        try:
+            table = self._file.read_row_group(group, use_threads=False)
+            table.validate(full=True)
+            batch = table.combine_chunks().to_batches()[0].cast(SCHEMA)
+        except (pa.ArrowException, OSError, ValueError, IndexError) as error:
+            raise self._bad(f"has a damaged row group {group}: {_first_line(error)}") from None
+        _check_batch(batch, self._objects, self._bad)
+        # Look-ups go by the statistics, so they must say what is there.
+        if self._statistic(group) not in (None, batch.column(0)[0].as_py()):
+            raise self._bad(f"has statistics that lie about row group {group}")
+        return batch
+
+    def batches(self, start: bytes = b"") -> Iterator[pa.RecordBatch]:
+        """All row groups from the one that may hold ``start``, in order of path."""
+        last = b""
+        for group in range(max(0, self._group_of(start)), self.groups):
+            batch = self.batch(group)
+            first = batch.column(0)[0].as_py()
+            if last and first <= last:
+                raise self._bad("is not sorted by path")
+            last = batch.column(0)[len(batch) - 1].as_py()
+            yield batch
+
+    def find(self, path: bytes) -> Entry | None:
+        """The entry of one path; reads one row group."""
+        group = self._group_of(path)
+        if group < 0:
+            return None
+        batch, paths = self._group(group)
+        if path > paths[-1] and group + 1 < self.groups:
+            # Only now do statistics of the next group decide: believe the group itself.
+            if self._group(group + 1)[1][0] <= path:
+                raise self._bad("is not sorted by path")
+            return None
+        row = bisect_left(paths, path)
+        if row == len(paths) or paths[row] != path:
+            return None
+        return next(entries_of(batch.slice(row, 1)))
+
+    def _group(self, group: int) -> tuple[pa.RecordBatch, list[bytes]]:
+        found = self._recent.get(group)
+        if found is None:
+            batch = self.batch(group)
+            found = self._recent[group] = (batch, batch.column(0).to_pylist())
+            if len(self._recent) > 4:
+                self._recent.pop(next(iter(self._recent)))
+        return found
+
+    def _group_of(self, path: bytes) -> int:
+        """The last row group whose first path is not after ``path``; -1 when there is none."""
+        low, high = 0, self.groups
+        while low < high:
+            middle = (low + high) // 2
+            if self._first(middle) <= path:
+                low = middle + 1
+            else:
+                high = middle
+        return low - 1
+
+    def _first(self, group: int) -> bytes:
+        first = self._statistic(group)
+        if first is None:  # a path too long for statistics
+            first = self._group(group)[1][0]
+        return first
+
+    def _statistic(self, group: int) -> bytes | None:
+        statistics = self._metadata.row_group(group).column(0).statistics
+        if statistics is None or not statistics.has_min_max:
+            return None
+        return bytes(statistics.min)
+
+    def _bad(self, sentence: str) -> FormatError:
+        return FormatError(f"{self._what} {sentence}")
+
+
+def entries_of(batch: pa.RecordBatch) -> Iterator[Entry]:
+    """The rows of a checked batch as objects."""
+    columns = [column.to_pylist() for column in batch.columns]
+    for path, kind, size, mode, mtime_ns, link, digest, extents in zip(*columns, strict=True):
+        yield Entry(
+            path,
+            Kind(kind),
+            size,
+            mode,
+            mtime_ns,
+            link,
+            digest,
+            tuple(Extent(e["object"], e["offset"], e["length"]) for e in extents),
+        )
+
+
+def check_ancestors(batches: Iterator[pa.RecordBatch], what: str) -> Iterator[pa.RecordBatch]:
+    """Pass batches of a whole catalog on; raise unless each folder of a path is an entry before.
+
+    A tombstone needs none. So a part is a forest by itself, and no file has children.
+    """
+    folders: list[bytes] = []  # the folders around the current path, outermost first
+    last = b""
+    for batch in batches:
+        kinds = batch.column(1).to_pylist()
+        for path, kind in zip(batch.column(0).to_pylist(), kinds, strict=True):
+            if kind == Kind.TOMBSTONE:
+                continue
+            parent = path.rpartition(b"/")[0]
+            if parent != last:
+                # Between a folder and what is in it stand only names that extend its own
+                # with a byte below "/", so what is past the folder's range never comes back.
+                while folders and not path.startswith(folders[-1] + b"/"):
+                    if path < folders[-1] + b"0":
+                        break
+                    folders.pop()
+                if parent and parent not in folders:
+                    raise FormatError(f"{what} has {path!r}, but not the folder that it is in")
+                last = parent
+            if kind == Kind.FOLDER:
+                folders.append(path)
+        yield batch
+
+
+_BAD_PATH: Final = r"(?s)(^|/)\.{0,2}(/|$)|\x00|[^/]{256}"
+
+
+def _check_batch(batch: pa.RecordBatch, objects: pa.Array, bad: Any) -> None:
+    """The rules of one row group, column by column. docs/format.md section 6 numbers them."""
+    path, kind, size, mode, _, link, digest, extents = batch.columns
+    if any(column.null_count for column in (path, kind, size, mode, batch.column(4), extents)):
+        raise bad("has a row with a value missing")
+    # (1) paths: relative, no empty, `.` or `..` component, no NUL, lengths; strictly ascending
+    lengths = pc.binary_length(path)
+    if pc.max(lengths).as_py() > MAX_PATH or _any(_matches(path)):
+        raise bad("has a path that no entry may have")
+    if len(batch) > 1 and not pc.all(pc.less(path[:-1], path[1:])).as_py():
+        raise bad("is not sorted by path, or has a path twice")
+    # (2) kinds, sizes, modes
+    kinds = pa.array([int(k) for k in Kind], pa.uint8())
+    if not pc.all(pc.is_in(kind, kinds)).as_py():
+        raise bad("has an entry of an unknown kind")
+    if pc.min(size).as_py() < 0 or pc.max(mode).as_py() > 0o7777:
+        raise bad("has a negative size, or a mode beyond permission bits")
+    # (3) a link has a target and nothing else has
+    links = pc.is_in(kind, pa.array([int(Kind.SYMLINK), int(Kind.HARDLINK)], pa.uint8()))
+    if not pc.all(pc.equal(links, pc.is_valid(link))).as_py():
+        raise bad("has a link without a target, or a target without a link")
+    if _any(pc.less(pc.binary_length(link), 1)) or _any(
+        pc.greater(pc.binary_length(link), MAX_PATH)
+    ):
+        raise bad("has a link target of no bytes or too many")
+    hard = pc.filter(link, pc.equal(kind, int(Kind.HARDLINK)))
+    if _any(_matches(hard)):
+        raise bad("has a hard link to a path that no entry may have")
+    # (4) only files have content, and the extents add up to it
+    content = pc.is_in(kind, pa.array([int(Kind.FILE), int(Kind.HARDLINK)], pa.uint8()))
+    if _any(pc.and_(pc.invert(content), pc.not_equal(size, 0))):
+        raise bad("has a folder or a link with content")
+    if _any(pc.and_(pc.invert(content), pc.is_valid(digest))):
+        raise bad("has a digest of something that has no content")
+    _check_extents(extents, size, objects, bad)
+
+
+def _check_extents(extents: Any, size: Any, objects: Any, bad: Any) -> None:
+    flat = extents.flatten()
+    if flat.null_count or any(flat.field(i).null_count for i in range(3)):
+        raise bad("has an extent with a value missing")
+    number, offset, length = (flat.field(i) for i in range(3))
+    if len(flat):
+        if not pc.all(pc.is_in(number, objects)).as_py():
+            raise bad("names an object that the part does not have")
+        if pc.min(offset).as_py() < 0 or pc.min(length).as_py() < 1:
+            raise bad("has an extent of no length or below its object")
+        hole = pc.equal(number, HOLE)
+        if _any(pc.and_(hole, pc.not_equal(offset, 0))):
+            raise bad("has a hole with an offset")
+    try:
+        if len(flat):
+            pc.add_checked(offset, length)
+        # Sums of every list: differences of the running sum at the lists' ends.
+        running = pc.cumulative_sum_checked(length)
+    except pa.ArrowInvalid:
+        raise bad("has extents longer than a file can be") from None
+    running = pa.concat_arrays([pa.array([0], pa.int64()), running])
+    offsets = pc.subtract(extents.offsets, extents.offsets[0])
+    at_end = running.take(offsets)
+    if not pc.all(pc.equal(pc.subtract(at_end[1:], at_end[:-1]), size)).as_py():
+        raise bad("has extents that do not add up to the size of their entry")
+
+
+def _matches(paths: Any) -> Any:
+    return pc.match_substring_regex(paths, _BAD_PATH)
+
+
+def _any(mask: Any) -> bool:
+    return bool(pc.any(mask, min_count=0).as_py())
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

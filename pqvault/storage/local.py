@@ -1,0 +1,428 @@
+"""An archive in a folder of a POSIX file system.
+
+Every name is reached from the root folder by folder (``openat``), and no symbolic link
+below the root is followed: a link planted in a shared archive must not make a writer
+write, or ``gc`` remove, anything outside it (ATTACKS row 27). The root itself may be one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeAlias
+
+from pqvault.errors import FormatError, IntegrityError, NotFound, PQVaultError, UsageError
+from pqvault.storage.base import Buffer, Names, WritableBuffer, check_name, explained
+
+__all__ = ["LocalReader", "LocalSink", "LocalStorage"]
+
+# O_NONBLOCK: opening a FIFO must not wait for a writer; regular files ignore it.
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_ROOT = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_FOLDER = _ROOT | os.O_NOFOLLOW
+_MODE = 0o666  # less the umask: an archive is ciphertext, its folder decides who reads it
+
+_Entries: TypeAlias = list[tuple[str, bool]]  # name, is a folder
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp", re.DOTALL)
+_NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_NO_FOLDER_SYNC = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
+
+
+class LocalReader:
+    """A `ReadAt` over one file descriptor; reads carry their own offset (preadv)."""
+
+    __slots__ = ("_fd", "size", "where")
+
+    def __init__(self, fd: int, size: int, where: str) -> None:
+        self._fd = fd
+        self.size = size
+        self.where = where
+
+    def pread_into(self, buffer: WritableBuffer, offset: int) -> None:
+        """Fill all of `buffer` from `offset`; see `ReadAt.pread_into`."""
+        if offset < 0:
+            raise UsageError(f"cannot read {self.where} at the negative offset {offset}")
+        view = memoryview(buffer).cast("B")
+        with explained("read", self.where):
+            while view:
+                count = os.preadv(self._fd, [view], offset)
+                if not count:
+                    raise self._ends_early(offset)
+                view = view[count:]
+                offset += count
+
+    def read_all(self) -> bytes:
+        """Return the whole file, without a second copy where one read gives all of it."""
+        pieces = []
+        done = 0
+        with explained("read", self.where):
+            while done < self.size:
+                piece = os.pread(self._fd, self.size - done, done)
+                if not piece:
+                    raise self._ends_early(done)
+                pieces.append(piece)
+                done += len(piece)
+        return b"".join(pieces)
+
+    def _ends_early(self, offset: int) -> IntegrityError:
+        return IntegrityError(f"{self.where} ends early: nothing is there at byte {offset:,}")
+
+    def close(self) -> None:
+        """Close the file; may be called twice, but not while a thread reads."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # Readers live in caches of open objects; a dropped one must not keep its file.
+        with suppress(OSError):
+            self.close()
+
+
+class LocalSink:
+    """A `Sink` over one file descriptor.
+
+    There is no ``__del__``: a file without `finish` stays a prefix that no commit names,
+    and in a forked child an unlink would take the parent's file away.
+    """
+
+    __slots__ = ("_fd", "_name", "_open", "_storage", "written")
+
+    def __init__(self, storage: LocalStorage, name: str, fd: int) -> None:
+        self._storage = storage
+        self._name = name
+        self._fd = fd
+        self._open = True
+        self.written = 0
+
+    def write(self, buffer: Buffer) -> int:
+        """Write all of `buffer`; on an error nothing is left under the name."""
+        with self._aborting_on_error():
+            count = _write_all(self._fd, buffer)
+        self.written += count
+        return count
+
+    def finish(self) -> None:
+        """fsync and close; on an error nothing is left under the name."""
+        with self._aborting_on_error():
+            os.fsync(self._fd)
+            self._close()
+        self._open = False
+
+    def abort(self) -> None:
+        """Close and remove the file; does nothing when it is finished or removed."""
+        if not self._open:
+            return
+        self._open = False
+        # Often called while another error is on its way, which must stay the one reported.
+        with suppress(OSError):
+            self._close()
+        with suppress(PQVaultError):
+            self._storage.remove(self._name)
+
+    @contextmanager
+    def _aborting_on_error(self) -> Iterator[None]:
+        where = self._storage.where(self._name)
+        if not self._open:
+            raise UsageError(f"{where} is closed and takes no more bytes")
+        try:
+            with explained("write", where):
+                yield
+        except BaseException:
+            self.abort()
+            raise
+
+    def _close(self) -> None:
+        # Forgotten first: after a failed close the number may already belong to another.
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self.abort()
+        elif self._open:
+            self.finish()
+
+
+@dataclass(frozen=True, slots=True)
+class LocalStorage:
+    """A `Storage` below the folder `root`, which `make_folder` makes when it is missing."""
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        # Absolute from the start: workers may run in another folder.
+        object.__setattr__(self, "root", Path(os.path.abspath(self.root)))
+
+    def where(self, name: str) -> str:
+        """The path of `name`."""
+        return str(self.root / name)
+
+    # --- reading
+
+    def read(self, name: str, limit: int) -> bytes:
+        """Return a whole file of at most `limit` bytes; see `Storage.read`."""
+        with self.open(name) as file:
+            if file.size > limit:
+                raise FormatError(f"{file.where} has {file.size:,} bytes, more than {limit:,}")
+            return file.read_all()
+
+    def open(self, name: str) -> LocalReader:
+        """Open a regular file. Raises `NotFound`, or `FormatError` for a link or a device."""
+        with self._file("open", name) as (folder, last):
+            fd = os.open(last, _READ, dir_fd=folder)
+            try:
+                status = os.fstat(fd)
+                if not stat.S_ISREG(status.st_mode):
+                    raise FormatError(f"{self.where(name)} is not a regular file")
+                return LocalReader(fd, status.st_size, self.where(name))
+            except BaseException:
+                os.close(fd)
+                raise
+
+    def exists(self, name: str) -> bool:
+        """Whether anything bears this name, a broken link included."""
+        try:
+            self.mtime(name)
+        except NotFound:
+            return False
+        return True
+
+    def mtime(self, name: str) -> float:
+        """Seconds since 1970 of the last change."""
+        with self._file("look at", name) as (folder, last):
+            return os.stat(last, dir_fd=folder, follow_symlinks=False).st_mtime
+
+    def list(self, folder: str) -> Names:
+        """The sorted names of files and folders in `folder`, without temporary ones."""
+        return [name for name, _ in self._scan(folder) if not _TEMPORARY.fullmatch(name)]
+
+    def walk(self, folder: str, *, leftovers: bool = False) -> Iterator[str]:
+        """The full name of every file below `folder`; see `Storage.walk`."""
+        # A stack, because a hostile tree may be deeper than Python recurses.
+        stack = [(folder, True)]
+        while stack:
+            name, is_folder = stack.pop()
+            if is_folder:
+                prefix = name and name + "/"
+                stack += [(prefix + last, deep) for last, deep in reversed(self._scan(name))]
+            elif leftovers or not _TEMPORARY.fullmatch(name.rpartition("/")[2]):
+                yield name
+
+    def _scan(self, folder: str) -> _Entries:
+        """Sorted (name, is a folder); [] when the folder does not exist."""
+        try:
+            with self._folder("list", folder) as fd, os.scandir(fd) as entries:
+                return sorted((e.name, e.is_dir(follow_symlinks=False)) for e in entries)
+        except NotFound:
+            return []
+
+    # --- writing
+
+    def put(self, name: str, data: Buffer) -> None:
+        """Write a whole file beside, fsync, rename, fsync the folder."""
+        with self._file("write", name) as (folder, last), _beside(folder, last, data) as beside:
+            os.rename(beside, last, src_dir_fd=folder, dst_dir_fd=folder)
+            _sync(folder)
+
+    def put_new(self, name: str, data: Buffer) -> bool:
+        """Write a whole file beside and link it to its name; False when that is taken.
+
+        Where a file system has no hard links (exFAT, some network mounts) the file is
+        created under its name: still exclusive, but a crash may leave a part of it.
+        """
+        with self._file("write", name) as (folder, last), _beside(folder, last, data) as beside:
+            try:
+                _link_or_write(folder, beside, last, data)
+            except FileExistsError:
+                return False
+            _sync(folder)
+            return True
+
+    def create(self, name: str) -> LocalSink:
+        """Begin a file that must not exist, in a folder that must."""
+        with self._file("create", name) as (folder, last):
+            fd = os.open(last, _CREATE, _MODE, dir_fd=folder)
+        return LocalSink(self, name, fd)
+
+    def remove(self, name: str) -> None:
+        """Remove a file; one that is gone already is no error."""
+        with suppress(NotFound), self._file("remove", name) as (folder, last):
+            os.unlink(last, dir_fd=folder)
+
+    # --- folders
+
+    def make_folder(self, folder: str) -> None:
+        """Make the root, a folder in it and its parents, each durable in its parent."""
+        with explained("make", str(self.root)):
+            _make_root(self.root)
+        made = ""
+        for part in check_name(folder).split("/") if folder else ():
+            with self._folder("make", made) as parent:
+                _make_in(parent, part, self.where(folder))
+            made = f"{made}/{part}" if made else part
+        # A file or a link may bear the name; better to say so here than at the first write.
+        with self._folder("open", made):
+            pass
+
+    def sync_folder(self, folder: str) -> None:
+        """Make the names in `folder` durable."""
+        with self._folder("write", folder) as fd:
+            _sync(fd)
+
+    def remove_folder(self, folder: str) -> None:
+        """Remove a folder and the folders in it, where no file is left."""
+        found = [folder]
+        for name in found:
+            found += [f"{name}/{last}" for last, is_folder in self._scan(name) if is_folder]
+        for name in reversed(found):
+            self._remove_if_empty(name)
+
+    def _remove_if_empty(self, folder: str) -> None:
+        with suppress(NotFound), self._file("remove", folder) as (parent, last):
+            try:
+                os.rmdir(last, dir_fd=parent)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+
+    # --- reaching a name
+
+    @contextmanager
+    def _folder(self, doing: str, folder: str) -> Iterator[int]:
+        """A descriptor of `folder`; an OSError of the block is explained."""
+        parts = check_name(folder).split("/") if folder else []
+        with explained(doing, self.where(folder)):
+            fd = _open_folder(self.root, parts)
+            try:
+                yield fd
+            finally:
+                os.close(fd)
+
+    @contextmanager
+    def _file(self, doing: str, name: str) -> Iterator[tuple[int, str]]:
+        """A descriptor of the folder that holds `name`, and its last component."""
+        *parts, last = check_name(name).split("/")
+        with explained(doing, self.where(name)):
+            fd = _open_folder(self.root, parts)
+            try:
+                yield fd, last
+            finally:
+                os.close(fd)
+
+
+def _open_folder(root: Path, parts: list[str]) -> int:
+    fd = os.open(root, _ROOT)
+    for part in parts:
+        try:
+            inner = os.open(part, _FOLDER, dir_fd=fd)
+        finally:
+            os.close(fd)
+        fd = inner
+    return fd
+
+
+def _make_root(root: Path) -> None:
+    missing = [folder for folder in (root, *root.parents) if not folder.exists()]
+    for folder in reversed(missing):
+        with suppress(FileExistsError):
+            folder.mkdir()
+        fd = os.open(folder.parent, _ROOT)
+        try:
+            _sync(fd)
+        finally:
+            os.close(fd)
+
+
+def _make_in(parent: int, name: str, where: str) -> None:
+    with explained("make", where), suppress(FileExistsError):
+        os.mkdir(name, dir_fd=parent)
+        _sync(parent)
+
+
+def _sync(folder: int) -> None:
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        # Some network file systems have nothing to sync in a folder and say so.
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+
+
+@contextmanager
+def _beside(folder: int, last: str, data: Buffer) -> Iterator[str]:
+    """The name of a durable temporary file with `data`, which is gone after the block."""
+    name = f".{last}.{secrets.token_hex(4)}.tmp"
+    _write_new(folder, name, data)
+    try:
+        yield name
+    finally:
+        with suppress(FileNotFoundError):  # it was renamed
+            os.unlink(name, dir_fd=folder)
+
+
+def _write_new(folder: int, name: str, data: Buffer) -> None:
+    """Create a file with `data` and fsync it; on an error it is removed again."""
+    fd = os.open(name, _CREATE, _MODE, dir_fd=folder)
+    try:
+        try:
+            _write_all(fd, data)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except BaseException:
+        with suppress(OSError):  # the error on its way is the one to report
+            os.unlink(name, dir_fd=folder)
+        raise
+
+
+def _link_or_write(folder: int, beside: str, last: str, data: Buffer) -> None:
+    """Give the file `beside` the name `last` too. Raises FileExistsError when it is taken."""
+    try:
+        os.link(beside, last, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        _write_new(folder, last, data)
+
+
+def _write_all(fd: int, buffer: Buffer) -> int:
+    """Write all of `buffer`, however many calls it takes (ATTACKS row 47)."""
+    view = memoryview(buffer).cast("B")
+    done = 0
+    while done < len(view):
+        count = os.write(fd, view[done:])
+        if not count:
+            raise OSError(errno.EIO, "a write took no bytes")
+        done += count
+    return done
