@@ -18,8 +18,15 @@ _PLAIN = re.compile(rb"[ -$&-\[\]-~]*")
 # Letters and marks that draw nothing, so that `str.isprintable` lets them pass: Unicode's
 # Default_Ignorable_Code_Point less the classes it refuses, and the blank braille cell.
 _INVISIBLE = frozenset(
-    [0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0]
-    + [*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)]
+    map(
+        chr,
+        (
+            *(0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0),
+            *range(0x180B, 0x1810),
+            *range(0xFE00, 0xFE10),
+            *range(0xE0100, 0xE01F0),
+        ),
+    )
 )
 
 
@@ -44,6 +51,6 @@ def from_printable(text: str) -> bytes:
 def _shown(char: str) -> str:
     # isprintable() is false for all of Unicode's classes Other and Separator but U+0020:
     # that covers controls, direction marks, lone bytes (surrogates here) and unassigned.
-    if char.isprintable() and char not in "%\\" and ord(char) not in _INVISIBLE:
+    if char.isprintable() and char not in "%\\" and char not in _INVISIBLE:
         return char
     return "".join(f"%{byte:02X}" for byte in char.encode("utf-8", "surrogateescape"))

@@ -232,4 +232,3 @@ class EntryFile(RangeFile):
         if offset + len(piece) > reader.size:
             raise FormatError(f"{self.name} claims content that its object does not have")
         reader.pread_into(piece, offset)
-

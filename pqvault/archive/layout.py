@@ -95,6 +95,8 @@ def read_header(storage: Storage) -> str:
 
 def create_archive(storage: Storage) -> str:
     """The archive id of a new archive; of the existing one when another writer was first."""
+    for folder in ("", "commits", "envelopes", "parts"):
+        storage.make_folder(folder)
     if not storage.exists(HEADER):
         storage.put_new(HEADER, _header(new_id()))
     return read_header(storage)

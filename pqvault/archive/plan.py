@@ -111,7 +111,7 @@ def make_plan(
 ) -> Plan:
     """Walk and compare. Raises PolicyRefused when ``delete`` would remove more than half."""
     plan = Plan()
-    spool = tempfile.TemporaryFile(dir=home.folder())  # noqa: SIM115
+    spool = tempfile.TemporaryFile(dir=home.folder())
     plan._spool = spool
     writer = _Rows(spool, plan)
     covered = 0
@@ -123,9 +123,8 @@ def make_plan(
                 on_row()
                 changed = prior is None or _changed(found, prior, checksum, plan)
                 writer.add(found, changed)
-            elif prior is not None and delete and walker.covers(prior.path):
-                if not walker.excludes(prior.path):
-                    writer.add(_tombstone(prior.path), True)
+            elif prior is not None and delete and _is_gone(prior.path, walker):
+                writer.add(_tombstone(prior.path), True)
         writer.finish()
     except BaseException:
         spool.close()
@@ -222,7 +221,7 @@ def _changed(found: Found, prior: Prior, checksum: bool, plan: Plan) -> bool:
     if prior.ctime_ns >= 0 and not (checksum and found.kind == Kind.FILE):
         now = (found.mtime_ns, found.ctime_ns, found.inode)
         return now != (prior.mtime_ns, prior.ctime_ns, prior.inode)
-    # Only the catalog knows it: another host sealed it, or the journal is gone. Then content decides.
+    # Only the catalog knows it: another host sealed it, or the journal is gone. Content decides.
     link = prior.link if kind == Kind.SYMLINK else None
     if (found.mode, found.mtime_ns, found.target) != (prior.mode, prior.mtime_ns, link):
         return True
@@ -246,6 +245,10 @@ def _digest(source: bytes, name: str) -> bytes | None:
 
 def _no_follow(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def _is_gone(path: bytes, walker: Walker) -> bool:
+    return walker.covers(path) and not walker.excludes(path)
 
 
 def _tombstone(path: bytes) -> Found:

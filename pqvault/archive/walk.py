@@ -50,7 +50,9 @@ class Source:
     name: bytes
 
 
-def name_sources(sources: Sequence[str | bytes | os.PathLike[str]], prefix: str = "") -> list[Source]:
+def name_sources(
+    sources: Sequence[str | bytes | os.PathLike[str]], prefix: str = ""
+) -> list[Source]:
     """Entries begin with the last component of their source, ``.`` uses none.
 
     Raises UsageError for a source that is missing and for two of one name.
@@ -180,9 +182,7 @@ class Walker:
             else:
                 yield item[1]
 
-    def _children(
-        self, path: bytes, disk: bytes
-    ) -> Iterator[tuple[bytes, Found | None, bytes]]:
+    def _children(self, path: bytes, disk: bytes) -> Iterator[tuple[bytes, Found | None, bytes]]:
         """What is in a folder, sorted; (path, None, disk) where a folder's content is due."""
         try:
             with os.scandir(disk) as entries:

@@ -1,0 +1,231 @@
+"""Seal one object: the unit of work, for a thread here and for a task elsewhere.
+
+Repeatable but not deterministic: each try draws its own salt and writes under a name of its
+own, so that a try that lost is garbage and never a clash.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from pqvault.archive.deal import DigestJob, Expected, ObjectJob, Piece
+from pqvault.archive.layout import part_file
+from pqvault.crypto import digest as digests
+from pqvault.format.commit import PartFile
+from pqvault.sealed import SealedWriter
+from pqvault.storage import Sink, Storage
+
+__all__ = ["SealOptions", "Sealed", "seal_file", "seal_object", "take_digest"]
+
+_ZEROS: Final = memoryview(bytes(1024 * 1024))
+_READ: Final = 1024 * 1024  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SealOptions:
+    """How objects are written. ``digest``: its name in the commit."""
+
+    level: int
+    frame_size: int
+    digest: str = digests.DEFAULT
+
+
+@dataclass(slots=True)
+class Sealed:
+    """What came of one job. Rows are those of the part."""
+
+    file: PartFile | None = None
+    extents: list[tuple[int, int, int, int, int]] = field(default_factory=list)
+    """(row, start in the file, object number, offset in the object, length)"""
+    digests: list[tuple[int, bytes]] = field(default_factory=list)
+    ends: list[tuple[int, int]] = field(default_factory=list)
+    """(row, size found) of files that were cut while they were read"""
+    changed: list[tuple[int, str]] = field(default_factory=list)
+    failed: list[tuple[int, str]] = field(default_factory=list)
+
+
+class DigestingSink:
+    """Passes bytes on to storage and takes the digest that the commit will list."""
+
+    def __init__(self, sink: Sink, digest: str) -> None:
+        self._sink = sink
+        self._hasher = digests.new(digest)
+
+    def write(self, data: memoryview) -> None:
+        """Take all of ``data``."""
+        self._hasher.update(data)
+        self._sink.write(data)
+
+    def listing(self, name: str) -> PartFile:
+        """The line of the commit."""
+        return PartFile(name, self._sink.written, self._hasher.digest().hex())
+
+
+def seal_object(
+    job: ObjectJob,
+    name: str,
+    key: bytes,
+    context: bytes,
+    storage: Storage,
+    part: str,
+    options: SealOptions,
+    on_bytes: Callable[[int], object],
+) -> Sealed:
+    """Read the files of ``job`` and seal them into the object ``name`` of ``part``.
+
+    A file that cannot be read is named in the result, and the rest goes on. Raises
+    PQVaultError when the object cannot be written; nothing is left of it then.
+    """
+    result = Sealed()
+
+    def fill(writer: SealedWriter) -> None:
+        for piece in job.pieces:
+            _seal_piece(writer, piece, job.number, options.digest, result, on_bytes)
+
+    result.file = seal_file(name, key, context, storage, part, options, fill)
+    return result
+
+
+def seal_file(
+    name: str,
+    key: bytes,
+    context: bytes,
+    storage: Storage,
+    part: str,
+    options: SealOptions,
+    fill: Callable[[SealedWriter], None],
+) -> PartFile:
+    """One sealed file of a part, made of what ``fill`` writes."""
+    with storage.create(part_file(part, name)) as sink:
+        digesting = DigestingSink(sink, options.digest)
+        with SealedWriter(
+            digesting, key, context, level=options.level, frame_size=options.frame_size
+        ) as writer:
+            fill(writer)
+        return digesting.listing(name)
+
+
+def _seal_piece(
+    writer: SealedWriter,
+    piece: Piece,
+    number: int,
+    digest: str,
+    result: Sealed,
+    on_bytes: Callable[[int], object],
+) -> None:
+    size = sum(length for _, length in piece.segments)
+    hasher = digests.new(digest) if piece.whole else None
+    extents = []
+    try:
+        fd = _open(piece.source)
+        try:
+            before = _facts(os.fstat(fd))
+            writer.begin_file(size)
+            at = 0  # where in the file the digest stands
+            for start, length in piece.segments:
+                if hasher is not None:
+                    _hash_zeros(hasher, start - at)
+                offset = writer.tell()
+                done = _copy(fd, start, length, writer, hasher, on_bytes)
+                if done:
+                    extents.append((piece.row, start, number, offset, done))
+                at = start + done
+                if done < length:
+                    break
+            after = _facts(os.fstat(fd))
+        finally:
+            os.close(fd)
+    except OSError as error:
+        result.failed.append((piece.row, f"cannot be read: {error.strerror}"))
+        return
+    cut = sum(e[4] for e in extents) < size
+    if hasher is not None:
+        if not cut:
+            _hash_zeros(hasher, piece.expected.size - at)
+        result.digests.append((piece.row, hasher.digest()))
+    result.extents += extents
+    if cut:
+        result.ends.append((piece.row, at))
+    if cut or before != piece.expected or after != before:
+        result.changed.append((piece.row, "changed while it was read"))
+
+
+def _copy(
+    fd: int,
+    start: int,
+    length: int,
+    writer: SealedWriter,
+    hasher: digests.Hasher | None,
+    on_bytes: Callable[[int], object],
+) -> int:
+    """Read straight into the writer's frame; fewer than ``length`` bytes when the file is cut."""
+    done = 0
+    while done < length:
+        with writer.reserve() as room, room[: length - done] as view:
+            count = os.preadv(fd, [view], start + done)
+            if not count:
+                break
+            if hasher is not None:
+                with view[:count] as got:
+                    hasher.update(got)
+        writer.advance(count)
+        done += count
+        on_bytes(count)
+    return done
+
+
+def take_digest(job: DigestJob, digest: str) -> Sealed:
+    """The digest of a file whose data goes to several objects."""
+    piece, result = job.piece, Sealed()
+    hasher = digests.new(digest)
+    buffer = memoryview(bytearray(_READ))
+    try:
+        fd = _open(piece.source)
+        try:
+            at = 0
+            for start, length in piece.segments:
+                _hash_zeros(hasher, start - at)
+                at, end = start, start + length
+                while at < end:
+                    count = os.preadv(fd, [buffer[: end - at]], at)
+                    if not count:
+                        break
+                    hasher.update(buffer[:count])
+                    at += count
+            _hash_zeros(hasher, piece.expected.size - at)
+            facts = _facts(os.fstat(fd))
+        finally:
+            os.close(fd)
+    except OSError as error:
+        result.failed.append((piece.row, f"cannot be read: {error.strerror}"))
+        return result
+    if facts == piece.expected:
+        result.digests.append((piece.row, hasher.digest()))
+    else:
+        # No digest: what was hashed may not be what was sealed.
+        result.changed.append((piece.row, "changed while it was read"))
+    return result
+
+
+def _open(source: bytes) -> int:
+    # O_NONBLOCK: a FIFO put in the file's place must not hang us; fstat then tells.
+    fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(0, "it is no regular file any more")
+    return fd
+
+
+def _facts(info: os.stat_result) -> Expected:
+    return Expected(info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, info.st_dev)
+
+
+def _hash_zeros(hasher: digests.Hasher, count: int) -> None:
+    while count > 0:
+        take = min(count, len(_ZEROS))
+        hasher.update(_ZEROS[:take])
+        count -= take

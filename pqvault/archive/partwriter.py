@@ -1,0 +1,246 @@
+"""Collect what the jobs of a part bring, write its catalog, commit it."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import Any
+
+import pyarrow as pa
+
+from pqvault.archive.deal import PartRows
+from pqvault.archive.journal import Known
+from pqvault.archive.layout import commit_name, envelope_name, part_file
+from pqvault.archive.objects import Sealed, SealOptions, seal_file
+from pqvault.crypto import digest as digests
+from pqvault.errors import IntegrityError
+from pqvault.format.catalog import (
+    EXTENT_TYPE,
+    HOLE,
+    ROW_GROUP,
+    SCHEMA,
+    CatalogReader,
+    CatalogWriter,
+    Kind,
+)
+from pqvault.format.commit import CATALOG, Commit, PartFile
+from pqvault.format.envelope import Envelope
+from pqvault.rootkey import RootKey
+from pqvault.sealed import SealedReader, SealedWriter
+from pqvault.sealed.writer import DEFAULT_FRAME, STORE
+from pqvault.storage import Storage
+
+__all__ = ["PartTables", "discard", "put_part", "write_catalog"]
+
+
+class PartTables:
+    """What is known of the rows of a part once its jobs are done: flat arrays, no objects."""
+
+    def __init__(self, digest: str) -> None:
+        self._digest = digest
+        self._extents = tuple(array("q") for _ in range(5))  # row, start, object, offset, length
+        self._digests: dict[int, bytes] = {}
+        self._ends: dict[int, int] = {}
+        self.files: list[PartFile] = []
+        self.changed: dict[int, str] = {}
+        self.failed: dict[int, str] = {}
+
+    def add(self, sealed: Sealed) -> None:
+        """Take the result of one job."""
+        if sealed.file is not None:
+            self.files.append(sealed.file)
+        for extent in sealed.extents:
+            for column, value in zip(self._extents, extent, strict=True):
+                column.append(value)
+        self._digests.update(sealed.digests)
+        for row, end in sealed.ends:
+            self._ends[row] = min(end, self._ends.get(row, end))
+        self.changed.update(sealed.changed)
+        self.failed.update(sealed.failed)
+
+    def table(self, part: PartRows) -> pa.Table:
+        """The rows of the catalog, without those that failed."""
+        for row, first in part.same_as.items():
+            for notes in (self.changed, self.failed):
+                if first in notes:
+                    notes[row] = notes[first]
+        for row, start, length in part.holes:
+            for column, value in zip(self._extents, (row, start, HOLE, 0, length), strict=True):
+                column.append(value)
+        self._cut_ends()
+        self._copy_links(part)
+        plan = pa.Table.from_batches(part.batches)
+        columns = [
+            plan["path"],
+            *self._kinds_sizes(plan, part),
+            plan["mode"],
+            plan["mtime_ns"],
+            self._links(plan, part),
+            self._digest_column(plan, part),
+            self._extent_column(part.count),
+        ]
+        arrays = [_flat(column) for column in columns]
+        table = pa.Table.from_arrays(arrays, schema=SCHEMA)
+        if self.failed:
+            table = table.filter(pa.array([i not in self.failed for i in range(part.count)]))
+        return table
+
+    def _cut_ends(self) -> None:
+        """Drop what lies beyond the end of a file that was cut while it was read."""
+        if not self._ends:
+            return
+        rows = zip(*self._extents, strict=True)
+        kept = [r for r in rows if r[1] < self._ends.get(r[0], r[1] + 1)]
+        for index, column in enumerate(self._extents):
+            column[:] = array("q", [r[index] for r in kept])
+
+    def _copy_links(self, part: PartRows) -> None:
+        if not part.same_as:
+            return
+        firsts: dict[int, list[int]] = {first: [] for first in part.same_as.values()}
+        for index, row in enumerate(self._extents[0]):
+            if row in firsts:
+                firsts[row].append(index)
+        for row, first in part.same_as.items():
+            if first in self._digests:
+                self._digests[row] = self._digests[first]
+            for index in firsts[first]:
+                self._extents[0].append(row)
+                for column in self._extents[1:]:
+                    column.append(column[index])
+
+    def _kinds_sizes(self, plan: pa.Table, part: PartRows) -> list[Any]:
+        kinds, sizes = plan["kind"], plan["size"]
+        if part.same_as:
+            values = kinds.to_pylist()
+            for row in part.same_as:
+                values[row] = int(Kind.HARDLINK)
+            kinds = pa.array(values, pa.uint8())
+        if self._ends:
+            values = sizes.to_pylist()
+            for row, end in self._ends.items():
+                values[row] = end
+            sizes = pa.array(values, pa.int64())
+        return [kinds, sizes]
+
+    def _links(self, plan: pa.Table, part: PartRows) -> Any:
+        if not part.same_as:
+            return plan["target"]
+        values, paths = plan["target"].to_pylist(), plan["path"]
+        for row, first in part.same_as.items():
+            values[row] = paths[first].as_py()
+        return pa.array(values, pa.binary())
+
+    def _digest_column(self, plan: pa.Table, part: PartRows) -> Any:
+        empty = digests.new(self._digest).digest()
+        file, values = int(Kind.FILE), []
+        rows = zip(plan["kind"].to_pylist(), plan["size"].to_pylist(), strict=True)
+        for row, (kind, size) in enumerate(rows):
+            digest = self._digests.get(row)
+            if kind == file and not size:
+                digest = empty
+            values.append(digest)
+        return pa.array(values, pa.binary())
+
+    def _extent_column(self, count: int) -> Any:
+        names = ("row", "start", "object", "offset", "length")
+        table = pa.table(
+            {n: _from_array(c) for n, c in zip(names, self._extents, strict=True)}
+        ).sort_by([("row", "ascending"), ("start", "ascending")])
+        counts = array("i", bytes(4 * (count + 1)))
+        for row in table["row"].to_pylist():
+            counts[row + 1] += 1
+        fields = [
+            _flat(table["object"]).cast(pa.int32()),
+            _flat(table["offset"]),
+            _flat(table["length"]),
+        ]
+        values = pa.StructArray.from_arrays(fields, fields=list(EXTENT_TYPE))
+        offsets = pa.array(list(accumulate(counts)), pa.int32())
+        return pa.ListArray.from_arrays(offsets, values, type=SCHEMA.field("extents").type)
+
+    def known(self, part: PartRows, part_id: str) -> Iterator[Known]:
+        """The rows of the journal: all that is sealed as planned."""
+        row = 0
+        for batch in part.batches:
+            names = ("path", "kind", "size", "mtime_ns", "ctime_ns", "inode")
+            columns = [batch.column(name).to_pylist() for name in names]
+            for values in zip(*columns, strict=True):
+                if row not in self.failed and row not in self.changed:
+                    yield Known._make((*values, part_id))
+                row += 1
+
+
+def _from_array(values: array[int]) -> Any:
+    return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(values)])
+
+
+def _flat(column: Any) -> Any:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+class _Keep:
+    """A file for Parquet's writer whose end is for us to say."""
+
+    closed = False
+
+    def __init__(self, writer: SealedWriter) -> None:
+        self.write = writer.write
+        self.tell = writer.tell
+
+    def flush(self) -> None:
+        """Nothing is buffered here."""
+
+    def close(self) -> None:
+        """The sealed object ends with `finish`."""
+
+
+def write_catalog(
+    table: pa.Table, key: RootKey, storage: Storage, options: SealOptions
+) -> PartFile:
+    """Seal the catalog of a part. Its frames are stored: Parquet compresses its own pages."""
+
+    def fill(writer: SealedWriter) -> None:
+        catalog = CatalogWriter(_Keep(writer))  # type: ignore[arg-type]
+        for batch in table.to_batches(max_chunksize=ROW_GROUP):
+            catalog.write(batch)
+        catalog.finish()
+
+    stored = SealOptions(STORE, DEFAULT_FRAME, options.digest)
+    file = seal_file(CATALOG, *key.object(CATALOG), storage, key.part, stored, fill)
+    _read_back(key, storage, table.num_rows)
+    return file
+
+
+def _read_back(key: RootKey, storage: Storage, rows: int) -> None:
+    """Open what was just written with the keys that the commit will promise."""
+    name = part_file(key.part, CATALOG)
+    with storage.open(name) as source:
+        reader = SealedReader(source, *key.object(CATALOG), name)
+        if CatalogReader(reader, frozenset(), name).rows != rows:
+            raise IntegrityError(f"{name} does not read back as it was written")
+        reader.close()
+
+
+def put_part(storage: Storage, envelope: Envelope, commit: Commit, data: bytes) -> None:
+    """Make a part exist: folders durable, envelope, and the commit last.
+
+    Both documents are parsed again first: what cannot be read must not be promised.
+    """
+    if Envelope.parse(envelope.marshal()) != envelope or Commit.parse(data) != commit:
+        raise IntegrityError(f"the documents of part {commit.part} do not read back")
+    storage.sync_folder(part_file(commit.part, "objects") if len(commit.files) > 1 else "parts")
+    storage.sync_folder(f"parts/{commit.part}")
+    storage.sync_folder("parts")
+    storage.put(envelope_name(commit.part), envelope.marshal())
+    if not storage.put_new(commit_name(commit.part), data):
+        raise IntegrityError(f"part {commit.part} is committed already")
+
+
+def discard(storage: Storage, part: str) -> None:
+    """Remove what was written of a part that will not be committed."""
+    for name in list(storage.walk(f"parts/{part}", leftovers=True)):
+        storage.remove(name)
+    storage.remove_folder(f"parts/{part}")
+    storage.remove(envelope_name(part))

@@ -1,0 +1,419 @@
+"""Seal sources into an archive: plan, deal, seal objects side by side, commit."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Final
+
+from pqvault.archive import layout
+from pqvault.archive.archive import Archive, PublicState
+from pqvault.archive.deal import Dealer, DigestJob, Job, PartRows, object_size
+from pqvault.archive.journal import Journal, Known
+from pqvault.archive.objects import Sealed, SealOptions, seal_object, take_digest
+from pqvault.archive.partwriter import PartTables, discard, put_part, write_catalog
+from pqvault.archive.plan import Plan, Prior, make_plan
+from pqvault.archive.walk import Source, Walker
+from pqvault.crypto import digest as digests
+from pqvault.errors import Incomplete, PolicyRefused, PQVaultError, UsageError
+from pqvault.format.commit import Commit
+from pqvault.keys import Identity, Recipient
+from pqvault.names import printable
+from pqvault.progress import Progress, Report, ignore
+from pqvault.rootkey import PROFILE, RootKey, new_id
+from pqvault.sealed.writer import DEFAULT_FRAME, DEFAULT_LEVEL
+from pqvault.storage import Storage
+
+__all__ = ["SealReport", "SealRun"]
+
+PART_SECONDS: Final = 30 * 60
+PART_LEAST: Final = 1024**3  # bytes; time alone never ends a part below this
+
+
+@dataclass(slots=True)
+class SealReport:
+    """What a seal did. Sizes in bytes, ``parts``: ids of what was committed, in order."""
+
+    archive: str = ""
+    archive_id: str = ""
+    dry_run: bool = False
+    parts: list[str] = field(default_factory=list)
+    files: int = 0
+    folders: int = 0
+    links: int = 0
+    deleted: int = 0
+    unchanged: int = 0
+    size: int = 0
+    sealed_size: int = 0
+    seconds: float = 0.0
+    recipients: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class SealRun:
+    """One run of seal. All but ``storage``, ``sources`` and ``recipients`` have defaults.
+
+    ``level``: zstd 0 (store) to 22; ``frame_size``: bytes; ``jobs``: threads.
+    """
+
+    storage: Storage
+    sources: Sequence[Source]
+    recipients: Sequence[Recipient]
+    identities: Sequence[Identity] = ()
+    level: int = DEFAULT_LEVEL
+    frame_size: int = DEFAULT_FRAME
+    jobs: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))
+    exclude: Sequence[str | bytes] = ()
+    listed: Iterable[bytes] | None = None
+    one_file_system: bool = False
+    checksum: bool = False
+    delete: bool = False
+    yes: bool = False
+    append: bool = False
+    dry_run: bool = False
+    allow_changed: bool = False
+    expect_key_ids: Sequence[str] = ()
+    progress: Progress = ignore
+    report: SealReport = field(default_factory=SealReport, init=False)
+    _stop: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+    _done: int = field(default=0, init=False)
+
+    def run(self) -> SealReport:
+        """Do it. Raises Incomplete (with all else committed) when some files failed."""
+        began = time.monotonic()
+        self._check_options()
+        report = self.report
+        report.archive = self.storage.where("")
+        report.dry_run = self.dry_run
+        report.recipients = [recipient.key_id for recipient in self.recipients]
+        if self.dry_run and not self.storage.exists(layout.HEADER):
+            self._run(None, began)
+        else:
+            self._run(layout.create_archive(self.storage), began)
+        if report.failed:
+            raise Incomplete(
+                f"{len(report.failed)} of {len(report.failed) + report.files} files could not be"
+                f" sealed; the first: {report.failed[0]}",
+                hint="mend what is named and run the same command again: only that is sealed",
+            )
+        return report
+
+    def _check_options(self) -> None:
+        if self.delete and (self.append or self.listed is not None):
+            raise UsageError("--delete does not go with --append or --files-from")
+        if (self.delete or self.checksum) and not self.identities:
+            option = "--delete" if self.delete else "--checksum"
+            raise UsageError(
+                f"{option} needs to read the archive, and there is no identity",
+                hint="pass the identity file with -i or PQVAULT_IDENTITY",
+            )
+        ids = {recipient.key_id for recipient in self.recipients}
+        expected = {text.lower() for text in self.expect_key_ids}
+        if expected and ids != expected:
+            raise PolicyRefused(
+                f"the recipients are {', '.join(sorted(ids))}, not the key ids expected",
+                hint="check who the recipients are before sealing to them",
+            )
+
+    def _run(self, archive: str | None, began: float) -> None:
+        report = self.report
+        if archive is None:
+            self._plan_only(iter(()))
+        else:
+            report.archive_id = archive
+            state = PublicState(self.storage)
+            self._check_state(state)
+            with Journal(archive) as journal:
+                opened = self._open(state, journal)
+                try:
+                    priors = self._priors(state, journal, opened)
+                    plan = self._make_plan(priors)
+                    try:
+                        if self.dry_run:
+                            self._tell(plan)
+                        else:
+                            self._adopt(plan, journal, state)
+                            self._seal(plan, state, journal, can_read=opened is not None)
+                    finally:
+                        plan.close()
+                finally:
+                    if opened is not None:
+                        opened.close()
+        report.seconds = time.monotonic() - began
+
+    # -- before ----------------------------------------------------------------------------
+
+    def _check_state(self, state: PublicState) -> None:
+        if state.rolled_back:
+            raise state.rolled_back[0]
+        for name in state.strange:
+            self.report.warnings.append(f"commits/{printable(os.fsencode(name))} is no commit")
+        self.report.warnings += [problem.message for problem in state.problems]
+        ours = set(self.report.recipients)
+        for part in state.ordered():
+            if part.envelope is None:
+                continue
+            theirs = {wrapped.key_id for wrapped in part.envelope.recipients}
+            if theirs != ours:
+                self.report.warnings.append(_difference(part.id, theirs, ours))
+
+    def _open(self, state: PublicState, journal: Journal) -> Archive | None:
+        if self.append or not self.identities or not state.parts:
+            self._check_journal(state, journal)
+            return None
+        return Archive(self.storage, self.identities)
+
+    def _check_journal(self, state: PublicState, journal: Journal) -> None:
+        if self.append or not state.parts:
+            return
+        if not journal.valid_parts(_committed(state)):
+            raise UsageError(
+                f"{self.storage.where('')} holds parts that this host has not sealed,"
+                " so what has changed since cannot be known",
+                hint="pass an identity with -i to compare with what is there,"
+                " or --append to add everything as a new part",
+            )
+
+    def _priors(
+        self, state: PublicState, journal: Journal, opened: Archive | None
+    ) -> Iterator[Prior]:
+        if self.append:
+            return iter(())
+        known = journal.known(_committed(state))
+        if opened is None:
+            return (Prior(*row) for row in known)
+        return _priors_of(opened, known)
+
+    def _make_plan(self, priors: Iterator[Prior]) -> Plan:
+        count = 0
+
+        def on_row() -> None:
+            nonlocal count
+            count += 1
+            if count % 1000 == 0:
+                self.progress(Report("plan", files=count))
+
+        walker = Walker(
+            self.sources,
+            self._note,
+            exclude=self.exclude,
+            one_file_system=self.one_file_system,
+            skip=self._own_folder(),
+        )
+        walk = walker.walk() if self.listed is None else walker.listed(self.listed)
+        plan = make_plan(
+            walk,
+            priors,
+            walker,
+            checksum=self.checksum,
+            delete=self.delete,
+            yes=self.yes,
+            on_row=on_row,
+        )
+        self.report.unchanged = plan.unchanged
+        return plan
+
+    def _plan_only(self, priors: Iterator[Prior]) -> None:
+        plan = self._make_plan(priors)
+        plan.close()
+        self._tell(plan)
+
+    def _tell(self, plan: Plan) -> None:
+        report = self.report
+        report.files, report.folders, report.links = plan.files, plan.folders, plan.links
+        report.size, report.deleted = plan.size, plan.tombstones
+
+    def _own_folder(self) -> list[tuple[int, int]]:
+        try:
+            info = os.stat(self.storage.where(""))
+        except OSError:
+            return []
+        return [(info.st_dev, info.st_ino)]
+
+    def _note(self, path: bytes, sentence: str, failed: bool) -> None:
+        notes = self.report.failed if failed else self.report.skipped
+        notes.append(f"{printable(path)} {sentence}")
+
+    def _adopt(self, plan: Plan, journal: Journal, state: PublicState) -> None:
+        """Remember what was found unchanged by its content, so that times do next time."""
+        by_part: dict[str, list[Known]] = {}
+        for prior, found in plan.adopted:
+            row = Known(
+                found.path, found.kind, found.size, found.mtime_ns, found.ctime_ns, found.inode,
+                prior.part,
+            )  # fmt: skip
+            by_part.setdefault(prior.part, []).append(row)
+        for part, rows in by_part.items():
+            journal.record(part, state.parts[part].commit_digest, rows)
+
+    # -- sealing ---------------------------------------------------------------------------
+
+    def _seal(self, plan: Plan, state: PublicState, journal: Journal, *, can_read: bool) -> None:
+        if not plan.changes:
+            return
+        started = [time.monotonic()]
+
+        def is_over(part: PartRows) -> bool:
+            return part.size >= PART_LEAST and time.monotonic() - started[0] > PART_SECONDS
+
+        options = SealOptions(self.level, self.frame_size)
+        dealer = Dealer(plan.batches(), object_size(plan.size, self.jobs), is_over)
+        self.progress(Report("seal", total=plan.size))
+        with ThreadPoolExecutor(self.jobs, "pqvault-seal") as pool:
+            while (rows := dealer.part()) is not None:
+                started[0] = time.monotonic()
+                key = RootKey.generate(state.archive, new_id())
+                tables = PartTables(options.digest)
+                try:
+                    self._run_jobs(pool, dealer.jobs(rows), key, tables, options, plan.size)
+                    self._commit(key, rows, tables, options, state, journal, can_read)
+                except BaseException:
+                    self._stop.set()
+                    pool.shutdown(wait=True, cancel_futures=True)
+                    discard(self.storage, key.part)
+                    raise
+
+    def _run_jobs(
+        self,
+        pool: ThreadPoolExecutor,
+        jobs: Iterator[Job],
+        key: RootKey,
+        tables: PartTables,
+        options: SealOptions,
+        total: int,
+    ) -> None:
+        def on_bytes(count: int) -> None:
+            if self._stop.is_set():
+                raise PQVaultError("stopped")
+            with self._lock:
+                self._done += count
+                done = self._done
+            self.progress(Report("seal", done=done, total=total))
+
+        def do(job: Job) -> Sealed:
+            if isinstance(job, DigestJob):
+                return take_digest(job, options.digest)
+            name = layout.new_object_name(job.number)
+            return seal_object(
+                job, name, *key.object(name), self.storage, key.part, options, on_bytes
+            )
+
+        self.storage.make_folder(f"parts/{key.part}/objects")
+        running: set[Future[Sealed]] = set()
+        for job in jobs:
+            while len(running) > self.jobs:
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    tables.add(future.result())
+            running.add(pool.submit(do, job))
+        for future in running:
+            tables.add(future.result())
+
+    def _commit(
+        self,
+        key: RootKey,
+        rows: PartRows,
+        tables: PartTables,
+        options: SealOptions,
+        state: PublicState,
+        journal: Journal,
+        can_read: bool,
+    ) -> None:
+        table = tables.table(rows)
+        self._collect(rows, tables, table)
+        if not table.num_rows:
+            discard(self.storage, key.part)
+            return
+        catalog = write_catalog(table, key, self.storage, options)
+        files = tuple(sorted([*tables.files, catalog], key=lambda file: file.name))
+        now = int(time.time() * 1000)
+        envelope = key.envelope(self.recipients, created=now)
+        state.refresh()
+        if state.rolled_back:
+            raise state.rolled_back[0]
+        commit = key.sign_off(
+            Commit(
+                archive=key.archive,
+                part=key.part,
+                seq=1 + max((p.commit.seq for p in state.parts.values()), default=0),
+                created=now,
+                profile=PROFILE,
+                digest=options.digest,
+                kind="seal" if can_read else "append",
+                parents=tuple(sorted((p.id, p.commit_digest) for p in state.heads())),
+                replaces=(),
+                root=key.commit_id,
+                sealed_to=tuple(self.report.recipients),
+                files=files,
+            )
+        )
+        data = commit.marshal()
+        hasher = digests.new(options.digest)
+        hasher.update(data)
+        journal.record(key.part, hasher.digest().hex(), tables.known(rows, key.part))
+        put_part(self.storage, envelope, commit, data)
+        self.report.parts.append(key.part)
+        self.report.sealed_size += sum(file.size for file in files)
+
+    def _collect(self, rows: PartRows, tables: PartTables, table: object) -> None:
+        """Count what the part holds; refuse it when files changed and that is not allowed."""
+        report = self.report
+        row, kinds = 0, dict.fromkeys(b"fdlhx", 0)
+        for batch in rows.batches:
+            columns = (batch.column(n).to_pylist() for n in ("path", "kind", "size"))
+            for path, kind, size in zip(*columns, strict=True):
+                if row in tables.failed:
+                    report.failed.append(f"{printable(path)} {tables.failed[row]}")
+                else:
+                    kinds[kind] += 1
+                    report.size += 0 if row in rows.same_as else size
+                if row in tables.changed:
+                    sentence = f"{printable(path)} {tables.changed[row]}"
+                    report.warnings.append(sentence)
+                    if not self.allow_changed:
+                        raise Incomplete(
+                            f"{sentence}, so its part is not committed",
+                            hint="run the command again when nothing writes there,"
+                            " or pass --allow-changed to seal what was read",
+                        )
+                row += 1
+        report.files += kinds[ord("f")]
+        report.folders += kinds[ord("d")]
+        report.links += kinds[ord("l")]
+        report.deleted += kinds[ord("x")]
+
+
+def _committed(state: PublicState) -> dict[str, str]:
+    return {part.id: part.commit_digest for part in state.parts.values()}
+
+
+def _difference(part: str, theirs: set[str], ours: set[str]) -> str:
+    more = ", ".join(sorted(ours - theirs)) or "none"
+    less = ", ".join(sorted(theirs - ours)) or "none"
+    return (
+        f"part {part} is sealed to other recipients than this run:"
+        f" only this run {more}; only that part {less}"
+    )
+
+
+def _priors_of(archive: Archive, known: Iterator[Known]) -> Iterator[Prior]:
+    """What stands in the archive, with times from the journal where it knows the very entry."""
+    row: Known | None = next(known, None)
+    for part, entry in archive.located():
+        while row is not None and row.path < entry.path:
+            row = next(known, None)
+        prior = Prior(
+            entry.path, entry.kind, entry.size, entry.mtime_ns, -1, 0, part.id,
+            entry.mode, entry.link, entry.digest, part.commit.digest,
+        )  # fmt: skip
+        if row is not None and row.path == entry.path and row.part == part.id:
+            prior = prior._replace(ctime_ns=row.ctime_ns, inode=row.inode)
+        yield prior
