@@ -11,17 +11,17 @@ from typing import Any
 import pyarrow as pa
 
 from pqvault.archive import layout
+from pqvault.archive.entryfile import EntryFile
 from pqvault.archive.part import OpenPart, PublicPart, check_parents, read_public
 from pqvault.archive.view import View
-from pqvault.errors import FormatError, NoKeyFits, NotFound, PQVaultError, UsageError
-from pqvault.format.catalog import HOLE, Entry, entries_of
+from pqvault.errors import NoKeyFits, NotFound, PQVaultError, UsageError
+from pqvault.format.catalog import Entry, entries_of
 from pqvault.keys import Identity
 from pqvault.names import printable
 from pqvault.rootkey import Keyring, keyring
-from pqvault.sealed import RangeFile
 from pqvault.storage import Storage
 
-__all__ = ["Archive", "EntryFile", "PublicState", "read_state", "select_parts"]
+__all__ = ["Archive", "PublicState", "select_parts"]
 
 
 class PublicState:
@@ -58,11 +58,6 @@ class PublicState:
         """The parts without a child: what the next part names as its parents."""
         parents = {p for part in self.parts.values() for p, _ in part.commit.parents}
         return [part for part in self.ordered() if part.id not in parents]
-
-
-def read_state(storage: Storage) -> PublicState:
-    """Read commits and envelopes. Raises NotFound where no archive is."""
-    return PublicState(storage)
 
 
 def select_parts(parts: list[PublicPart], as_of: str | datetime | None) -> list[PublicPart]:
@@ -198,37 +193,3 @@ class Archive:
 
 def _all_no_key(problems: list[PQVaultError]) -> bool:
     return all(isinstance(problem, NoKeyFits) for problem in problems)
-
-
-class EntryFile(RangeFile):
-    """The content of one entry: its extents, one after the other. ``name`` is its path."""
-
-    def __init__(self, part: OpenPart, entry: Entry) -> None:
-        super().__init__()
-        self.entry = entry
-        self.name = printable(entry.path)
-        self.size = entry.size
-        self._part = part
-
-    def pread_into(self, out: memoryview, offset: int) -> None:
-        """Fill ``out`` from ``offset``. Thread-safe. Raises IntegrityError."""
-        self._check()
-        end = offset + len(out)
-        if offset < 0 or end > self.size:
-            raise ValueError("the range is outside the file")
-        at = 0  # where the extent begins in the file
-        for extent in self.entry.extents:
-            start, stop = max(offset, at), min(end, at + extent.length)
-            if start < stop:
-                piece = out[start - offset : stop - offset]
-                if extent.object == HOLE:
-                    piece[:] = bytes(stop - start)
-                else:
-                    self._read(extent.object, extent.offset + start - at, piece)
-            at += extent.length
-
-    def _read(self, number: int, offset: int, piece: memoryview) -> None:
-        reader = self._part.reader(number)
-        if offset + len(piece) > reader.size:
-            raise FormatError(f"{self.name} claims content that its object does not have")
-        reader.pread_into(piece, offset)

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,6 +17,7 @@ from pqvault.archive.journal import Journal, Known
 from pqvault.archive.objects import Sealed, SealOptions, seal_object, take_digest
 from pqvault.archive.partwriter import PartTables, discard, put_part, write_catalog
 from pqvault.archive.plan import Plan, Prior, make_plan
+from pqvault.archive.tasks import default_jobs, run_tasks
 from pqvault.archive.walk import Source, Walker
 from pqvault.crypto import digest as digests
 from pqvault.errors import Incomplete, PolicyRefused, PQVaultError, UsageError
@@ -69,7 +70,7 @@ class SealRun:
     identities: Sequence[Identity] = ()
     level: int = DEFAULT_LEVEL
     frame_size: int = DEFAULT_FRAME
-    jobs: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))
+    jobs: int = field(default_factory=default_jobs)
     exclude: Sequence[str | bytes] = ()
     listed: Iterable[bytes] | None = None
     one_file_system: bool = False
@@ -307,15 +308,7 @@ class SealRun:
             )
 
         self.storage.make_folder(f"parts/{key.part}/objects")
-        running: set[Future[Sealed]] = set()
-        for job in jobs:
-            while len(running) > self.jobs:
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    tables.add(future.result())
-            running.add(pool.submit(do, job))
-        for future in running:
-            tables.add(future.result())
+        run_tasks(pool, self.jobs, jobs, do, tables.add)
 
     def _commit(
         self,

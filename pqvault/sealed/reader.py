@@ -167,6 +167,30 @@ class SealedReader(RangeFile):
             for job in jobs:
                 self._read_frame(*job)
 
+    def view(self, offset: int, length: int) -> memoryview | None:
+        """Content that lies in one frame, as a view of the decoded frame; None when it does not.
+
+        No copy is made; the view keeps the frame alive.
+        """
+        self._check()
+        if not length or offset < 0 or offset + length > self.size:
+            return None
+        frame = self.table.frame_at(offset)
+        if offset + length > self.table.content[frame + 1] or self._may_be_stored(frame):
+            return None
+        with self._lock:
+            content = self._cache.get(frame)
+        if content is None:
+            content = self._decode(frame)
+            self._keep(frame, content)
+        skip = offset - self.table.content[frame]
+        return memoryview(content)[skip : skip + length]
+
+    def _may_be_stored(self, frame: int) -> bool:
+        content = self.table.content[frame + 1] - self.table.content[frame]
+        sealed = self.table.sealed[frame + 1] - self.table.sealed[frame]
+        return sealed == zstdseek.stored_size(content) and self._stored.get(frame, 0) >= 0
+
     def _read_frame(self, frame: int, start: int, out: memoryview) -> None:
         skip = start - self.table.content[frame]
         with self._lock:
@@ -204,14 +228,12 @@ class SealedReader(RangeFile):
         Block headers are checked from the first to the last one touched, so that this is
         what a reader that goes through the frame in order would see.
         """
+        if not self._may_be_stored(frame):
+            return False
         content = self.table.content[frame + 1] - self.table.content[frame]
         base = self.table.sealed[frame]
-        if self.table.sealed[frame + 1] - base != zstdseek.stored_size(content):
-            return False
         last = (skip + len(out) - 1) // BLOCK_SIZE
         known = self._stored.get(frame, 0)
-        if known < 0:
-            return False
         if known == 0 and self._random.pread(base, zstdseek.STORED_HEADER_SIZE) != (
             zstdseek.stored_header(content)
         ):

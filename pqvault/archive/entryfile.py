@@ -1,0 +1,109 @@
+"""EntryFile: the content of one entry, and the check of its digest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from pqvault.archive.part import OpenPart
+from pqvault.crypto import digest as digests
+from pqvault.crypto.mac import equal
+from pqvault.errors import FormatError, IntegrityError
+from pqvault.format.catalog import HOLE, Entry
+from pqvault.names import printable
+from pqvault.sealed import RangeFile
+
+__all__ = ["EntryFile"]
+
+_ZEROS: Final = memoryview(bytes(1024 * 1024))
+
+
+class EntryFile(RangeFile):
+    """The content of one entry: its extents, one after the other. ``name`` is its path."""
+
+    def __init__(self, part: OpenPart, entry: Entry) -> None:
+        super().__init__()
+        self.entry = entry
+        self.name = printable(entry.path)
+        self.size = entry.size
+        self._part = part
+
+    def pread_into(self, out: memoryview, offset: int) -> None:
+        """Fill ``out`` from ``offset``. Thread-safe. Raises IntegrityError."""
+        self._check()
+        end = offset + len(out)
+        if offset < 0 or end > self.size:
+            raise ValueError("the range is outside the file")
+        at = 0  # where the extent begins in the file
+        for extent in self.entry.extents:
+            start, stop = max(offset, at), min(end, at + extent.length)
+            if start < stop:
+                piece = out[start - offset : stop - offset]
+                if extent.object == HOLE:
+                    piece[:] = bytes(stop - start)
+                else:
+                    self._read(extent.object, extent.offset + start - at, piece)
+            at += extent.length
+
+    def _read(self, number: int, offset: int, piece: memoryview) -> None:
+        reader = self._part.reader(number)
+        if offset + len(piece) > reader.size:
+            raise self._beyond()
+        reader.pread_into(piece, offset)
+
+    def _beyond(self) -> FormatError:
+        return FormatError(f"{self.name} claims content that its object does not have")
+
+    def whole(self) -> memoryview:
+        """All of the content at once; not a copy where it lies in one decoded frame."""
+        extents = self.entry.extents
+        if len(extents) == 1 and extents[0].object != HOLE:
+            extent = extents[0]
+            reader = self._part.reader(extent.object)
+            if extent.offset + extent.length > reader.size:
+                raise self._beyond()
+            view = reader.view(extent.offset, extent.length)
+            if view is not None:
+                return view
+        return memoryview(self.pread(0, self.size))
+
+    def steps(self, step: int) -> Iterator[tuple[int, memoryview, bool]]:
+        """The content in order: (offset, bytes, whether they are a hole).
+
+        At most ``step`` bytes at a time; the buffer is used again for the next.
+        """
+        buffer = memoryview(bytearray(min(step, self.size)))
+        at = 0
+        for extent in self.entry.extents:
+            hole = extent.object == HOLE
+            done = 0
+            while done < extent.length:
+                take = min(extent.length - done, len(_ZEROS) if hole else step)
+                data = _ZEROS[:take] if hole else buffer[:take]
+                if not hole:
+                    self._read(extent.object, extent.offset + done, data)
+                yield at, data, hole
+                done += take
+                at += take
+
+    def check(self, digest: bytes) -> None:
+        """Raise IntegrityError unless ``digest`` of the content is what the catalog says.
+
+        The bytes are authentic already; this is the end-to-end check from file to file.
+        """
+        wanted = self.entry.digest
+        if wanted is not None and not equal(wanted, digest):
+            raise IntegrityError(
+                f"{self.name} does not have the digest that the catalog says",
+                hint="the archive was sealed wrong: seal the file again",
+            )
+
+    def check_content(self, content: memoryview) -> None:
+        """:meth:`check` of the whole content."""
+        hasher = self.hasher()
+        hasher.update(content)
+        self.check(hasher.digest())
+
+    def hasher(self) -> digests.Hasher:
+        """A hasher of the digest that the catalog uses."""
+        return digests.new(self._part.commit.digest)

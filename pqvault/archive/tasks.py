@@ -1,0 +1,69 @@
+"""Run many tasks on a few threads, with no more of them waiting than there are threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Final, TypeVar
+
+from pqvault.archive.part import OpenPart
+from pqvault.format.catalog import Entry
+
+__all__ = ["Located", "content_tasks", "default_jobs", "run_tasks"]
+
+TASK_SIZE: Final = 16 * 1024 * 1024  # bytes of content
+TASK_FILES: Final = 1024
+
+Located = tuple[OpenPart, Entry]
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+def default_jobs() -> int:
+    """Threads when nothing is said: the processors, but no more than four."""
+    return min(4, os.cpu_count() or 1)
+
+
+def run_tasks(
+    pool: ThreadPoolExecutor,
+    jobs: int,
+    tasks: Iterator[Task],
+    do: Callable[[Task], Result],
+    collect: Callable[[Result], object],
+) -> None:
+    """Call ``do`` for each task in ``pool`` and ``collect``, here, for each result.
+
+    The first error ends it: tasks not begun are dropped, those that run are waited for.
+    """
+    running: set[Future[Result]] = set()
+    try:
+        for task in tasks:
+            while len(running) > jobs:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    collect(future.result())
+            running.add(pool.submit(do, task))
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                collect(future.result())
+    except BaseException:
+        for future in running:
+            future.cancel()
+        wait(running)
+        raise
+
+
+def content_tasks(entries: Iterator[Located]) -> Iterator[list[Located]]:
+    """Files in runs of about 16 MiB, in the order of their objects; a large one stands alone."""
+    task: list[Located] = []
+    size = 0
+    for part, entry in entries:
+        if task and (size + entry.size > TASK_SIZE or len(task) == TASK_FILES):
+            yield task
+            task, size = [], 0
+        task.append((part, entry))
+        size += entry.size
+    if task:
+        yield task

@@ -1,0 +1,185 @@
+"""Unseal: write what an archive holds into a folder, checked against its digests.
+
+Entries go to tasks of about 16 MiB in the order of their objects, so each frame is decoded
+once and several tasks work on one object side by side.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from pqvault.archive.archive import Archive
+from pqvault.archive.entryfile import EntryFile
+from pqvault.archive.extract import Extractor, Links, TargetFull
+from pqvault.archive.globs import Globs
+from pqvault.archive.part import OpenPart
+from pqvault.archive.tasks import Located, content_tasks, default_jobs, run_tasks
+from pqvault.errors import NotFound, PQVaultError
+from pqvault.format.catalog import HOLE, Entry, Kind
+from pqvault.names import printable
+from pqvault.progress import Progress, Report, ignore
+
+__all__ = ["UnsealReport", "unseal"]
+
+SMALL: Final = 4 * 1024 * 1024  # bytes; such a file is written in one go
+_STEP: Final = 16 * 1024 * 1024  # bytes of a large file read at once, over several threads
+
+
+@dataclass(slots=True)
+class UnsealReport:
+    """What an unseal did. Sizes in bytes; ``skipped`` and ``failed`` name paths and reasons."""
+
+    target: str = ""
+    files: int = 0
+    folders: int = 0
+    links: int = 0
+    size: int = 0
+    skipped: list[str] = field(default_factory=list)
+    failed: list[PQVaultError] = field(default_factory=list)
+
+
+def unseal(
+    archive: Archive,
+    target: Path,
+    globs: Sequence[str] = (),
+    *,
+    force: bool = False,
+    preserve_special: bool = False,
+    links: Links = "inside",
+    jobs: int | None = None,
+    progress: Progress = ignore,
+) -> UnsealReport:
+    """Extract the entries that ``globs`` match (all when there are none) below ``target``.
+
+    Files appear whole and checked, or not at all. An entry that fails is in the report's
+    ``failed`` and the rest goes on; a full disk ends the run.
+    """
+    selected = Globs(globs)
+    report = UnsealReport(str(target))
+    sources = _link_sources(archive, selected)
+    with Extractor(
+        target, force=force, preserve_special=preserve_special, links=links, link_sources=sources
+    ) as extractor:
+        _Run(extractor, report, jobs or default_jobs(), progress).run(_wanted(archive, selected))
+        end = extractor.finish()
+    report.files, report.folders = end.files + end.hardlinks, end.folders
+    report.links, report.size = end.symlinks, end.bytes
+    report.skipped += [f"{printable(s.path)} {s.reason}" for s in end.skipped]
+    report.failed += end.failures
+    if globs and not (end.files or end.folders or end.symlinks or end.hardlinks or report.failed):
+        raise NotFound(
+            f"nothing in the archive matches {' '.join(globs)}",
+            hint="globs match whole paths, as `pqvault ls` prints them; `**` crosses `/`",
+        )
+    return report
+
+
+def _wanted(archive: Archive, globs: Globs) -> Iterator[Located]:
+    for part, entry in archive.located():
+        if not globs or globs.match(entry.path):
+            yield part, entry
+
+
+def _link_sources(archive: Archive, globs: Globs) -> set[bytes]:
+    """The first names of hard links: only they need to be remembered."""
+    sources = set()
+    for batch in archive.batches():
+        kinds = batch.column(1).to_pylist()
+        if Kind.HARDLINK in kinds:
+            rows = zip(kinds, batch.column(5).to_pylist(), strict=True)
+            sources |= {link for kind, link in rows if kind == Kind.HARDLINK}
+    return sources
+
+
+class _Run:
+    def __init__(
+        self, extractor: Extractor, report: UnsealReport, jobs: int, progress: Progress
+    ) -> None:
+        self._extractor = extractor
+        self._report = report
+        self._jobs = jobs
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._done = 0
+        self._stop = threading.Event()
+
+    def run(self, entries: Iterator[Located]) -> None:
+        hard: list[Located] = []
+        with ThreadPoolExecutor(self._jobs, "pqvault-unseal") as pool:
+            try:
+                files = content_tasks(self._files(entries, hard))
+                run_tasks(pool, self._jobs, files, self._task, lambda _: None)
+            except BaseException:
+                self._stop.set()
+                raise
+        for part, entry in hard:
+            self._guard(self._hardlink, part, entry)
+
+    def _files(self, entries: Iterator[Located], hard: list[Located]) -> Iterator[Located]:
+        """Folders and links are made on the way; hard links when all files are there."""
+        for part, entry in entries:
+            if entry.kind == Kind.FILE:
+                yield part, entry
+            elif entry.kind == Kind.HARDLINK:
+                hard.append((part, entry))
+            elif entry.kind == Kind.FOLDER:
+                self._guard(lambda _, e: self._extractor.make_folder(e), part, entry)
+            else:
+                self._guard(lambda _, e: self._extractor.make_symlink(e), part, entry)
+
+    def _guard(self, do: Callable[[OpenPart, Entry], object], part: OpenPart, entry: Entry) -> None:
+        try:
+            do(part, entry)
+        except TargetFull:
+            raise
+        except PQVaultError as error:
+            with self._lock:
+                self._report.failed.append(error)
+
+    def _task(self, task: list[Located]) -> None:
+        for part, entry in task:
+            if self._stop.is_set():
+                return
+            self._guard(self._file, part, entry)
+
+    def _file(self, part: OpenPart, entry: Entry) -> None:
+        file = EntryFile(part, entry)
+        if entry.size <= SMALL and all(extent.object != HOLE for extent in entry.extents):
+            content = file.whole()
+            file.check_content(content)
+            self._extractor.write_small(entry, content)
+            self._tell(entry.size)
+        else:
+            self._large(entry, file)
+
+    def _large(self, entry: Entry, file: EntryFile) -> None:
+        sink = self._extractor.open_file(entry)
+        try:
+            hasher = file.hasher()
+            for offset, data, hole in file.steps(_STEP):
+                if self._stop.is_set():
+                    raise PQVaultError("stopped")
+                hasher.update(data)
+                if not hole:
+                    sink.pwrite(data, offset)
+                self._tell(len(data))
+            file.check(hasher.digest())
+            sink.commit()
+        except BaseException:
+            sink.abort()
+            raise
+
+    def _hardlink(self, part: OpenPart, entry: Entry) -> None:
+        if not self._extractor.make_hardlink(entry):
+            self._file(part, entry)
+
+    def _tell(self, count: int) -> None:
+        with self._lock:
+            self._done += count
+            done = self._done
+        self._progress(Report("unseal", done=done))
