@@ -1,0 +1,82 @@
+"""pqvault: a post-quantum encryption vault for AI data.
+
+::
+
+    import pqvault
+    key = pqvault.Identity.generate()
+    pqvault.seal("datasets", "corpus.pqv", recipients=[key.recipient])
+    with pqvault.open("corpus.pqv", identities=[key]) as archive:
+        data = archive.open_file("datasets/train.jsonl").read()
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# name -> module: loaded when first used, because pyarrow takes a tenth of a second and
+# `import pqvault` must not.
+_HOMES = {
+    "Archive": "pqvault.archive.archive",
+    "Entry": "pqvault.format.catalog",
+    "Identity": "pqvault.keys",
+    "Kind": "pqvault.format.catalog",
+    "Recipient": "pqvault.keys",
+    "SealReport": "pqvault.archive.seal",
+    "SealedReader": "pqvault.sealed",
+    "SealedWriter": "pqvault.sealed",
+    "UnsealReport": "pqvault.archive.unseal",
+    "VerifyReport": "pqvault.archive.verify",
+    "decrypt": "pqvault.streams",
+    "encrypt": "pqvault.streams",
+    "gc": "pqvault.api",
+    "inspect": "pqvault.archive.inspect",
+    "open": "pqvault.api",
+    "open_stream": "pqvault.streams",
+    "seal": "pqvault.api",
+    "verify": "pqvault.api",
+}
+
+__all__ = [
+    "Archive",
+    "Entry",
+    "Identity",
+    "Kind",
+    "Recipient",
+    "SealReport",
+    "SealedReader",
+    "SealedWriter",
+    "UnsealReport",
+    "VerifyReport",
+    "__version__",
+    "decrypt",
+    "encrypt",
+    "gc",
+    "inspect",
+    "open",
+    "open_stream",
+    "seal",
+    "verify",
+]
+
+if TYPE_CHECKING:
+    from pqvault.api import gc, open, seal, verify
+    from pqvault.archive.archive import Archive
+    from pqvault.archive.inspect import inspect
+    from pqvault.archive.seal import SealReport
+    from pqvault.archive.unseal import UnsealReport
+    from pqvault.archive.verify import VerifyReport
+    from pqvault.format.catalog import Entry, Kind
+    from pqvault.keys import Identity, Recipient
+    from pqvault.sealed import SealedReader, SealedWriter
+    from pqvault.streams import decrypt, encrypt, open_stream
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pqvault' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

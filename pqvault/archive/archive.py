@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -18,8 +19,15 @@ from pqvault.errors import NoKeyFits, NotFound, PQVaultError, UsageError
 from pqvault.format.catalog import Entry, entries_of
 from pqvault.keys import Identity
 from pqvault.names import printable
+from pqvault.progress import Progress, ignore
 from pqvault.rootkey import Keyring, keyring
+from pqvault.sealed import FrameCache
 from pqvault.storage import Storage
+
+if TYPE_CHECKING:
+    from pqvault.archive.extract import Links
+    from pqvault.archive.unseal import UnsealReport
+    from pqvault.archive.verify import VerifyReport
 
 __all__ = ["Archive", "PublicState", "select_parts"]
 
@@ -110,6 +118,7 @@ class Archive:
     ) -> None:
         self.storage = storage
         self._keyring: Keyring = keyring(identities)
+        self._cache = FrameCache()  # one for all parts, so that memory does not grow with them
         self._as_of = as_of
         self._strict = strict
         self.problems: list[PQVaultError] = []
@@ -127,7 +136,7 @@ class Archive:
         for public in select_parts(state.ordered(), self._as_of):
             try:
                 part = known.get(public.id)
-                parts.append(part or OpenPart(self.storage, public, self._keyring))
+                parts.append(part or OpenPart(self.storage, public, self._keyring, self._cache))
             except PQVaultError as error:
                 problems.append(error)
         if problems and (self._strict or (not parts and _all_no_key(problems))):
@@ -173,6 +182,45 @@ class Archive:
         if entry.kind not in layout.WITH_CONTENT:
             raise UsageError(f"{printable(entry.path)} is not a file")
         return EntryFile(part, entry)
+
+    def unseal(
+        self,
+        target: str | os.PathLike[str] | None = None,
+        globs: Sequence[str] = (),
+        *,
+        force: bool = False,
+        preserve_special: bool = False,
+        links: Links = "inside",
+        jobs: int | None = None,
+        progress: Progress = ignore,
+    ) -> UnsealReport:
+        """Extract into ``target``, which must not exist or be empty unless ``force``.
+
+        Without ``target``: into ``./NAME``, which must not exist; where the archive holds one
+        folder of that very name and nothing else, its content lands there. ``globs`` match
+        whole paths, ``**`` crosses ``/``. ``links="as-is"`` makes symbolic links that leave the
+        target too. What fails is in the report's ``failed``; nothing appears half-written.
+        """
+        from pqvault.archive.unseal import unseal  # it is built on this class
+
+        return unseal(
+            self,
+            None if target is None else Path(target),
+            globs,
+            force=force,
+            preserve_special=preserve_special,
+            links=links,
+            jobs=jobs,
+            progress=progress,
+        )
+
+    def verify(
+        self, *, sample: float = 1.0, jobs: int | None = None, progress: Progress = ignore
+    ) -> VerifyReport:
+        """Check every byte; problems are listed in the report, not raised."""
+        from pqvault.archive.verify import verify  # it is built on this class
+
+        return verify(self.storage, self, sample=sample, jobs=jobs, progress=progress)
 
     def close(self) -> None:
         """Close every part."""

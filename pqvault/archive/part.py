@@ -12,19 +12,19 @@ import pyarrow as pa
 
 from pqvault.archive.layout import commit_name, envelope_name, part_file
 from pqvault.crypto import digest as digests
+from pqvault.crypto.cobblestone import MessageReader
 from pqvault.errors import FormatError, IntegrityError, NotFound, RolledBack
 from pqvault.format.catalog import CatalogReader, Entry, Kind
 from pqvault.format.commit import CATALOG, Commit, object_number
 from pqvault.format.envelope import Envelope
 from pqvault.format.textdoc import MAX_SIZE
 from pqvault.rootkey import Keyring, RootKey
-from pqvault.sealed import SealedReader
+from pqvault.sealed import FrameCache, SealedReader
 from pqvault.storage import Storage
 
 __all__ = ["OpenPart", "PublicPart", "check_parents", "read_public"]
 
 _OPEN_OBJECTS: Final = 8  # readers a part keeps open
-_CATALOG_CACHE: Final = 4 * 1024 * 1024  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,9 @@ def check_parents(parts: dict[str, PublicPart], removed: set[str]) -> list[Rolle
 class OpenPart:
     """A part whose root key is at hand: entries and their content. Thread-safe for reading."""
 
-    def __init__(self, storage: Storage, public: PublicPart, identities: Keyring) -> None:
+    def __init__(
+        self, storage: Storage, public: PublicPart, identities: Keyring, cache: FrameCache
+    ) -> None:
         commit = public.commit
         what = f"part {commit.part}"
         if public.envelope is None:
@@ -105,10 +107,11 @@ class OpenPart:
         self._key = key
         self._storage = storage
         self._files = {object_number(f.name): f for f in commit.files if f.name != CATALOG}
+        self._cache = cache
         self._readers: OrderedDict[int, SealedReader] = OrderedDict()
         self._lock = threading.Lock()
         # (7) catalog
-        self._catalog_file = self._open(CATALOG, _CATALOG_CACHE)
+        self._catalog_file = self._open(CATALOG)
         where = f"the catalog of {what}"
         self.catalog = CatalogReader(self._catalog_file, frozenset(self._files), where)
 
@@ -117,7 +120,7 @@ class OpenPart:
         """The part id."""
         return self.commit.part
 
-    def _open(self, name: str, cache_size: int) -> SealedReader:
+    def _open(self, name: str) -> SealedReader:
         path = part_file(self.id, name)
         try:
             source = self._storage.open(path)
@@ -126,24 +129,28 @@ class OpenPart:
         try:
             key, context = self._key.object(name)
             return SealedReader(
-                source, key, context, path, cache_size=cache_size, close_source=source.close
+                source, key, context, path, cache=self._cache, close_source=source.close
             )
         except BaseException:
             source.close()
             raise
 
-    def reader(self, number: int, cache_size: int = 32 * 1024 * 1024) -> SealedReader:
+    def reader(self, number: int) -> SealedReader:
         """A reader of object ``number``, kept open for the next caller."""
         with self._lock:
             reader = self._readers.get(number)
             if reader is None:
-                reader = self._open(self._files[number].name, cache_size)
+                reader = self._open(self._files[number].name)
                 self._readers[number] = reader
             self._readers.move_to_end(number)
             # Dropped, not closed: another thread may be reading it; its file goes with it.
             while len(self._readers) > _OPEN_OBJECTS:
                 self._readers.popitem(last=False)
         return reader
+
+    def message(self, name: str) -> MessageReader:
+        """An in-order reader for the sealed bytes of one file of this part."""
+        return MessageReader(*self._key.object(name), part_file(self.id, name))
 
     def object_numbers(self) -> list[int]:
         """The numbers of all objects of this part."""

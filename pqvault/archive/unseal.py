@@ -6,10 +6,11 @@ once and several tasks work on one object side by side.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +20,7 @@ from pqvault.archive.extract import Extractor, Links, TargetFull
 from pqvault.archive.globs import Globs
 from pqvault.archive.part import OpenPart
 from pqvault.archive.tasks import Located, content_tasks, default_jobs, run_tasks
-from pqvault.errors import NotFound, PQVaultError
+from pqvault.errors import NotFound, PQVaultError, UsageError
 from pqvault.format.catalog import HOLE, Entry, Kind
 from pqvault.names import printable
 from pqvault.progress import Progress, Report, ignore
@@ -45,7 +46,7 @@ class UnsealReport:
 
 def unseal(
     archive: Archive,
-    target: Path,
+    target: Path | None,
     globs: Sequence[str] = (),
     *,
     force: bool = False,
@@ -57,26 +58,77 @@ def unseal(
     """Extract the entries that ``globs`` match (all when there are none) below ``target``.
 
     Files appear whole and checked, or not at all. An entry that fails is in the report's
-    ``failed`` and the rest goes on; a full disk ends the run.
+    ``failed`` and the rest goes on; a full disk ends the run. ``target``: None for ``./NAME``.
     """
     selected = Globs(globs)
+    inner = b""
+    if target is None:
+        target = _default_target(archive)
+        inner = _only_folder(archive, os.fsencode(target.name))
     report = UnsealReport(str(target))
-    sources = _link_sources(archive, selected)
+    sources = {_below(source, inner) for source in _link_sources(archive)}
+    roots: list[Entry] = []
     with Extractor(
         target, force=force, preserve_special=preserve_special, links=links, link_sources=sources
     ) as extractor:
-        _Run(extractor, report, jobs or default_jobs(), progress).run(_wanted(archive, selected))
+        run = _Run(extractor, report, jobs or default_jobs(), progress)
+        run.run(_moved(_wanted(archive, selected), inner, roots))
         end = extractor.finish()
+    for root in roots:
+        os.chmod(target, root.mode & 0o777)
+        os.utime(target, ns=(root.mtime_ns, root.mtime_ns))
     report.files, report.folders = end.files + end.hardlinks, end.folders
     report.links, report.size = end.symlinks, end.bytes
-    report.skipped += [f"{printable(s.path)} {s.reason}" for s in end.skipped]
+    report.skipped += [f"{printable(s.path)}: {s.reason}" for s in end.skipped]
     report.failed += end.failures
-    if globs and not (end.files or end.folders or end.symlinks or end.hardlinks or report.failed):
+    found = end.files + end.folders + end.symlinks + end.hardlinks + len(report.skipped)
+    if globs and not found and not report.failed:
         raise NotFound(
             f"nothing in the archive matches {' '.join(globs)}",
             hint="globs match whole paths, as `pqvault ls` prints them; `**` crosses `/`",
         )
     return report
+
+
+def _default_target(archive: Archive) -> Path:
+    name = Path(archive.storage.where("")).name
+    target = Path(name.removesuffix(".pqv"))
+    if os.path.lexists(target):
+        raise UsageError(
+            f"./{target} exists, and nothing is written over it",
+            hint="name another folder with -o",
+        )
+    return target
+
+
+def _only_folder(archive: Archive, name: bytes) -> bytes:
+    """``name`` when all that the archive holds is one folder of that name, else b""."""
+    entry = archive.view.find(name)
+    if entry is None or entry[1].kind != Kind.FOLDER:
+        return b""
+    inside = name + b"/"
+    for batch in archive.batches():
+        if not all(p == name or p.startswith(inside) for p in batch.column(0).to_pylist()):
+            return b""
+    return name
+
+
+def _below(path: bytes, folder: bytes) -> bytes:
+    return path[len(folder) + 1 :] if folder else path
+
+
+def _moved(entries: Iterator[Located], folder: bytes, roots: list[Entry]) -> Iterator[Located]:
+    """Entries with ``folder`` cut off their paths; the folder's own goes to ``roots``."""
+    for part, entry in entries:
+        if not folder:
+            yield part, entry
+        elif entry.path == folder:
+            roots.append(entry)
+        else:
+            link = entry.link
+            if link is not None and entry.kind == Kind.HARDLINK:
+                link = _below(link, folder)
+            yield part, replace(entry, path=_below(entry.path, folder), link=link)
 
 
 def _wanted(archive: Archive, globs: Globs) -> Iterator[Located]:
@@ -85,7 +137,7 @@ def _wanted(archive: Archive, globs: Globs) -> Iterator[Located]:
             yield part, entry
 
 
-def _link_sources(archive: Archive, globs: Globs) -> set[bytes]:
+def _link_sources(archive: Archive) -> set[bytes]:
     """The first names of hard links: only they need to be remembered."""
     sources = set()
     for batch in archive.batches():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import threading
 from collections import OrderedDict
@@ -18,9 +19,10 @@ from pqvault.errors import FormatError
 from pqvault.format import zstdseek
 from pqvault.format.zstdseek import BLOCK_SIZE, FOOTER_SIZE, MAX_FRAME, SeekTable
 
-__all__ = ["CACHE_SIZE", "RangeFile", "SealedReader", "decode_frame"]
+__all__ = ["CACHE_SIZE", "FrameCache", "RangeFile", "SealedReader", "decode_frame"]
 
 CACHE_SIZE: Final = 32 * 1024 * 1024  # bytes of decoded frames kept
+_numbers = itertools.count()  # a name for each reader in a shared cache
 _FAN_OUT: Final = 8 * 1024 * 1024  # a read of this many bytes goes over several threads
 
 
@@ -97,13 +99,49 @@ class RangeFile(io.RawIOBase):
             raise ValueError("the file is closed")
 
 
+class FrameCache:
+    """Decoded frames, the least recently used dropped first; several readers may share one.
+
+    ``limit``: bytes of content. A frame larger than that is not kept.
+    """
+
+    def __init__(self, limit: int = CACHE_SIZE) -> None:
+        self._limit = limit
+        self._held = 0
+        self._frames: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, reader: int, frame: int) -> bytes | None:
+        """The content of a frame, if it is here."""
+        with self._lock:
+            content = self._frames.get((reader, frame))
+            if content is not None:
+                self._frames.move_to_end((reader, frame))
+            return content
+
+    def put(self, reader: int, frame: int, content: bytes) -> None:
+        """Keep a frame."""
+        with self._lock:
+            if (reader, frame) not in self._frames and len(content) <= self._limit:
+                self._frames[reader, frame] = content
+                self._held += len(content)
+            while self._held > self._limit:
+                self._held -= len(self._frames.popitem(last=False)[1])
+
+    def forget(self, reader: int) -> None:
+        """Drop the frames of one reader."""
+        with self._lock:
+            for key in [key for key in self._frames if key[0] == reader]:
+                self._held -= len(self._frames.pop(key))
+
+
 class SealedReader(RangeFile):
     """Reads a sealed object anywhere; not a byte that is not authenticated.
 
     ``source`` gives sealed bytes at any offset and is not closed by this class unless
-    ``close_source`` is given. ``what`` names the object in errors. ``cache_size``: bytes of
-    decoded frames kept, at least one frame. Raises IntegrityError at once when key, name,
-    end or seek table do not fit.
+    ``close_source`` is given. ``what`` names the object in errors. ``cache``: where decoded
+    frames are kept, by default 32 MiB of its own. Raises IntegrityError at once when key,
+    name, end or seek table do not fit.
     """
 
     def __init__(
@@ -113,7 +151,7 @@ class SealedReader(RangeFile):
         context: bytes,
         what: str,
         *,
-        cache_size: int = CACHE_SIZE,
+        cache: FrameCache | None = None,
         close_source: Callable[[], object] | None = None,
     ) -> None:
         super().__init__()
@@ -122,17 +160,15 @@ class SealedReader(RangeFile):
         self._random = RandomReader(source, key, context, what)
         self.table = self._read_table()
         self.size = self.table.size
-        self._cache: OrderedDict[int, bytes] = OrderedDict()
-        self._cached = 0
-        self._cache_size = cache_size
-        self._lock = threading.Lock()
+        self._cache = cache or FrameCache()
+        self._number = next(_numbers)
         # frame -> how many of its blocks are known to be raw; -1: not a stored frame
         self._stored: dict[int, int] = {}
 
     def close(self) -> None:
         """Drop the cache, close the source if this reader owns it."""
         if not self.closed:
-            self._cache.clear()
+            self._cache.forget(self._number)
             if self._close_source is not None:
                 self._close_source()
         super().close()
@@ -178,13 +214,17 @@ class SealedReader(RangeFile):
         frame = self.table.frame_at(offset)
         if offset + length > self.table.content[frame + 1] or self._may_be_stored(frame):
             return None
-        with self._lock:
-            content = self._cache.get(frame)
+        content = self._cache.get(self._number, frame)
         if content is None:
             content = self._decode(frame)
-            self._keep(frame, content)
+            self._cache.put(self._number, frame, content)
         skip = offset - self.table.content[frame]
         return memoryview(content)[skip : skip + length]
+
+    def check_frames(self) -> None:
+        """Decode every frame and keep none. Raises IntegrityError for the first that is bad."""
+        for frame in range(self.table.frames):
+            self._decode(frame)
 
     def _may_be_stored(self, frame: int) -> bool:
         content = self.table.content[frame + 1] - self.table.content[frame]
@@ -193,15 +233,12 @@ class SealedReader(RangeFile):
 
     def _read_frame(self, frame: int, start: int, out: memoryview) -> None:
         skip = start - self.table.content[frame]
-        with self._lock:
-            content = self._cache.get(frame)
-            if content is not None:
-                self._cache.move_to_end(frame)
+        content = self._cache.get(self._number, frame)
         if content is None:
             if self._read_stored(frame, skip, out):
                 return
             content = self._decode(frame)
-            self._keep(frame, content)
+            self._cache.put(self._number, frame, content)
         out[:] = memoryview(content)[skip : skip + len(out)]
 
     def _decode(self, frame: int) -> bytes:
@@ -211,14 +248,6 @@ class SealedReader(RangeFile):
             raise FormatError(f"frame {frame} of {self._what} is longer than a frame can be")
         sealed = self._random.pread(start, end - start)
         return decode_frame(sealed, size, f"frame {frame} of {self._what}")
-
-    def _keep(self, frame: int, content: bytes) -> None:
-        with self._lock:
-            if frame not in self._cache:
-                self._cache[frame] = content
-                self._cached += len(content)
-            while self._cached > self._cache_size and len(self._cache) > 1:
-                self._cached -= len(self._cache.popitem(last=False)[1])
 
     # -- stored frames ---------------------------------------------------------------------
 

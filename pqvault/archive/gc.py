@@ -1,0 +1,99 @@
+"""gc: remove what no commit names and nothing has changed for a while."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from pqvault.archive import layout
+from pqvault.archive.archive import PublicState
+from pqvault.errors import NotFound
+from pqvault.storage import Storage
+
+__all__ = ["GRACE", "GcReport", "collect"]
+
+GRACE: Final = 7 * 24 * 3600.0  # seconds
+
+
+@dataclass(slots=True)
+class GcReport:
+    """What was removed, or would be. ``kept``: young leftovers, perhaps of a seal that runs now.
+
+    ``size``: bytes freed.
+    """
+
+    dry_run: bool = False
+    removed: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    size: int = 0
+
+
+def collect(storage: Storage, *, older_than: float = GRACE, dry_run: bool = False) -> GcReport:
+    """Remove parts without a commit, objects that their commit does not list, envelopes without
+    a part, unfinished files, and parts with a ``removed`` record.
+
+    ``older_than``: seconds. A part goes only when nothing in it changed for that long, and
+    never while it holds a ``wal``. A part whose commit is damaged is kept: it may be mended.
+    """
+    state = PublicState(storage)
+    report = GcReport(dry_run=dry_run)
+    now = time.time()
+    committed = set(layout.listed_ids(storage, "commits")[0]) - state.removed
+    for part in sorted(set(storage.list("parts")) - committed):
+        names = list(storage.walk(f"parts/{part}", leftovers=True))
+        before = now - older_than
+        if part in state.removed:
+            names += [layout.commit_name(part), layout.envelope_name(part)]
+            # Counted from the removal. The record itself stays: children still name the part.
+            old = storage.mtime(layout.removed_name(part)) <= before
+            before = now if old else 0.0
+        if f"parts/{part}/wal" in names:
+            report.kept.append(f"parts/{part}")
+            continue
+        _remove(storage, names, before, report)
+        if not dry_run:
+            storage.remove_folder(f"parts/{part}")
+    for part in sorted(set(storage.list("envelopes")) - committed - state.removed):
+        if not storage.list(f"parts/{part}"):
+            _remove(storage, [layout.envelope_name(part)], now - older_than, report)
+    for public in state.ordered():
+        listed = {layout.part_file(public.id, file.name) for file in public.commit.files}
+        for name in storage.walk(f"parts/{public.id}", leftovers=True):
+            if name not in listed:
+                _remove(storage, [name], now - older_than, report)
+    for name in _leftovers(storage):
+        _remove(storage, [name], now - older_than, report)
+    return report
+
+
+def _leftovers(storage: Storage) -> Iterator[str]:
+    """Unfinished documents of writers that were killed."""
+    for folder in ("commits", "envelopes"):
+        whole = set(storage.walk(folder))
+        for name in list(storage.walk(folder, leftovers=True)):
+            if name not in whole:
+                yield name
+
+
+def _remove(storage: Storage, names: list[str], before: float, report: GcReport) -> None:
+    """Remove all of ``names``, or none when any changed after ``before``."""
+    there = [(name, _mtime(storage, name)) for name in names]
+    present = [(name, mtime) for name, mtime in there if mtime is not None]
+    if any(mtime > before for _, mtime in present):
+        report.kept += [name for name, _ in present]
+        return
+    for name, _ in present:
+        with storage.open(name) as file:
+            report.size += file.size
+        if not report.dry_run:
+            storage.remove(name)
+        report.removed.append(name)
+
+
+def _mtime(storage: Storage, name: str) -> float | None:
+    try:
+        return storage.mtime(name)
+    except NotFound:
+        return None

@@ -1,0 +1,122 @@
+"""What can be read of an archive or a sealed stream without a key. None of it is verified."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pqvault.archive.archive import Archive, PublicState
+from pqvault.archive.part import PublicPart
+from pqvault.errors import NotFound, PQVaultError
+from pqvault.format.envelope import Envelope
+from pqvault.storage import LocalStorage, Storage
+from pqvault.streams import read_stream_envelope
+
+__all__ = ["EnvelopeFacts", "Inspection", "PartFacts", "inspect", "list_parts"]
+
+
+@dataclass(frozen=True, slots=True)
+class EnvelopeFacts:
+    """An envelope as it reads. ``created``: Unix time in ms."""
+
+    part: str
+    generation: int
+    created: int
+    profile: str
+    recipients: tuple[tuple[str, str], ...]  # (KEM name, key id)
+
+    @classmethod
+    def of(cls, envelope: Envelope) -> EnvelopeFacts:
+        """From a parsed envelope."""
+        recipients = tuple((r.kem, r.key_id) for r in envelope.recipients)
+        return cls(
+            envelope.part, envelope.generation, envelope.created, envelope.profile, recipients
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PartFacts:
+    """A part as its commit and envelope read. ``size``: sealed bytes; ``created``: ms.
+
+    ``level``: ``unverified`` (no key used), ``sealed`` (opened with a key) or ``damaged``.
+    ``entries``: None without a key.
+    """
+
+    part: str
+    seq: int
+    created: int
+    kind: str
+    digest: str
+    size: int
+    objects: int
+    parents: tuple[str, ...]
+    envelope: EnvelopeFacts | None
+    level: str = "unverified"
+    entries: int | None = None
+
+
+@dataclass(slots=True)
+class Inspection:
+    """``what``: ``archive`` or ``stream``. Everything here is unverified."""
+
+    what: str
+    path: str
+    size: int
+    archive: str | None = None
+    envelope: EnvelopeFacts | None = None
+    parts: list[PartFacts] = field(default_factory=list)
+    problems: list[PQVaultError] = field(default_factory=list)
+
+
+def inspect(path: str | os.PathLike[str]) -> Inspection:
+    """Read what is public of an archive folder or a sealed stream. Raises NotFound."""
+    target = Path(path)
+    if target.is_dir():
+        state = PublicState(LocalStorage(target))
+        parts = [_facts(part) for part in state.ordered()]
+        size = sum(part.size for part in parts)
+        return Inspection("archive", str(target), size, state.archive, None, parts, state.problems)
+    try:
+        with target.open("rb") as file:
+            envelope = read_stream_envelope(file, str(target))
+            size = os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise NotFound(
+            f"{target} cannot be opened: {error.strerror}", hint="check the path"
+        ) from None
+    return Inspection("stream", str(target), size, envelope=EnvelopeFacts.of(envelope))
+
+
+def list_parts(
+    storage: Storage, archive: Archive | None
+) -> tuple[list[PartFacts], list[PQVaultError]]:
+    """The parts in their order; with an opened archive also entries and level of proof."""
+    state = PublicState(storage)
+    opened = {part.id: part for part in archive.parts} if archive is not None else {}
+    facts = []
+    for part in state.ordered():
+        if archive is None:
+            facts.append(_facts(part))
+        elif part.id in opened:
+            facts.append(_facts(part, "sealed", opened[part.id].catalog.rows))
+        else:
+            facts.append(_facts(part, "damaged"))
+    return facts, state.problems if archive is None else archive.problems
+
+
+def _facts(part: PublicPart, level: str = "unverified", entries: int | None = None) -> PartFacts:
+    commit = part.commit
+    return PartFacts(
+        part.id,
+        commit.seq,
+        commit.created,
+        commit.kind,
+        commit.digest,
+        part.size,
+        len(commit.files) - 1,
+        tuple(parent for parent, _ in commit.parents),
+        EnvelopeFacts.of(part.envelope) if part.envelope else None,
+        level,
+        entries,
+    )

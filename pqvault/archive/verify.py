@@ -1,0 +1,221 @@
+"""Verify an archive: without a key every file against its commit, with one every byte."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final
+
+from pqvault.archive import layout
+from pqvault.archive.archive import Archive, PublicState
+from pqvault.archive.entryfile import EntryFile
+from pqvault.archive.part import OpenPart, PublicPart
+from pqvault.archive.tasks import Located, content_tasks, default_jobs, run_tasks
+from pqvault.crypto import digest as digests
+from pqvault.errors import FormatError, IntegrityError, NotFound, PQVaultError
+from pqvault.format.catalog import HOLE, Entry, Kind, check_ancestors, entries_of
+from pqvault.format.commit import PartFile, object_number
+from pqvault.names import printable
+from pqvault.progress import Progress, Report, ignore
+from pqvault.storage import Storage
+
+__all__ = ["VerifyReport", "verify"]
+
+_STEP: Final = 1024 * 1024  # bytes
+
+
+@dataclass(slots=True)
+class VerifyReport:
+    """What a verification found. ``level``: ``intact`` without a key, ``sealed`` with one.
+
+    ``problems`` names every bad object, not the first. Sizes in bytes.
+    """
+
+    archive: str = ""
+    level: str = "intact"
+    sample: float = 1.0
+    parts: int = 0
+    objects: int = 0
+    entries: int = 0
+    size: int = 0
+    problems: list[PQVaultError] = field(default_factory=list)
+
+
+def verify(
+    storage: Storage,
+    archive: Archive | None,
+    *,
+    sample: float = 1.0,
+    jobs: int | None = None,
+    progress: Progress = ignore,
+) -> VerifyReport:
+    """Check an archive. ``archive``: opened with identities and not strict, or None for a check
+    without a key. ``sample``: the share of objects looked at, drawn anew each time.
+
+    Nothing is raised for what is bad: it is listed. A report without problems of level
+    ``intact`` says nothing about an attacker, who can write digests too.
+    """
+    return _Verify(storage, archive, sample, jobs or default_jobs(), progress).run()
+
+
+class _Verify:
+    def __init__(
+        self,
+        storage: Storage,
+        archive: Archive | None,
+        sample: float,
+        jobs: int,
+        progress: Progress,
+    ) -> None:
+        self._storage = storage
+        self._archive = archive
+        self._jobs = jobs
+        self._progress = progress
+        self._state = PublicState(storage)
+        self.report = VerifyReport(storage.where(""), sample=sample)
+        self._lock = threading.Lock()
+        self._done = 0
+        self._chosen = self._choose(sample)
+        self._total = sum(file.size for _, file in self._chosen)
+
+    def _choose(self, sample: float) -> list[tuple[PublicPart, PartFile]]:
+        files = [(part, file) for part in self._state.ordered() for file in part.commit.files]
+        if sample >= 1:
+            return files
+        count = max(1, round(len(files) * sample)) if files else 0
+        chosen = set(random.SystemRandom().sample(range(len(files)), count))
+        return [file for index, file in enumerate(files) if index in chosen]
+
+    def run(self) -> VerifyReport:
+        report = self.report
+        report.parts = len(self._state.parts)
+        report.objects = len(self._chosen)
+        report.problems += self._state.problems
+        opened: dict[str, OpenPart] = {}
+        if self._archive is not None:
+            report.level = "sealed"
+            public = {error.message for error in report.problems}
+            report.problems += [e for e in self._archive.problems if e.message not in public]
+            opened = {part.id: part for part in self._archive.parts}
+        for part in self._state.ordered():
+            if part.envelope is None and self._archive is None:
+                report.problems.append(IntegrityError(f"the envelope of part {part.id} is missing"))
+        with ThreadPoolExecutor(self._jobs, "pqvault-verify") as pool:
+            files = ((part, file, opened.get(part.id)) for part, file in self._chosen)
+            run_tasks(pool, self._jobs, files, self._check_file, self._collect)
+            for open_part in opened.values():
+                tasks = content_tasks(self._catalog(open_part))
+                run_tasks(pool, self._jobs, tasks, self._check_contents, self._collect)
+        return report
+
+    def _collect(self, problems: list[PQVaultError]) -> None:
+        self.report.problems += problems
+
+    # -- files as they lie in storage ------------------------------------------------------
+
+    def _check_file(self, item: tuple[PublicPart, PartFile, OpenPart | None]) -> list[PQVaultError]:
+        part, file, opened = item
+        name = layout.part_file(part.id, file.name)
+        try:
+            self._check_sealed(name, file, part.commit.digest, opened)
+        except NotFound:
+            return [IntegrityError(f"{name} is missing")]
+        except PQVaultError as error:
+            return [error]
+        return []
+
+    def _check_sealed(
+        self, name: str, file: PartFile, digest: str, opened: OpenPart | None
+    ) -> None:
+        """Digest and size against the commit; with the key, every chunk too."""
+        hasher = digests.new(digest)
+        message = opened.message(file.name) if opened is not None else None
+        buffer = memoryview(bytearray(_STEP))
+        with self._storage.open(name) as source:
+            if source.size != file.size:
+                raise IntegrityError(f"{name} has {source.size} bytes, its commit says {file.size}")
+            for at in range(0, file.size, _STEP):
+                data = buffer[: min(_STEP, file.size - at)]
+                source.pread_into(data, at)
+                hasher.update(data)
+                if message is not None:
+                    message.update(data)
+                self._tell(len(data))
+        if hasher.digest().hex() != file.digest:
+            raise IntegrityError(f"{name} does not have the digest that its commit says")
+        if message is not None:
+            message.finalize()
+
+    def _tell(self, count: int) -> None:
+        with self._lock:
+            self._done += count
+            done = self._done
+        self._progress(Report("verify", done=done, total=self._total))
+
+    # -- what is in them -------------------------------------------------------------------
+
+    def _catalog(self, part: OpenPart) -> Iterator[Located]:
+        """Every entry of a part, also those that a later part replaced; checks the catalog."""
+        chosen = {object_number(f.name) for p, f in self._chosen if p.id == part.id} | {HOLE}
+        names = set(part.object_numbers())
+        used: set[int] = set()
+        firsts: dict[bytes, Entry] = {}
+        try:
+            for batch in check_ancestors(part.batches(), f"the catalog of part {part.id}"):
+                for entry in entries_of(batch):
+                    self.report.entries += 1
+                    numbers = {extent.object for extent in entry.extents}
+                    used |= numbers
+                    self._check_hard_link(part, entry, firsts)
+                    if entry.kind == Kind.FILE and numbers <= chosen:
+                        self.report.size += entry.size
+                        yield part, entry
+        except PQVaultError as error:
+            self.report.problems.append(error)
+            return
+        for number in sorted((names - used) & chosen):
+            self._decode_all(part, number)
+
+    def _check_hard_link(self, part: OpenPart, entry: Entry, firsts: dict[bytes, Entry]) -> None:
+        if entry.kind != Kind.HARDLINK:
+            return
+        first = part.find(entry.link or b"")
+        same = ("size", "digest", "extents")
+        if first is None or first.kind != Kind.FILE:
+            self._bad(part, entry, "is a hard link to what is no file of its part")
+        elif any(getattr(first, name) != getattr(entry, name) for name in same):
+            self._bad(part, entry, "is a hard link with other content than its first name")
+
+    def _bad(self, part: OpenPart, entry: Entry, sentence: str) -> None:
+        error = FormatError(f"{printable(entry.path)} in part {part.id} {sentence}")
+        self.report.problems.append(error)
+
+    def _check_contents(self, task: list[Located]) -> list[PQVaultError]:
+        problems = []
+        for part, entry in task:
+            file = EntryFile(part, entry)
+            try:
+                hasher = file.hasher()
+                for _, data, _ in file.steps(4 * _STEP):
+                    hasher.update(data)
+                file.check(hasher.digest())
+            except PQVaultError as error:
+                problems.append(_in_file(error, file))
+        return problems
+
+    def _decode_all(self, part: OpenPart, number: int) -> None:
+        """An object that no entry names is decoded all the same."""
+        try:
+            part.reader(number).check_frames()
+        except PQVaultError as error:
+            self.report.problems.append(error)
+
+
+def _in_file(error: PQVaultError, file: EntryFile) -> PQVaultError:
+    """The same error, saying which entry it was met in."""
+    if file.name in error.message:
+        return error
+    return type(error)(f"{file.name}: {error.message}", hint=error.hint)
