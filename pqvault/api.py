@@ -6,21 +6,23 @@ import os
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from pqvault.archive.archive import Archive
 from pqvault.archive.gc import GRACE, GcReport, collect
+from pqvault.archive.inspect import PartFacts, list_parts
 from pqvault.archive.seal import SealReport, SealRun
 from pqvault.archive.tasks import default_jobs
 from pqvault.archive.verify import VerifyReport
 from pqvault.archive.verify import verify as _verify
 from pqvault.archive.walk import name_sources
-from pqvault.errors import UsageError
+from pqvault.errors import PQVaultError, UsageError
 from pqvault.keys import Identity, Recipient
 from pqvault.progress import Progress, ignore
 from pqvault.sealed.writer import DEFAULT_FRAME, DEFAULT_LEVEL
 from pqvault.storage import LocalStorage
 
-__all__ = ["default_archive", "gc", "open", "seal", "verify"]
+__all__ = ["SealKeywords", "default_archive", "gc", "open", "parts", "seal", "sealing", "verify"]
 
 StrPath = str | os.PathLike[str]
 Recipients = Sequence[Recipient | str]
@@ -57,60 +59,85 @@ def seal(
     *,
     recipients: Recipients,
     identities: Identities = (),
-    prefix: str = "",
-    level: int = DEFAULT_LEVEL,
-    frame_size: int = DEFAULT_FRAME,
-    jobs: int | None = None,
-    exclude: Sequence[str] = (),
-    files_from: Iterable[bytes] | None = None,
-    one_file_system: bool = False,
-    checksum: bool = False,
-    delete: bool = False,
-    yes: bool = False,
-    append: bool = False,
-    dry_run: bool = False,
-    allow_changed: bool = False,
-    expect_key_ids: Sequence[str] = (),
-    progress: Progress = ignore,
+    **options: Unpack[SealKeywords],
 ) -> SealReport:
     """Seal files and folders into an archive; only what changed since the last time.
 
     ``archive``: a folder, by default ``SRC.pqv`` beside the one source. ``recipients``: who may
-    open it, ``age1pq1…`` texts or objects. ``level``: zstd 0 (store) to 22. ``frame_size``: bytes
-    of content a frame, 64 KiB to 8 MiB; 256 KiB suits random access. ``jobs``: threads.
-    ``identities`` (objects or paths of identity files) are needed for ``checksum`` and
-    ``delete`` alone; ``append`` adds everything without looking at what is there.
+    open it, ``age1pq1…`` texts or objects. ``identities`` (objects or paths of identity files)
+    are needed for ``checksum`` and ``delete`` alone. For ``options`` see :class:`SealKeywords`.
 
     Raises Incomplete when some files failed (all others are sealed), UsageError,
     PolicyRefused when ``delete`` would remove more than half and ``yes`` is not given,
     RolledBack when the archive lost a part.
     """
+    return sealing(sources, archive, recipients=recipients, identities=identities, **options).run()
+
+
+class SealKeywords(TypedDict, total=False):
+    """The options of :func:`seal`, all of which may be left out.
+
+    ``prefix``: put entries below it. ``level``: zstd 0 (store) to 22, default 3.
+    ``frame_size``: bytes of content a frame, 64 KiB to 8 MiB, default 4 MiB; 256 KiB suits random
+    access. ``jobs``: threads. ``exclude``: globs. ``files_from``: paths to seal, and no others.
+    ``one_file_system``: stay on it. ``checksum``: compare content, not times. ``delete``: remove
+    what is gone from the sources, up to half unless ``yes``. ``append``: add everything without
+    looking at what is there. ``dry_run``: only report. ``allow_changed``: keep files that
+    change while they are read. ``expect_key_ids``: refuse other recipients. ``progress``:
+    called with a :class:`pqvault.progress.Report`, from several threads.
+    """
+
+    prefix: str
+    level: int
+    frame_size: int
+    jobs: int | None
+    exclude: Sequence[str]
+    files_from: Iterable[bytes] | None
+    one_file_system: bool
+    checksum: bool
+    delete: bool
+    yes: bool
+    append: bool
+    dry_run: bool
+    allow_changed: bool
+    expect_key_ids: Sequence[str]
+    progress: Progress
+
+
+def sealing(
+    sources: StrPath | Sequence[StrPath],
+    archive: StrPath | None = None,
+    *,
+    recipients: Recipients,
+    identities: Identities = (),
+    **options: Unpack[SealKeywords],
+) -> SealRun:
+    """The run that :func:`seal` does, not yet begun: its ``report`` can be read after an error."""
     named = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
     if archive is None:
         if len(named) != 1:
             raise UsageError("several sources need the archive named", hint="give it with -o")
         archive = default_archive(named[0])
-    run = SealRun(
+    return SealRun(
         LocalStorage(Path(archive)),
-        name_sources(named, prefix),
+        name_sources(named, options.get("prefix", "")),
         to_recipients(recipients),
         to_identities(identities),
-        level=level,
-        frame_size=frame_size,
-        jobs=jobs or default_jobs(),
-        exclude=exclude,
-        listed=files_from,
-        one_file_system=one_file_system,
-        checksum=checksum,
-        delete=delete,
-        yes=yes,
-        append=append,
-        dry_run=dry_run,
-        allow_changed=allow_changed,
-        expect_key_ids=expect_key_ids,
-        progress=progress,
+        level=options.get("level", DEFAULT_LEVEL),
+        frame_size=options.get("frame_size", DEFAULT_FRAME),
+        jobs=options.get("jobs") or default_jobs(),
+        exclude=options.get("exclude", ()),
+        listed=options.get("files_from"),
+        one_file_system=options.get("one_file_system", False),
+        checksum=options.get("checksum", False),
+        delete=options.get("delete", False),
+        yes=options.get("yes", False),
+        append=options.get("append", False),
+        dry_run=options.get("dry_run", False),
+        allow_changed=options.get("allow_changed", False),
+        expect_key_ids=options.get("expect_key_ids", ()),
+        progress=options.get("progress", ignore),
     )
-    return run.run()
 
 
 def open(
@@ -155,3 +182,14 @@ def verify(
 def gc(archive: StrPath, *, older_than: float = GRACE, dry_run: bool = False) -> GcReport:
     """Remove leftovers of interrupted seals that nothing changed for ``older_than`` seconds."""
     return collect(LocalStorage(Path(archive)), older_than=older_than, dry_run=dry_run)
+
+
+def parts(
+    archive: StrPath, *, identities: Identities = ()
+) -> tuple[list[PartFacts], list[PQVaultError]]:
+    """The parts in their order, and what is wrong with others. Unverified without identities."""
+    storage = LocalStorage(Path(archive))
+    if not identities:
+        return list_parts(storage, None)
+    with Archive(storage, to_identities(identities), strict=False) as opened:
+        return list_parts(storage, opened)

@@ -107,9 +107,13 @@ class Identity:
         """``AGE-SECRET-KEY-PQ-1…``: a secret."""
         return keytext.encode_identity(self.seed)
 
+    def file_text(self) -> str:
+        """An identity file in age's form: a secret."""
+        return keytext.format_identity_file(self.seed, self.recipient.text, time.time())
+
     def save_file(self, path: str | os.PathLike[str]) -> None:
         """Write a new identity file, mode 0600. Raises UsageError when the file exists."""
-        data = keytext.format_identity_file(self.seed, self.recipient.text, time.time()).encode()
+        data = self.file_text().encode()
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         target = Path(path)
         try:

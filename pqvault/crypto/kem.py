@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
+from cryptography.hazmat.backends.openssl import backend
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hpke import (
@@ -31,6 +32,7 @@ __all__ = [
     "SEED_SIZE",
     "check_public_key",
     "key_id",
+    "library_version",
     "public_key_of",
     "unwrap",
     "wrap",
@@ -113,3 +115,8 @@ def unwrap(sealed: bytes, seed: bytes, info: bytes, what: str) -> bytes:
         return _SUITE.decrypt(sealed, private_key, info)
     except LIBRARY_ERRORS as error:
         raise failure(error, what) from None
+
+
+def library_version() -> str:
+    """The C library below `cryptography`, as it names itself."""
+    return backend.openssl_version_text()

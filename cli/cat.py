@@ -1,0 +1,58 @@
+"""pqvault cat"""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import click
+
+from .options import identity_option, load_identities, output_options
+from .output import Output
+
+_STEP = 16 * 1024 * 1024  # bytes
+
+
+class Range(click.ParamType[tuple[int, int | None]]):
+    """``A:B``, B exclusive, either may be empty."""
+
+    name = "range"
+
+    def convert(self, value: object, param: object, ctx: object) -> tuple[int, int | None]:
+        match = re.fullmatch(r"(\d*):(\d*)", str(value))
+        if match is None:
+            raise click.BadParameter(f"{value!r} is no range; write it like 0:1024, 100: or :100")
+        return int(match[1] or 0), int(match[2]) if match[2] else None
+
+
+@click.command(
+    epilog="Example: pqvault cat datasets.pqv datasets/train.jsonl -i key.txt --range :1000"
+)
+@click.argument("archive", type=click.Path())
+@click.argument("path")
+@identity_option
+@click.option("--range", "span", type=Range(), metavar="A:B", help="Bytes A to B, B exclusive.")
+@click.option("--as-of", metavar="PART|TIME", help="As the archive was then.")
+@output_options
+def command(
+    archive: str,
+    path: str,
+    identity: tuple[str, ...],
+    span: tuple[int, int | None] | None,
+    as_of: str | None,
+    output: Output,
+) -> None:
+    """Write one file of an archive to standard output, or a range of its bytes.
+
+    Only what is needed is read and decrypted. After an error the output is not all, and the
+    exit code says so.
+    """
+    from pqvault import api
+
+    with api.open(archive, identities=load_identities(identity), as_of=as_of) as opened:
+        file = opened.open_file(path)
+        start, stop = span or (0, None)
+        end = file.size if stop is None else min(stop, file.size)
+        for offset in range(start, end, _STEP):
+            sys.stdout.buffer.write(file.pread(offset, min(_STEP, end - offset)))
+        sys.stdout.buffer.flush()

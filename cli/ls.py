@@ -1,0 +1,70 @@
+"""pqvault ls"""
+
+from __future__ import annotations
+
+import stat
+from typing import Any
+
+import click
+
+from .main import fail_with
+from .options import identity_option, load_identities, output_options
+from .output import Output, name, when
+
+
+@click.command(epilog="Example: pqvault ls -l datasets.pqv -i key.txt 'datasets/**/*.jsonl'")
+@click.argument("archive", type=click.Path())
+@click.argument("globs", nargs=-1, metavar="[GLOB]...")
+@identity_option
+@click.option("-l", "--long", "long", is_flag=True, help="Type and mode, size, time.")
+@click.option("--as-of", metavar="PART|TIME", help="As the archive was then.")
+@output_options
+def command(
+    archive: str,
+    globs: tuple[str, ...],
+    identity: tuple[str, ...],
+    long: bool,
+    as_of: str | None,
+    output: Output,
+) -> None:
+    """List what an archive holds, sorted by path.
+
+    Characters that could deceive a terminal are shown as %XX.
+    """
+    from pqvault import api
+    from pqvault.archive.globs import Globs
+
+    selected = Globs(globs)
+    identities = load_identities(identity)
+    with api.open(archive, identities=identities, as_of=as_of, strict=False) as opened:
+        for part, entry in opened.located():
+            if globs and not selected.match(entry.path):
+                continue
+            output.document(_facts(entry, part.id))
+            output.result(_long(entry) if long else name(entry.path))
+        output.failures(opened.problems)
+        if opened.problems:
+            fail_with(max(3, opened.problems[0].exit_code))
+
+
+def _facts(entry: Any, part: str) -> dict[str, Any]:
+    return {
+        "path": entry.path,
+        "kind": entry.kind.letter,
+        "size": entry.size,
+        "mode": entry.mode,
+        "mtime_ns": entry.mtime_ns,
+        "link": entry.link,
+        "digest": entry.digest.hex() if entry.digest is not None else None,
+        "part": part,
+    }
+
+
+_TYPES = {"f": stat.S_IFREG, "h": stat.S_IFREG, "d": stat.S_IFDIR, "l": stat.S_IFLNK}
+
+
+def _long(entry: Any) -> str:
+    mode = stat.filemode(_TYPES[entry.kind.letter] | entry.mode)
+    link = f" -> {name(entry.link)}" if entry.link is not None else ""
+    time = when(entry.mtime_ns // 1_000_000)
+    return f"{mode} {entry.size:>15,} {time} {name(entry.path)}{link}"

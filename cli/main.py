@@ -1,0 +1,113 @@
+"""The entry point: commands by name, errors as sentences, exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import resource
+import sys
+from typing import Any, NoReturn
+
+import click
+
+import pqvault
+from pqvault.errors import PQVaultError
+
+from .output import Output
+
+__all__ = ["cli", "main"]
+
+# name -> one line for `pqvault --help`, which so imports no command.
+COMMANDS = {
+    "keygen": "Make an identity, or show its recipient.",
+    "seal": "Seal files and folders into an archive.",
+    "unseal": "Extract an archive.",
+    "ls": "List what an archive holds.",
+    "cat": "Write one file of an archive to standard output.",
+    "parts": "List the parts of an archive and who can open them.",
+    "inspect": "Show what can be read without a key.",
+    "verify": "Check an archive, with or without a key.",
+    "gc": "Remove leftovers of interrupted seals.",
+    "encrypt": "Seal one file or a pipe into a sealed stream.",
+    "decrypt": "Open a sealed stream.",
+    "doctor": "Show versions and features, and run a self-test.",
+    "completion": "Print the shell completion script.",
+}
+
+
+class _Commands(click.Group):
+    """Imports a command's module when it is called, not before."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f".{cmd_name}", __package__)
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Example: pqvault keygen -o key.txt && pqvault seal datasets/ -r @key.pub",
+)
+@click.version_option(pqvault.__version__, prog_name="pqvault")
+def cli() -> None:
+    """Post-quantum encryption for AI data: seal corpora, read them back at the speed of files."""
+
+
+def main(args: list[str] | None = None) -> NoReturn:
+    """Run and exit. Codes: 0 ok, 1 error, 2 usage, 3 incomplete, 10-16 see `pqvault.errors`,
+    130 interrupted."""
+    _no_core_dumps()
+    argv = sys.argv[1:] if args is None else args
+    output = Output(json="--json" in argv)
+    try:
+        code = cli.main(argv, prog_name="pqvault", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        output.usage(error)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        output.failure(PQVaultError("interrupted; nothing half-written is left"), 130)
+        sys.exit(130)
+    except PQVaultError as error:
+        output.failure(error)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # Whoever read our output has gone. Python would complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        output.failure(PQVaultError(f"{where}{error.strerror or type(error).__name__}"))
+        sys.exit(1)
+    except Exception as error:
+        # A bug. Its message might hold anything, so only its type is shown.
+        if os.environ.get("PQVAULT_DEBUG") == "1":
+            raise
+        sentence = f"internal error ({type(error).__name__}): this is a bug in pqvault"
+        output.failure(PQVaultError(sentence, hint="run again with PQVAULT_DEBUG=1 and report it"))
+        sys.exit(1)
+
+
+def _no_core_dumps() -> None:
+    # A core would hold keys. The limit 1 and not 0: Linux heeds 0 for files only, and 1 also
+    # where cores are piped to a program (core(5), kernel/coredump.c).
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    soft = 1 if hard == resource.RLIM_INFINITY or hard >= 1 else hard
+    resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
+
+
+def fail_with(code: Any) -> NoReturn:
+    """End with an exit code after everything has been said."""
+    raise click.exceptions.Exit(int(code))

@@ -1,0 +1,174 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from pqvault.errors import UsageError
+
+from .output import Output
+
+if TYPE_CHECKING:
+    from pqvault.keys import Identity, Recipient
+
+__all__ = [
+    "Duration",
+    "Percent",
+    "Size",
+    "identity_option",
+    "jobs_option",
+    "load_identities",
+    "load_recipients",
+    "output_options",
+    "recipient_options",
+]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Size(click.ParamType[int]):
+    """``4MiB``, ``256K``, ``65536``; K, M, G without i are powers of 1,024 too, as in dd."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d+)\s*([kmg]?)(i?b?)", str(value).strip(), re.IGNORECASE)
+        if match is None:
+            self.fail(f"{value!r} is no size; write it like 4MiB or 256K", param, ctx)
+        power = " kmg".index(match[2].lower() or " ")
+        return int(match[1]) << 10 * power
+
+
+class Duration(click.ParamType[float]):
+    """``7d``, ``12h``, ``30m``, ``45s``; seconds without a unit."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw]?)", str(value).strip())
+        if match is None:
+            self.fail(f"{value!r} is no duration; write it like 7d or 12h", param, ctx)
+        seconds = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+        return float(match[1]) * seconds[match[2]]
+
+
+class Percent(click.ParamType[float]):
+    """``5%`` as 0.05."""
+
+    name = "percent"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)%", str(value).strip())
+        if match is None or not 0 < float(match[1]) <= 100:
+            self.fail(f"{value!r} is no share; write it like 5%", param, ctx)
+        return float(match[1]) / 100
+
+
+def output_options(command: Command) -> Command:
+    """``--json``, ``-q``, ``-v``; the command gets an :class:`Output` as ``output``."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+    @click.option("-q", "--quiet", is_flag=True, help="Print nothing but results and problems.")
+    @click.option("-v", "--verbose", is_flag=True, help="Say more.")
+    @wraps(command)
+    def wrapped(*args: Any, as_json: bool, quiet: bool, verbose: bool, **kwargs: Any) -> Any:
+        output = Output(json=as_json, verbosity=-1 if quiet else int(verbose))
+        return command(*args, output=output, **kwargs)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def identity_option(command: Command) -> Command:
+    """``-i FILE``, several times; the command gets paths as ``identity``."""
+    decorate = click.option(
+        "-i",
+        "--identity",
+        multiple=True,
+        type=click.Path(),
+        metavar="FILE",
+        help="Identity file that opens it; PQVAULT_IDENTITY when left out. Repeatable.",
+    )
+    return decorate(command)
+
+
+def recipient_options(command: Command) -> Command:
+    """``-r``, ``-R``; the command gets ``recipient`` and ``recipients_file``."""
+    text = click.option(
+        "-r",
+        "--recipient",
+        multiple=True,
+        metavar="RECIPIENT",
+        help="Who may open it: age1pq1… text, or @FILE with one a line. Repeatable.",
+    )
+    file = click.option(
+        "-R",
+        "--recipients-file",
+        multiple=True,
+        type=click.Path(),
+        metavar="FILE",
+        help="File of recipients, one a line. Repeatable.",
+    )
+    return text(file(command))
+
+
+def jobs_option(command: Command) -> Command:
+    """``--jobs N``."""
+    decorate = click.option(
+        "--jobs",
+        type=click.IntRange(1, 256),
+        metavar="N",
+        help="Threads to work with [default: the processors, at most 4].",
+    )
+    return decorate(command)
+
+
+def load_identities(paths: tuple[str, ...], *, needed: bool = True) -> list[Identity]:
+    """From ``-i``, else from PQVAULT_IDENTITY. Raises UsageError when one is needed."""
+    from pqvault.keys import Identity
+
+    files = list(paths)
+    if not files and os.environ.get("PQVAULT_IDENTITY"):
+        files = [os.environ["PQVAULT_IDENTITY"]]
+    if not files and needed:
+        raise UsageError(
+            "no identity is given, and this cannot be opened without one",
+            hint="pass the identity file with -i FILE, or name it in PQVAULT_IDENTITY",
+        )
+    return [identity for file in files for identity in Identity.load_file(file)]
+
+
+def load_recipients(texts: tuple[str, ...], files: tuple[str, ...]) -> list[Recipient]:
+    """From ``-r`` and ``-R``, each key once. Raises UsageError when there is none."""
+    from pqvault.keys import Recipient
+
+    found: list[Recipient] = []
+    for text in texts:
+        if text.startswith("@"):
+            found += Recipient.load_file(text[1:])
+        elif os.path.exists(text):
+            raise UsageError(
+                f"-r {text} is the name of a file, and -r takes a recipient's text",
+                hint=f"write -r @{text} or -R {text}",
+            )
+        else:
+            found.append(Recipient.parse(text))
+    for file in files:
+        found += Recipient.load_file(file)
+    if not found:
+        raise UsageError(
+            "no recipient is given, so nobody could open the result",
+            hint="name one with -r age1pq1… or -R FILE; `pqvault keygen` makes a key",
+        )
+    return list(dict.fromkeys(found))

@@ -1,0 +1,35 @@
+"""pqvault parts"""
+
+from __future__ import annotations
+
+import click
+
+from .main import fail_with
+from .options import identity_option, load_identities, output_options
+from .output import Output, number, size, when
+
+
+@click.command(epilog="Example: pqvault parts datasets.pqv")
+@click.argument("archive", type=click.Path())
+@identity_option
+@output_options
+def command(archive: str, identity: tuple[str, ...], output: Output) -> None:
+    """List the parts of an archive: seq, time, size, entries, level of proof, recipients.
+
+    Without an identity everything shown is unverified.
+    """
+    from pqvault import api
+
+    facts, problems = api.parts(archive, identities=load_identities(identity, needed=False))
+    for part in facts:
+        output.document(part)
+        entries = "-" if part.entries is None else number(part.entries, "entry", "entries")
+        output.result(
+            f"{part.seq:>4}  {when(part.created)}  {size(part.size):>8}  {entries:>14}"
+            f"  {part.level:<10}  {part.part}"
+        )
+        for kem, key_id in part.envelope.recipients if part.envelope else ():
+            output.result(f"      to {key_id}  {kem}")
+    output.failures(problems)
+    if problems:
+        fail_with(max(3, problems[0].exit_code))

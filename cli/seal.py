@@ -1,0 +1,148 @@
+"""pqvault seal"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from .main import fail_with
+from .options import (
+    Size,
+    identity_option,
+    jobs_option,
+    load_identities,
+    load_recipients,
+    output_options,
+    recipient_options,
+)
+from .output import Output, number, size
+from .progress import shown
+
+
+@click.command(epilog="Example: pqvault seal datasets/ -r @team.pub --exclude '**/.git'")
+@click.argument("src", nargs=-1, required=True, type=click.Path())
+@click.option("-o", "archive", type=click.Path(), metavar="ARCHIVE", help="[default: SRC.pqv]")
+@recipient_options
+@identity_option
+@click.option("--prefix", default="", metavar="P", help="Put entries below P in the archive.")
+@click.option(
+    "--level", type=click.IntRange(0, 22), default=3, show_default=True, help="zstd; 0 stores."
+)
+@click.option(
+    "--access",
+    type=click.Choice(["scan", "random"]),
+    default="scan",
+    show_default=True,
+    help="random: frames of 256 KiB, quicker to read at random, a little larger.",
+)
+@click.option("--frame", type=Size(), metavar="SIZE", help="Content of a frame, 64KiB to 8MiB.")
+@jobs_option
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out. Repeatable.")
+@click.option("--files-from", metavar="FILE", help="Seal only what FILE (- for stdin) lists.")
+@click.option("-0", "--null", is_flag=True, help="Names of --files-from end with NUL.")
+@click.option("--one-file-system", is_flag=True, help="Do not enter other file systems.")
+@click.option("--checksum", is_flag=True, help="Compare content, not times (needs -i).")
+@click.option("--delete", is_flag=True, help="Remove what is gone from SRC (needs -i).")
+@click.option("--yes", is_flag=True, help="Let --delete remove more than half.")
+@click.option("--append", is_flag=True, help="Add everything, without comparing.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done.")
+@click.option("--allow-changed", is_flag=True, help="Keep files that change while they are read.")
+@click.option("--expect-key-id", multiple=True, metavar="ID", help="Refuse other recipients.")
+@output_options
+def command(src: tuple[str, ...], output: Output, **options: Any) -> None:
+    """Seal files and folders into an archive. Run again, it seals only what has changed.
+
+    Needs no private key: an archive on a host that was broken into cannot be read there.
+    Owners, ACLs and extended attributes are not kept; sockets, FIFOs and devices are skipped.
+    """
+    from pqvault import api
+    from pqvault.errors import Incomplete, UsageError
+
+    frame = options["frame"]
+    if frame is None:
+        frame = (256 if options["access"] == "random" else 4096) * 1024
+    elif options["access"] == "random":
+        raise UsageError("--access random and --frame both set the frame", hint="leave one out")
+    recipients = load_recipients(options["recipient"], options["recipients_file"])
+    incomplete = None
+    with shown(output, "seal") as progress:
+        run = api.sealing(
+            src,
+            options["archive"],
+            recipients=recipients,
+            identities=load_identities(options["identity"], needed=False),
+            prefix=options["prefix"],
+            level=options["level"],
+            frame_size=frame,
+            jobs=options["jobs"],
+            exclude=options["exclude"],
+            files_from=_listed(options["files_from"], options["null"]),
+            one_file_system=options["one_file_system"],
+            checksum=options["checksum"],
+            delete=options["delete"],
+            yes=options["yes"],
+            append=options["append"],
+            dry_run=options["dry_run"],
+            allow_changed=options["allow_changed"],
+            expect_key_ids=options["expect_key_id"],
+            progress=progress,
+        )
+        try:
+            report = run.run()
+        except Incomplete as error:
+            report, incomplete = run.report, error
+    _show(output, report)
+    if incomplete is not None:
+        output.failure(incomplete)
+        fail_with(incomplete.exit_code)
+
+
+def _listed(file: str | None, null: bool) -> list[bytes] | None:
+    from pqvault.errors import UsageError
+
+    if file is None:
+        if null:
+            raise UsageError("-0 says how --files-from ends its names, and there is none")
+        return None
+    try:
+        if file == "-":
+            data = sys.stdin.buffer.read()
+        else:
+            with open(file, "rb") as source:
+                data = source.read()
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}") from None
+    return [name for name in data.split(b"\0" if null else b"\n") if name]
+
+
+def _show(output: Output, report: Any) -> None:
+    for warning in report.warnings:
+        output.warning(warning)
+    for item in (*report.skipped, *report.failed):
+        output.warning(item)
+    output.document(report)
+    changed = [
+        number(report.files, "file"),
+        number(report.folders, "folder"),
+        number(report.links, "link"),
+    ]
+    if report.deleted:
+        changed.append(f"{report.deleted:,} removed")
+    what = ", ".join(changed)
+    for key_id in report.recipients:
+        output.detail(f"sealed to {key_id}")
+    if report.dry_run:
+        output.line(f"would seal {what}, {size(report.size)}; {report.unchanged:,} unchanged")
+    elif not report.parts:
+        output.line(f"nothing to seal: {report.unchanged:,} entries unchanged in {report.archive}")
+    else:
+        share = f"{100 * report.sealed_size / report.size:.0f} %, " if report.size else ""
+        rate = size(int(report.size / max(report.seconds, 1e-9)))
+        output.line(
+            f"sealed {what}: {size(report.size)} into {size(report.sealed_size)}"
+            f" ({share}{report.seconds:.1f} s, {rate}/s), {report.unchanged:,} unchanged"
+        )
+        output.line(f"archive {report.archive}, part {', '.join(report.parts)}")
+        output.line(f"recipients {', '.join(report.recipients)}")

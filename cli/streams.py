@@ -1,0 +1,52 @@
+"""Standard streams and files for encrypt and decrypt."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import BinaryIO
+
+from pqvault.errors import UsageError
+from pqvault.wholefile import whole_file
+
+__all__ = ["copy"]
+
+
+def copy(
+    source: str,
+    target: str,
+    do: Callable[[BinaryIO, BinaryIO], int],
+    *,
+    force: bool,
+    binary: bool,
+) -> int:
+    """Call ``do`` with both ends open; ``-`` is a standard stream.
+
+    Raises UsageError when binary output would go to a terminal, when IN cannot be read, and
+    when both are one file.
+    """
+    if target == "-":
+        if binary and sys.stdout.isatty():
+            raise UsageError(
+                "sealed bytes are not for a terminal", hint="name a file with -o, or use a pipe"
+            )
+        with _reader(source) as reader:
+            done = do(reader, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+            return done
+    if source != "-" and os.path.exists(target) and os.path.samefile(source, target):
+        raise UsageError(f"{source} is both input and output", hint="choose another -o")
+    with _reader(source) as reader, whole_file(target, force=force) as writer:
+        return do(reader, writer)
+
+
+def _reader(source: str) -> BinaryIO:
+    if source == "-":
+        return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
+    try:
+        return open(source, "rb", buffering=0)
+    except OSError as error:
+        raise UsageError(
+            f"{source} cannot be read: {error.strerror}", hint="check the path"
+        ) from None

@@ -1,0 +1,78 @@
+"""pqvault unseal"""
+
+from __future__ import annotations
+
+import click
+
+from .main import fail_with
+from .options import identity_option, jobs_option, load_identities, output_options
+from .output import Output, number, size
+from .progress import shown
+
+
+@click.command(
+    epilog="Example: pqvault unseal datasets.pqv -i key.txt -o restored 'datasets/train/**'"
+)
+@click.argument("archive", type=click.Path())
+@click.argument("globs", nargs=-1, metavar="[GLOB]...")
+@click.option(
+    "-o", "target", type=click.Path(), metavar="DIR", help="[default: ./NAME, which must not exist]"
+)
+@identity_option
+@click.option("--as-of", metavar="PART|TIME", help="As the archive was then.")
+@click.option("--force", is_flag=True, help="Replace files that exist in DIR.")
+@click.option(
+    "--links",
+    type=click.Choice(["inside", "as-is"]),
+    default="inside",
+    show_default=True,
+    help="as-is: make symbolic links that leave DIR, too.",
+)
+@click.option("--preserve-special", is_flag=True, help="Keep setuid, setgid and sticky bits.")
+@jobs_option
+@output_options
+def command(
+    archive: str,
+    globs: tuple[str, ...],
+    target: str | None,
+    identity: tuple[str, ...],
+    as_of: str | None,
+    force: bool,
+    links: str,
+    preserve_special: bool,
+    jobs: int | None,
+    output: Output,
+) -> None:
+    """Extract an archive, or what GLOBs match of it.
+
+    Every file is checked before it appears; nothing is written outside DIR. Globs match whole
+    paths as `pqvault ls` prints them, and ** crosses /.
+    """
+    from pqvault import api
+    from pqvault.errors import Incomplete
+
+    identities = load_identities(identity)
+    with api.open(archive, identities=identities, as_of=as_of, strict=False) as opened:
+        problems = list(opened.problems)
+        with shown(output, "unseal") as progress:
+            report = opened.unseal(
+                target,
+                globs,
+                force=force,
+                links="as-is" if links == "as-is" else "inside",
+                preserve_special=preserve_special,
+                jobs=jobs,
+                progress=progress,
+            )
+    problems += report.failed
+    for item in report.skipped:
+        output.warning(f"skipped {item}")
+    output.failures(problems)
+    output.document(report)
+    found = f"{number(report.files, 'file')}, {number(report.folders, 'folder')}"
+    found += f", {number(report.links, 'link')}, {size(report.size)}"
+    output.line(f"unsealed {found} into {report.target}")
+    if problems:
+        count = number(len(problems), "problem")
+        output.failure(Incomplete(f"{count}, so what was extracted is not all"), 3)
+        fail_with(max(3, problems[0].exit_code))

@@ -1,0 +1,46 @@
+"""pqvault verify"""
+
+from __future__ import annotations
+
+import click
+
+from .main import fail_with
+from .options import Percent, identity_option, jobs_option, load_identities, output_options
+from .output import Output, number, size
+from .progress import shown
+
+
+@click.command(epilog="Example: pqvault verify datasets.pqv -i key.txt")
+@click.argument("archive", type=click.Path())
+@identity_option
+@click.option(
+    "--sample", type=Percent(), default="100%", metavar="5%", help="Look at a share of the objects."
+)
+@jobs_option
+@output_options
+def command(
+    archive: str, identity: tuple[str, ...], sample: float, jobs: int | None, output: Output
+) -> None:
+    """Check an archive and list every bad object.
+
+    Without an identity: every file against its commit (intact: no accident happened, but an
+    attacker could have written new digests). With one: every byte (sealed: nothing changed
+    since somebody who knew the recipients sealed it).
+    """
+    from pqvault import api
+
+    identities = load_identities(identity, needed=False)
+    with shown(output, "verify") as progress:
+        report = api.verify(
+            archive, identities=identities, sample=sample, jobs=jobs, progress=progress
+        )
+    output.failures(report.problems)
+    output.document(report)
+    share = "" if report.sample >= 1 else f" (a sample of {100 * report.sample:g} %)"
+    found = f"{number(report.parts, 'part')}, {number(report.objects, 'object')}"
+    if report.level == "sealed":
+        found += f", {number(report.entries, 'entry', 'entries')}, {size(report.size)} of content"
+    if report.problems:
+        output.line(f"bad: {number(len(report.problems), 'problem')} in {found}{share}")
+        fail_with(max(3, report.problems[0].exit_code))
+    output.line(f"{report.level}: {found}{share}")

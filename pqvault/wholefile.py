@@ -1,0 +1,63 @@
+"""A file that appears whole or not at all: written beside its name, then renamed."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from pqvault.errors import UsageError
+from pqvault.storage.base import explained
+
+__all__ = ["whole_file"]
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike[str], *, force: bool = False) -> Iterator[BinaryIO]:
+    """An unbuffered binary file that gets its name when the block ends without an error.
+
+    Raises UsageError when the name is taken, unless ``force``, and when the disk is full a
+    PQVaultError that says so; nothing is left then.
+    """
+    target = Path(path)
+    if not force and os.path.lexists(target):
+        raise _exists(target)
+    beside = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.tmp")
+    with explained("write", str(target)):
+        fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            with open(fd, "wb", buffering=0) as file:
+                yield file
+                os.fsync(fd)
+            if force:
+                os.rename(beside, target)
+            else:
+                _name(beside, target)
+        finally:
+            beside.unlink(missing_ok=True)
+        _sync_folder(target.parent)
+
+
+def _name(beside: Path, target: Path) -> None:
+    try:
+        os.link(beside, target)
+    except FileExistsError:
+        raise _exists(target) from None
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _exists(target: Path) -> UsageError:
+    return UsageError(
+        f"{target} exists, and nothing is written over it",
+        hint="choose another name with -o, or add --force",
+    )
