@@ -1,0 +1,38 @@
+# `make demo` sets everything up and runs the main job; `make test` sets everything up and passes
+# the tests. Both need Python 3.11, pip and make, and nothing else.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-slow check bench clean
+
+demo: $(VENV)/installed
+	$(BIN)/python examples/demo.py
+
+test: check
+	$(BIN)/pytest -q
+
+test-slow: $(VENV)/installed-dev
+	$(BIN)/pytest -q -m slow
+
+check: $(VENV)/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/mypy --strict cli
+
+bench: $(VENV)/installed-dev
+	$(BIN)/python benchmarks/bench_seal.py
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info
