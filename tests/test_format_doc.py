@@ -1,0 +1,110 @@
+"""docs/format.md says what the code does: its examples are computed here and compared.
+
+``python tests/test_format_doc.py`` writes them anew (the sealed stream with a fresh wrap).
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import textwrap
+from pathlib import Path
+
+import pqvault
+from pqvault.crypto import kdf, kem
+from pqvault.rootkey import RootKey
+
+DOC = Path(__file__).resolve().parent.parent / "docs" / "format.md"
+ARCHIVE = "000102030405060708090a0b0c0d0e0f"
+PART = "101112131415161718191a1b1c1d1e1f"
+SECRET = bytes(range(32))
+SEED = bytes(range(32, 64))
+CONTENT = b"Harvest now, decrypt never.\n"
+
+
+def derivations() -> str:
+    """Section 2.1: every purpose with fixed ids."""
+    key_id = kem.key_id(kem.public_key_of(SEED))
+    archive, part = bytes.fromhex(ARCHIVE), bytes.fromhex(PART)
+    wrap = (archive, part, b"", b"standard", kem.KEM_NAME.encode(), key_id)
+    lines = [
+        f"archive           {ARCHIVE}",
+        f"part              {PART}",
+        f"root key          {SECRET.hex()}",
+        f"identity          {SEED.hex()}",
+        f"key id            {key_id.hex()}",
+        "",
+        "bind(envelope, archive, part, '', 'standard', 'MLKEM768-X25519', key id) =",
+        *_hex(kdf.bind("envelope", *wrap)),
+    ]
+    for purpose, fields, size in (
+        ("envelope mac", (archive, part, b""), 64),
+        ("commit mac", (archive, part), 64),
+        ("commit id", (archive, part), 32),
+        ("object", (archive, part, b"catalog"), 32),
+    ):
+        names = ["archive", "part", "''" if purpose == "envelope mac" else "'catalog'"]
+        shown = ", ".join([purpose, *names[: len(fields)]])
+        lines += ["", f"bind({shown}) =", *_hex(kdf.bind(purpose, *fields)), "derived ="]
+        lines += _hex(kdf.derive(SECRET, size, purpose, *fields))
+    return "```\n" + "\n".join(lines) + "\n```"
+
+
+def _hex(data: bytes) -> list[str]:
+    return ["  " + line for line in textwrap.wrap(data.hex(), 96)]
+
+
+def stream() -> str:
+    """Section 8.1: a whole sealed stream, in base64."""
+    out = io.BytesIO()
+    identity = pqvault.Identity(SEED)
+    pqvault.encrypt(io.BytesIO(CONTENT), out, [identity.recipient])
+    body = "\n".join(textwrap.wrap(base64.b64encode(out.getvalue()).decode(), 110))
+    return (
+        f"Content `{CONTENT.decode().strip()}` and a newline, sealed to the identity of section 2.1 =\n"
+        f"`{identity.text}`; the whole file in base64:\n\n```base64\n{body}\n```"
+    )
+
+
+def section(name: str) -> str:
+    """What stands between a marker and its end in the page."""
+    match = re.search(rf"<!-- example: {name} -->\n(.*?)<!-- end -->", DOC.read_text(), re.DOTALL)
+    assert match, f"docs/format.md has no example {name!r}"
+    return match[1].strip()
+
+
+def test_every_derivation_in_the_page_is_what_the_code_derives() -> None:
+    """A reader written from the page gets the keys that the writer used."""
+    assert section("derivations") == derivations()
+    assert set(kdf.PURPOSES) == set(
+        re.findall(r"^\| `([a-z ]+)` \| archive, part", DOC.read_text(), re.M)
+    )
+
+
+def test_the_sealed_stream_in_the_page_opens_to_what_the_page_says() -> None:
+    """The one byte example of an envelope, a wrapped key and an object, all in one file."""
+    text = section("stream")
+    body = re.search(r"```base64\n(.*?)```", text, re.DOTALL)
+    assert body and CONTENT.decode().strip() in text and pqvault.Identity(SEED).text in text
+    out = io.BytesIO()
+    pqvault.decrypt(io.BytesIO(base64.b64decode(body[1])), out, [pqvault.Identity(SEED)])
+    assert out.getvalue() == CONTENT
+
+
+def test_root_key_and_purposes_of_the_page_agree() -> None:
+    """`RootKey` uses the same purposes: its commit id is the page's derived value."""
+    assert RootKey(ARCHIVE, PART, SECRET).commit_id in section("derivations")
+
+
+def _write() -> None:
+    page = DOC.read_text()
+    for name, text in (("derivations", derivations()), ("stream", stream())):
+        old = rf"<!-- example: {name} -->\n(?:.*?<!-- end -->\n)?"
+        new = f"<!-- example: {name} -->\n{text}\n<!-- end -->\n"
+        page = re.sub(old, lambda _, new=new: new, page, flags=re.DOTALL)
+    DOC.write_text(page)
+
+
+if __name__ == "__main__":
+    _write()
