@@ -89,7 +89,7 @@ class PartRows:
 
 def object_size(total: int, jobs: int) -> int:
     """Bytes of content an object takes, so that all workers end at about the same time."""
-    return max(LEAST_OBJECT, min(OBJECT_SIZE, total // (4 * jobs)))
+    return max(LEAST_OBJECT, min(OBJECT_SIZE, total // (12 * jobs)))
 
 
 class Dealer:

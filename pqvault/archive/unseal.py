@@ -28,7 +28,7 @@ from pqvault.progress import Progress, Report, ignore
 __all__ = ["UnsealReport", "unseal"]
 
 SMALL: Final = 4 * 1024 * 1024  # bytes; such a file is written in one go
-_STEP: Final = 16 * 1024 * 1024  # bytes of a large file read at once, over several threads
+_STEP: Final = 8 * 1024 * 1024  # bytes of a large file read at once, over several threads
 
 
 @dataclass(slots=True)

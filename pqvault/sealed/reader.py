@@ -238,7 +238,8 @@ class SealedReader(RangeFile):
             if self._read_stored(frame, skip, out):
                 return
             content = self._decode(frame)
-            self._cache.put(self._number, frame, content)
+            if len(out) < len(content):  # read in full, it is not likely to be asked for again
+                self._cache.put(self._number, frame, content)
         out[:] = memoryview(content)[skip : skip + len(out)]
 
     def _decode(self, frame: int) -> bytes:

@@ -1,0 +1,297 @@
+"""Archives that no pqvault writes: made by a forger who knows a public key and nothing else.
+
+All of it goes through pqvault's own lower layers, past their checks: a :class:`Forger` wraps a
+root key of its own to the victim, so everything it writes is authentic ("sealed") and hostile.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import struct
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
+
+import pqvault
+from pqvault.crypto import digest as digests
+from pqvault.crypto.cobblestone import MessageWriter
+from pqvault.errors import PQVaultError
+from pqvault.format import zstdseek
+from pqvault.format.catalog import SCHEMA
+from pqvault.format.commit import Commit, PartFile
+from pqvault.rootkey import PROFILE, STREAM_ARCHIVE, STREAM_OBJECT, RootKey, new_id
+
+ROOT = Path(__file__).resolve().parent.parent
+BOMB = bytes.fromhex("28b52ffde06c06060663636363")  # 13 bytes that claim 7e18 (ATTACKS row 30)
+
+# ---- bytes -------------------------------------------------------------------------------
+
+
+def seal_plain(key: bytes, context: bytes, plain: bytes) -> bytes:
+    """Cobblestone-256 of any plaintext."""
+    writer = MessageWriter(key, context)
+    out = bytearray(MessageWriter.room(len(plain)) + 16440)
+    count = writer.update_into(plain, out)
+    return bytes(out[:count]) + writer.finalize()
+
+
+def stored(content: bytes) -> bytes:
+    """A stored frame."""
+    return b"".join(bytes(piece) for piece in zstdseek.stored_pieces(memoryview(content)))
+
+
+def packed(content: bytes, level: int = 3, **options: Any) -> bytes:
+    """A compressed frame."""
+    return zstandard.ZstdCompressor(level=level, **options).compress(content)
+
+
+def table(sizes: Iterable[tuple[int, int]], *, count: int | None = None) -> bytes:
+    """A seek table that says what it is told: (sealed size, content size) for each frame."""
+    pairs = list(sizes)
+    body = b"".join(struct.pack("<II", *pair) for pair in pairs)
+    count = len(pairs) if count is None else count
+    head = struct.pack("<II", 0x184D2A5E, len(body) + 9)
+    return head + body + struct.pack("<IBI", count, 0, 0x8F92EAB1)
+
+
+def tiled(frames: Sequence[bytes], contents: Sequence[int]) -> bytes:
+    """Frames with the table that tiles them."""
+    return b"".join(frames) + table([(len(f), c) for f, c in zip(frames, contents, strict=True)])
+
+
+def plain_of(content: bytes, *, frame: int = 64 * 1024, store: bool = False) -> bytes:
+    """An honest plaintext of an object."""
+    pieces = [content[at : at + frame] for at in range(0, len(content), frame)]
+    frames = [stored(p) if store else packed(p) for p in pieces]
+    return tiled(frames, [len(p) for p in pieces])
+
+
+def blake(content: bytes) -> bytes:
+    hasher = digests.new("blake3")
+    hasher.update(content)
+    return hasher.digest()
+
+
+# ---- catalogs ----------------------------------------------------------------------------
+
+
+def row(
+    path: bytes,
+    kind: str = "f",
+    size: int = 0,
+    *,
+    mode: int = 0o644,
+    mtime_ns: int = 10**18,
+    link: bytes | None = None,
+    digest: bytes | None = None,
+    extents: Sequence[tuple[int, int, int]] = (),
+) -> dict[str, Any]:
+    """One row of a catalog; extents as (object, offset, length)."""
+    return {
+        "path": path,
+        "kind": ord(kind),
+        "size": size,
+        "mode": mode,
+        "mtime_ns": mtime_ns,
+        "link": link,
+        "digest": digest,
+        "extents": [{"object": o, "offset": at, "length": n} for o, at, n in extents],
+    }
+
+
+def file_row(path: bytes, content: bytes, number: int = 0, offset: int = 0) -> dict[str, Any]:
+    """The row of a file whose content lies in one object."""
+    extents = [(number, offset, len(content))] if content else []
+    return row(path, "f", len(content), digest=blake(content), extents=extents)
+
+
+def parquet(
+    rows: Sequence[dict[str, Any]], schema: pa.Schema = SCHEMA, group: int = 8192, **options: Any
+) -> bytes:
+    """Rows as Parquet, whatever they say."""
+    out = io.BytesIO()
+    options = {"compression": "zstd", "store_schema": False, **options}
+    with pq.ParquetWriter(out, schema, **options) as writer:
+        writer.write_table(pa.Table.from_pylist(list(rows), schema), row_group_size=group)
+    return out.getvalue()
+
+
+# ---- parts -------------------------------------------------------------------------------
+
+
+class Forger:
+    """Adds parts to an archive, with the public key alone.
+
+    ``objects``: number -> plaintext (frames and table, see :func:`plain_of`). ``catalog``: the
+    Parquet bytes, or rows; ``catalog_plain``: the whole plaintext of the catalog object.
+    """
+
+    def __init__(self, archive: Path, recipient: pqvault.Recipient) -> None:
+        self.archive = archive
+        self.recipient = recipient
+        header = archive / "pqvault.json"
+        if not header.exists():
+            for name in ("commits", "envelopes", "parts"):
+                (archive / name).mkdir(parents=True)
+            text = f'{{"format":"pqvault.dev/archive@v1","archive":"{new_id()}"}}\n'
+            header.write_text(text)
+        self.id = header.read_text().split('"')[7]
+
+    def part(
+        self,
+        catalog: bytes | Sequence[dict[str, Any]] = (),
+        objects: Mapping[int, bytes] | None = None,
+        *,
+        catalog_plain: bytes | None = None,
+        kind: str = "seal",
+        seq: int = 1,
+        parents: Sequence[tuple[str, str]] = (),
+        listed: Sequence[int] = (),
+    ) -> str:
+        """Seal and commit; returns the part id. ``listed``: objects in the commit alone."""
+        key = RootKey.generate(self.id, new_id())
+        folder = self.archive / "parts" / key.part
+        (folder / "objects").mkdir(parents=True)
+        if not isinstance(catalog, bytes):
+            catalog = parquet(catalog)
+        plains = {"catalog": catalog_plain or plain_of(catalog, frame=4 << 20, store=True)}
+        for number, plain in (objects or {}).items():
+            plains[f"objects/{number:06d}-{os.urandom(4).hex()}"] = plain
+        files = []
+        for name, plain in plains.items():
+            data = seal_plain(*key.object(name), plain)
+            (folder / name).write_bytes(data)
+            files.append(PartFile(name, len(data), blake(data).hex()))
+        files += [PartFile(f"objects/{n:06d}-00000000", 100, bytes(32).hex()) for n in listed]
+        commit = Commit(
+            self.id, key.part, seq, int(time.time() * 1000), PROFILE, "blake3", kind,
+            tuple(parents), (), key.commit_id, (self.recipient.key_id,),
+            tuple(sorted(files, key=lambda f: f.name)),
+        )  # fmt: skip
+        envelope = key.envelope([self.recipient], created=1)
+        (self.archive / "envelopes" / key.part).write_bytes(envelope.marshal())
+        (self.archive / "commits" / key.part).write_bytes(key.sign_off(commit).marshal())
+        return key.part
+
+
+def stream(recipient: pqvault.Recipient, plain: bytes) -> bytes:
+    """A sealed stream of any plaintext."""
+    key = RootKey.generate(STREAM_ARCHIVE, new_id())
+    envelope = key.envelope([recipient], created=1).marshal()
+    return envelope + seal_plain(*key.object(STREAM_OBJECT), plain)
+
+
+# ---- looking at what a reader makes of it ------------------------------------------------
+
+
+def fails(do: Any, *, code: int | None = None, kind: type[PQVaultError] = PQVaultError) -> Any:
+    """The error that ``do()`` raises, which must be pqvault's, with a sentence and a code."""
+    try:
+        result = do()
+    except PQVaultError as error:
+        check_error(error, code)
+        assert isinstance(error, kind), repr(error)
+        return error
+    raise AssertionError(f"nothing was refused: {result!r}")
+
+
+def check_error(error: BaseException, code: int | None = None) -> None:
+    """One sentence, an exit code, no traceback type."""
+    assert isinstance(error, PQVaultError), repr(error)
+    assert error.message and "\n" not in error.message and "Traceback" not in error.message
+    assert not error.message.endswith("."), error.message
+    assert error.exit_code == code or code is None, f"exit {error.exit_code}: {error.message}"
+
+
+def tree(folder: Path) -> dict[bytes, bytes | str]:
+    """What lies below a folder: content of files, targets of links, ``folder`` for folders."""
+    found: dict[bytes, bytes | str] = {}
+    base = os.fsencode(folder)
+    for top, folders, files in os.walk(base):
+        for name in folders + files:
+            path = os.path.join(top, name)
+            key = os.path.relpath(path, base)
+            if os.path.islink(path):
+                found[key] = "-> " + os.fsdecode(os.readlink(path))
+            elif os.path.isdir(path):
+                found[key] = "folder"
+            else:
+                with open(path, "rb") as file:
+                    found[key] = file.read()
+    return found
+
+
+def contents(archive: pqvault.Archive) -> dict[bytes, bytes | str]:
+    """What an opened archive holds, in the terms of :func:`tree`."""
+    found: dict[bytes, bytes | str] = {}
+    for entry in archive.entries():
+        if entry.kind.letter == "d":
+            found[entry.path] = "folder"
+        elif entry.kind.letter == "l":
+            found[entry.path] = "-> " + os.fsdecode(entry.link or b"")
+        else:
+            with archive.open_file(entry.path) as file:
+                found[entry.path] = file.read()
+    return found
+
+
+# ---- children ----------------------------------------------------------------------------
+
+
+def child_code(text: str) -> list[str]:
+    """A command that runs ``text`` with this checkout's pqvault."""
+    head = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
+    return [sys.executable, "-c", head + textwrap.dedent(text)]
+
+
+def child_env(home: Path, **more: str) -> dict[str, str]:
+    return {**os.environ, "PQVAULT_HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1", **more}
+
+
+def run_child(
+    text: str, *args: object, home: Path, timeout: float = 120, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run ``text`` in a process of its own; its arguments are in ``sys.argv``."""
+    return subprocess.run(
+        [*child_code(text), *map(str, args)],
+        env=child_env(home),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        **options,
+    )
+
+
+def start_child(text: str, *args: object, home: Path, **options: Any) -> subprocess.Popen[str]:
+    """The same, not waited for; in a session of its own."""
+    return subprocess.Popen(
+        [*child_code(text), *map(str, args)],
+        env=child_env(home),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        **options,
+    )
+
+
+def kill(process: subprocess.Popen[str], number: int = signal.SIGKILL) -> None:
+    """Signal one child that we started."""
+    if process.poll() is None:
+        os.kill(process.pid, number)
+
+
+def every(count: int, step: int) -> Iterator[int]:
+    """0, step, 2 step, …"""
+    return iter(range(0, count, step))
