@@ -18,7 +18,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pqvault.archive import extract
-from pqvault.archive.extract import Extractor, Report, TargetFull
+from pqvault.archive.extract import Extractor, Report, TargetFull, folders
 from pqvault.errors import PQVaultError, UsageError
 from pqvault.format.catalog import Entry, Kind
 from pqvault.names import printable
@@ -217,7 +217,7 @@ def test_a_tree_2000_deep(deep_target: Path) -> None:
     with Extractor(deep_target) as extractor:
         extractor.make_folder(folder(path, 0o700))
         extractor.write_small(file(path + b"/f", 4), b"deep")
-        assert open_handles() - handles <= extract.OPEN_FOLDERS + 4
+        assert open_handles() - handles <= folders.OPEN_FOLDERS + 4
         extractor.make_symlink(symlink(path + b"/l", b"../" * 1000 + b"x"))
         report = extractor.finish()
     assert (report.failures, report.skipped) == ((), ())
@@ -251,7 +251,7 @@ def test_more_folders_than_handles_from_four_threads(target: Path) -> None:
     with Extractor(target) as extractor:
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(work, range(5000)))
-        assert open_handles() - handles <= extract.OPEN_FOLDERS + 8
+        assert open_handles() - handles <= folders.OPEN_FOLDERS + 8
         report = extractor.finish()
     assert (report.files, report.failures) == (5000, ())
     for number in range(5000):
@@ -456,7 +456,7 @@ def test_folding_file_systems_get_one_spelling(
     target: Path, monkeypatch: pytest.MonkeyPatch, one: bytes, other: bytes
 ) -> None:
     """Where the probe finds folding, the second spelling is refused and both are named."""
-    monkeypatch.setattr(extract, "_folds_names", lambda root, prefix: True)
+    monkeypatch.setattr("pqvault.archive.extract.target.folds_names", lambda root, prefix: True)
     with Extractor(target, force=True) as extractor:
         extractor.write_small(file(one), b"")
         extractor.write_small(file(one), b"")
@@ -557,7 +557,7 @@ def test_a_name_taken_while_the_file_is_written(target: Path) -> None:
 
 def test_renaming_without_the_kernel_s_help(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """File systems without RENAME_NOREPLACE: the same answers."""
-    monkeypatch.setattr(extract, "_renameat2", None)
+    monkeypatch.setattr("pqvault.archive.extract.trouble._renameat2", None)
     test_a_name_taken_while_the_file_is_written(target)
     with Extractor(target, force=True) as extractor:
         extractor.write_small(file(b"f", 1), b"x")
@@ -650,7 +650,7 @@ def test_a_folder_swapped_for_a_link_while_extracting(
     target: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A thread that wins races: files land in the target or fail by name, never outside."""
-    monkeypatch.setattr(extract, "OPEN_FOLDERS", 1)  # so that every folder is opened anew
+    monkeypatch.setattr(folders, "OPEN_FOLDERS", 1)  # so that every folder is opened anew
     stop = threading.Event()
 
     def swap() -> None:
