@@ -56,7 +56,7 @@ class _Commands(click.Group):
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Example: pqvault keygen -o key.txt && pqvault seal datasets/ -r @key.pub",
+    epilog="Example: pqvault keygen -o key.txt > key.pub && pqvault seal datasets/ -r @key.pub",
 )
 @click.version_option(pqvault.__version__, prog_name="pqvault")
 def cli() -> None:

@@ -1,0 +1,88 @@
+"""The command line, as transcripts that a user could paste: ``tests/transcripts/*.txt``.
+
+``$ command`` is run by a shell in an empty folder; what follows is all that it prints (standard
+output and error as they come), ``…`` standing for any text within a line and, alone on one, for
+any lines; ``[N]`` is its exit code, 0 when it is left out; ``#`` begins a comment.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.txt"))
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> dict[str, str]:
+    """An environment where ``pqvault`` is the package under test."""
+    binaries = tmp_path / "bin"
+    binaries.mkdir()
+    program = binaries / "pqvault"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m pqvault_cli "$@"\n')
+    program.chmod(0o755)
+    return {
+        "PATH": f"{binaries}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "PQVAULT_HOME": str(tmp_path / "home"),
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+    }
+
+
+def steps(text: str) -> list[tuple[str, str, int]]:
+    """(command, expected output, exit code) of a transcript."""
+    found: list[tuple[str, list[str], int]] = []
+    for line in text.splitlines():
+        if line.startswith("$ "):
+            found.append((line[2:], [], 0))
+        elif re.fullmatch(r"\[\d+\]", line):
+            command, output, _ = found.pop()
+            found.append((command, output, int(line[1:-1])))
+        elif found and not line.startswith("#") and line:
+            found[-1][1].append(line)
+    return [(command, "\n".join(output), code) for command, output, code in found]
+
+
+def pattern(expected: str) -> str:
+    """A regular expression for expected output."""
+    lines = []
+    for line in expected.splitlines():
+        lines.append(
+            "(?:.*\n)*" if line == "…" else ".*".join(map(re.escape, line.split("…"))) + "\n"
+        )
+    return "".join(lines)
+
+
+def test_there_are_transcripts() -> None:
+    """An empty glob passes every test."""
+    assert len(TRANSCRIPTS) >= 8
+
+
+@pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
+def test_transcript(path: Path, tmp_path: Path, shell: dict[str, str]) -> None:
+    """Every command prints what the transcript says, and ends as it says."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    commands = steps(path.read_text())
+    assert commands
+    for command, expected, code in commands:
+        done = subprocess.run(
+            ["sh", "-c", command],
+            cwd=folder,
+            env=shell,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert re.fullmatch(pattern(expected), done.stdout), (
+            f"$ {command}\n{done.stdout}\n--- is not ---\n{expected}"
+        )
+        assert done.returncode == code, f"$ {command} ended with {done.returncode}, not {code}"
+        assert "Traceback" not in done.stdout

@@ -1,0 +1,137 @@
+"""Docs that cannot rot: help examples and README commands run as printed; options are named."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from test_cli import shell  # noqa: F401  (a fixture)
+
+from pqvault_cli.main import COMMANDS, cli
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def command_of(name: str) -> click.Command:
+    """The click command of a name."""
+    if name == "pqvault":
+        return cli
+    command: click.Command = importlib.import_module(f"pqvault_cli.{name}").command
+    return command
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, shell: dict[str, str]) -> tuple[Path, dict[str, str]]:  # noqa: F811
+    """A folder with all that the examples name."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    script = """
+    mkdir -p datasets/train && echo '{"text": "hello"}' > datasets/train.jsonl
+    cp datasets/train.jsonl datasets/train/a.jsonl && cp datasets/train.jsonl model.safetensors
+    pqvault keygen -o key.txt > key.pub && cp key.pub team.pub
+    pqvault seal datasets -r @key.pub -q && pqvault encrypt model.safetensors -o s -r @key.pub
+    mv s model.safetensors.pqv
+    """
+    subprocess.run(["sh", "-ec", script], cwd=folder, env=shell, check=True)
+    return folder, shell
+
+
+# What has to be out of the way, because an example makes it.
+MAKES = {
+    "keygen": "key.txt",
+    "encrypt": "model.safetensors.pqv",
+    "decrypt": "model.safetensors",
+    "pqvault": "key.txt",
+}
+
+
+@pytest.mark.parametrize("name", ["pqvault", *COMMANDS])
+def test_every_help_ends_with_an_example_that_runs(
+    name: str, prepared: tuple[Path, dict[str, str]]
+) -> None:
+    """The last line of a command's help, typed as it stands."""
+    folder, env = prepared
+    epilog = command_of(name).epilog or ""
+    assert epilog.startswith("Example: ")
+    if name in MAKES:
+        (folder / MAKES[name]).rename(folder / "moved")
+    if name == "pqvault":
+        (folder / "datasets.pqv").rename(folder / "old.pqv")
+    done = subprocess.run(
+        ["bash", "-c", epilog.removeprefix("Example: ")],
+        cwd=folder,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_option_explains_itself(name: str) -> None:
+    """No command without a docstring, no option without help or a telling metavar."""
+    command = command_of(name)
+    assert command.help
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{name} {parameter.opts}"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_in_the_readme(name: str) -> None:
+    """The README's table knows all commands."""
+    assert re.search(rf"\b{name}\b", README)
+
+
+def test_the_readmes_commands_run_as_printed(prepared: tuple[Path, dict[str, str]]) -> None:
+    """The first shell block of the README, and its Python example."""
+    folder, env = prepared
+    for name in ("key.txt", "key.pub", "datasets.pqv"):
+        (folder / name).rename(folder / f"old-{name}")
+    block = re.search(r"```sh\n(pqvault keygen.*?)```", README, re.DOTALL)
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    assert block and code
+    subprocess.run(["bash", "-ec", block[1]], cwd=folder, env=env, check=True)
+    assert (folder / "restored/datasets/train.jsonl").read_text() == '{"text": "hello"}\n'
+    done = subprocess.run(
+        [sys.executable, "-c", code[1]], cwd=folder, env=env, check=True, capture_output=True
+    )
+    assert b"hello" in done.stdout
+
+
+def test_the_readme_names_commands_that_make_knows() -> None:
+    """The two commands for a fresh machine are targets of the Makefile."""
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for name in re.findall(r"^make ([a-z-]+)$", README, re.MULTILINE):
+        assert name in targets
+    assert {"demo", "test"} <= set(re.findall(r"^make ([a-z-]+)$", README, re.MULTILINE))
+
+
+def test_help_is_quick_because_it_imports_little() -> None:
+    """`pqvault --help` loads neither pyarrow nor rich nor cryptography."""
+    code = (
+        "import sys\n"
+        "from pqvault_cli.main import cli\n"
+        "try: cli(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'pyarrow', 'rich', 'cryptography', 'zstandard', 'fsspec'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_exit_codes_in_the_readme_are_those_of_the_error_classes() -> None:
+    """Each code once, in the tree and in the README."""
+    from pqvault import errors
+
+    codes = {getattr(errors, name).exit_code for name in errors.__all__}
+    listed = README[README.index("### Exit codes") :]
+    for code in codes | {0, 130}:
+        assert re.search(rf"\b{code} [a-z]", listed), code
