@@ -8,6 +8,7 @@ from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pqvault.archive.deal import PartRows
 from pqvault.archive.journal import Known
@@ -40,7 +41,7 @@ class PartTables:
     def __init__(self, digest: str) -> None:
         self._digest = digest
         self._extents = tuple(array("q") for _ in range(5))  # row, start, object, offset, length
-        self._digests: dict[int, bytes] = {}
+        self._digests = _Digests(digests.SIZES[digest])
         self._ends: dict[int, int] = {}
         self.files: list[PartFile] = []
         self.changed: dict[int, str] = {}
@@ -53,7 +54,8 @@ class PartTables:
         for extent in sealed.extents:
             for column, value in zip(self._extents, extent, strict=True):
                 column.append(value)
-        self._digests.update(sealed.digests)
+        for row, digest in sealed.digests:
+            self._digests.put(row, digest)
         for row, end in sealed.ends:
             self._ends[row] = min(end, self._ends.get(row, end))
         self.changed.update(sealed.changed)
@@ -103,8 +105,7 @@ class PartTables:
             if row in firsts:
                 firsts[row].append(index)
         for row, first in part.same_as.items():
-            if first in self._digests:
-                self._digests[row] = self._digests[first]
+            self._digests.copy(first, row)
             for index in firsts[first]:
                 self._extents[0].append(row)
                 for column in self._extents[1:]:
@@ -134,14 +135,12 @@ class PartTables:
 
     def _digest_column(self, plan: pa.Table, part: PartRows) -> Any:
         empty = digests.new(self._digest).digest()
-        file, values = int(Kind.FILE), []
-        rows = zip(plan["kind"].to_pylist(), plan["size"].to_pylist(), strict=True)
+        file = int(Kind.FILE)
+        rows = zip(_values(plan["kind"]), _values(plan["size"]), strict=True)
         for row, (kind, size) in enumerate(rows):
-            digest = self._digests.get(row)
             if kind == file and not size:
-                digest = empty
-            values.append(digest)
-        return pa.array(values, pa.binary())
+                self._digests.put(row, empty)
+        return self._digests.column(part.count)
 
     def _extent_column(self, count: int) -> Any:
         names = ("row", "start", "object", "offset", "length")
@@ -149,7 +148,7 @@ class PartTables:
             {n: _from_array(c) for n, c in zip(names, self._extents, strict=True)}
         ).sort_by([("row", "ascending"), ("start", "ascending")])
         counts = array("i", bytes(4 * (count + 1)))
-        for row in table["row"].to_pylist():
+        for row in _values(table["row"]):
             counts[row + 1] += 1
         fields = [
             _flat(table["object"]).cast(pa.int32()),
@@ -170,6 +169,45 @@ class PartTables:
                 if row not in self.failed and row not in self.changed:
                     yield Known._make((*values, part_id))
                 row += 1
+
+
+class _Digests:
+    """Digests by row, some missing, in two flat buffers."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._values = bytearray()
+        self._there = bytearray()
+
+    def _grow(self, rows: int) -> None:
+        more = rows - len(self._there)
+        if more > 0:
+            self._there += bytes(more)
+            self._values += bytes(more * self._size)
+
+    def put(self, row: int, value: bytes) -> None:
+        self._grow(row + 1)
+        self._there[row] = 1
+        self._values[row * self._size : (row + 1) * self._size] = value
+
+    def copy(self, source: int, row: int) -> None:
+        if source < len(self._there) and self._there[source]:
+            self.put(row, bytes(self._values[source * self._size : (source + 1) * self._size]))
+
+    def column(self, rows: int) -> Any:
+        self._grow(rows)
+        fixed = pa.Array.from_buffers(
+            pa.binary(self._size), rows, [None, pa.py_buffer(self._values)]
+        ).cast(pa.binary())
+        there = pa.Array.from_buffers(pa.uint8(), rows, [None, pa.py_buffer(self._there)])
+        return pc.if_else(pc.equal(there, 1), fixed, pa.scalar(None, pa.binary()))
+
+
+def _values(column: Any) -> Iterator[Any]:
+    """The values of a column, a chunk of them at a time."""
+    for chunk in column.chunks:
+        for at in range(0, len(chunk), ROW_GROUP):
+            yield from chunk.slice(at, ROW_GROUP).to_pylist()
 
 
 def _from_array(values: array[int]) -> Any:

@@ -12,7 +12,7 @@ from pqvault.format.catalog import Entry
 
 __all__ = ["Located", "content_tasks", "default_jobs", "run_tasks"]
 
-TASK_SIZE: Final = 16 * 1024 * 1024  # bytes of content
+TASK_SIZE: Final = 8 * 1024 * 1024  # bytes of content
 TASK_FILES: Final = 1024
 
 Located = tuple[OpenPart, Entry]
@@ -56,7 +56,7 @@ def run_tasks(
 
 
 def content_tasks(entries: Iterator[Located]) -> Iterator[list[Located]]:
-    """Files in runs of about 16 MiB, in the order of their objects; a large one stands alone."""
+    """Files in runs of about 8 MiB, in the order of their objects; a large one stands alone."""
     task: list[Located] = []
     size = 0
     for part, entry in entries:

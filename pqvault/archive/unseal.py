@@ -1,6 +1,6 @@
 """Unseal: write what an archive holds into a folder, checked against its digests.
 
-Entries go to tasks of about 16 MiB in the order of their objects, so each frame is decoded
+Entries go to tasks of about 8 MiB in the order of their objects, so each frame is decoded
 once and several tasks work on one object side by side.
 """
 
@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +28,8 @@ from pqvault.progress import Progress, Report, ignore
 
 __all__ = ["UnsealReport", "unseal"]
 
-SMALL: Final = 4 * 1024 * 1024  # bytes; such a file is written in one go
+WHOLE: Final = 4 * 1024 * 1024  # bytes; a file up to this is decoded whole, then written
+SMALL: Final = 64 * 1024  # bytes; such files are written by one thread at a time
 _STEP: Final = 8 * 1024 * 1024  # bytes of a large file read at once, over several threads
 
 
@@ -159,6 +161,7 @@ class _Run:
         self._lock = threading.Lock()
         self._done = 0
         self._stop = threading.Event()
+        self._writing = threading.Lock()
 
     def run(self, entries: Iterator[Located]) -> None:
         hard: list[Located] = []
@@ -170,7 +173,7 @@ class _Run:
                 self._stop.set()
                 raise
         for part, entry in hard:
-            self._guard(self._hardlink, part, entry)
+            self._guard(partial(self._hardlink, part, entry))
 
     def _files(self, entries: Iterator[Located], hard: list[Located]) -> Iterator[Located]:
         """Folders and links are made on the way; hard links when all files are there."""
@@ -180,13 +183,14 @@ class _Run:
             elif entry.kind == Kind.HARDLINK:
                 hard.append((part, entry))
             elif entry.kind == Kind.FOLDER:
-                self._guard(lambda _, e: self._extractor.make_folder(e), part, entry)
+                self._guard(partial(self._extractor.make_folder, entry))
             else:
-                self._guard(lambda _, e: self._extractor.make_symlink(e), part, entry)
+                self._guard(partial(self._extractor.make_symlink, entry))
 
-    def _guard(self, do: Callable[[OpenPart, Entry], object], part: OpenPart, entry: Entry) -> None:
+    def _guard(self, do: Callable[[], object]) -> None:
+        """Do one entry; what fails is kept for the report, but a full disk ends the run."""
         try:
-            do(part, entry)
+            do()
         except TargetFull:
             raise
         except PQVaultError as error:
@@ -194,20 +198,36 @@ class _Run:
                 self._report.failed.append(error)
 
     def _task(self, task: list[Located]) -> None:
+        ready: list[tuple[Entry, memoryview]] = []
         for part, entry in task:
             if self._stop.is_set():
                 return
-            self._guard(self._file, part, entry)
+            self._guard(partial(self._file, part, entry, ready))
+        # Small files are decoded side by side, but written by one thread at a time: that is all
+        # system calls, and threads that take turns at the interpreter cost three times as much.
+        with self._writing:
+            for entry, content in ready:
+                if self._stop.is_set():
+                    return
+                self._guard(partial(self._write, entry, content))
 
-    def _file(self, part: OpenPart, entry: Entry) -> None:
+    def _file(
+        self, part: OpenPart, entry: Entry, ready: list[tuple[Entry, memoryview]] | None
+    ) -> None:
         file = EntryFile(part, entry)
-        if entry.size <= SMALL and all(extent.object != HOLE for extent in entry.extents):
-            content = file.whole()
-            file.check_content(content)
-            self._extractor.write_small(entry, content)
-            self._tell(entry.size)
-        else:
+        if entry.size > WHOLE or any(extent.object == HOLE for extent in entry.extents):
             self._large(entry, file)
+            return
+        content = file.whole()
+        file.check_content(content)
+        if ready is not None and entry.size <= SMALL:
+            ready.append((entry, content))
+        else:
+            self._write(entry, content)
+
+    def _write(self, entry: Entry, content: memoryview) -> None:
+        self._extractor.write_small(entry, content)
+        self._tell(entry.size)
 
     def _large(self, entry: Entry, file: EntryFile) -> None:
         sink = self._extractor.open_file(entry)
@@ -228,7 +248,7 @@ class _Run:
 
     def _hardlink(self, part: OpenPart, entry: Entry) -> None:
         if not self._extractor.make_hardlink(entry):
-            self._file(part, entry)
+            self._file(part, entry, None)
 
     def _tell(self, count: int) -> None:
         with self._lock:
