@@ -27,9 +27,9 @@ __all__ = [
 
 OBJECT_SIZE: Final = 256 * 1024 * 1024  # bytes of content an object holds, at most about
 LEAST_OBJECT: Final = 32 * 1024 * 1024
-OBJECT_FILES: Final = 16384  # so that a job's list of files stays small
+OBJECT_FILES: Final = 8192  # so that a job's list of files stays small
 PART_SIZE: Final = 64 * 1024**3  # bytes of content; the file that reaches it is not cut
-MAX_ENTRIES: Final = 500_000  # rows, so that a part's tables stay within memory
+MAX_ENTRIES: Final = 200_000  # rows, so that a part's tables stay within 100 MiB
 _LEAST_HOLE: Final = 64 * 1024  # bytes; smaller holes are sealed as zeros
 
 
@@ -46,15 +46,19 @@ class Expected(NamedTuple):
 class Piece(NamedTuple):
     """The data segments of one file that go into one object.
 
-    ``row``: in the part. ``segments``: (offset in the file, length). ``whole``: they are all of
-    the file's data, so its digest is taken on the way.
+    ``row``: in the part. ``segments``: (offset in the file, length), None for all of a file
+    without holes. ``whole``: they are all of the file's data, so its digest is taken on the way.
     """
 
     row: int
     source: bytes
-    segments: tuple[tuple[int, int], ...]
-    whole: bool
     expected: Expected
+    segments: tuple[tuple[int, int], ...] | None = None
+    whole: bool = True
+
+    def data(self) -> tuple[tuple[int, int], ...]:
+        """The segments."""
+        return ((0, self.expected.size),) if self.segments is None else self.segments
 
 
 @dataclass(slots=True)
@@ -80,7 +84,7 @@ Job = ObjectJob | DigestJob
 class PartRows:
     """The rows of one part as the plan has them, and what is known before any is sealed."""
 
-    batches: list[pa.RecordBatch] = field(default_factory=list)
+    batches: list[pa.RecordBatch] = field(default_factory=list)  # without what only dealing needs
     count: int = 0
     size: int = 0  # bytes of content dealt
     holes: list[tuple[int, int, int]] = field(default_factory=list)  # row, start, length
@@ -119,7 +123,7 @@ class Dealer:
         if self._batch is None:
             return None
         self._leave_folders(self._rows[self._at][0])
-        rows = [row for _, row in self._folders]
+        rows = [_kept(row) for _, row in self._folders]
         return PartRows(batches=rows, count=len(rows))
 
     def jobs(self, part: PartRows) -> Iterator[Job]:
@@ -141,26 +145,26 @@ class Dealer:
             elif kind == Kind.FILE and size:
                 if links > 1:
                     first[device, inode] = row
-                segments = _data_segments(source, size) if sparse else ((0, size),)
-                _note_holes(part, row, segments, size)
                 part.size += size
-                expected = Expected(size, mtime, ctime, inode, device)
-                piece = Piece(row, source, segments, True, expected)
+                piece = Piece(row, source, Expected(size, mtime, ctime, inode, device))
+                if sparse:
+                    piece = piece._replace(segments=_data_segments(source, size))
+                    _note_holes(part, row, piece.data(), size)
                 full, open_job = self._place(piece, open_job)
                 yield from full
             self._at += 1
             if self._at == len(self._rows):
-                part.batches.append(self._batch.slice(begin))
+                part.batches.append(_kept(self._batch.slice(begin)))
                 self._load()
                 begin = 0
         if self._batch is not None and begin < self._at:
-            part.batches.append(self._batch.slice(begin, self._at - begin))
+            part.batches.append(_kept(self._batch.slice(begin, self._at - begin)))
         if open_job.pieces:
             yield open_job
 
     def _place(self, piece: Piece, job: ObjectJob) -> tuple[list[Job], ObjectJob]:
         """Put a file where it goes: the jobs that are full by it, and the one still open."""
-        size = sum(length for _, length in piece.segments)
+        size = sum(length for _, length in piece.data())
         if size > self._target or not size:
             return self._spread(piece, job)
         full: list[Job] = []
@@ -178,12 +182,12 @@ class Dealer:
         """A file larger than an object: objects of its own, and one more reading for its digest,
         because they are sealed side by side. Also a file of holes only: a digest, no object."""
         jobs: list[Job] = []
-        if job.pieces and piece.segments:
+        if job.pieces and piece.data():
             jobs.append(job)
             job = ObjectJob(job.number + 1)
         # First, so that the file is in memory when its objects are read.
         jobs.append(DigestJob(piece))
-        for segments in _cut(piece.segments, self._target):
+        for segments in _cut(piece.data(), self._target):
             size = sum(length for _, length in segments)
             jobs.append(
                 ObjectJob(job.number, [piece._replace(segments=segments, whole=False)], size)
@@ -207,6 +211,14 @@ class Dealer:
                 self._rows = list(zip(*columns, strict=True))
                 break
         self._at = 0
+
+
+_KEPT: Final = ["path", "kind", "size", "mode", "mtime_ns", "ctime_ns", "inode", "target"]
+
+
+def _kept(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """What the catalog and the journal need of rows, in buffers of their own."""
+    return rows.select(_KEPT)
 
 
 def _data_segments(source: bytes, size: int) -> tuple[tuple[int, int], ...]:

@@ -117,7 +117,7 @@ def _seal_piece(
     result: Sealed,
     on_bytes: Callable[[int], object],
 ) -> None:
-    size = sum(length for _, length in piece.segments)
+    size = sum(length for _, length in piece.data())
     hasher = digests.new(digest) if piece.whole else None
     extents = []
     try:
@@ -126,7 +126,7 @@ def _seal_piece(
             before = _facts(os.fstat(fd))
             writer.begin_file(size)
             at = 0  # where in the file the digest stands
-            for start, length in piece.segments:
+            for start, length in piece.data():
                 if hasher is not None:
                     _hash_zeros(hasher, start - at)
                 offset = writer.tell()
@@ -187,7 +187,7 @@ def take_digest(job: DigestJob, digest: str) -> Sealed:
         fd = _open(piece.source)
         try:
             at = 0
-            for start, length in piece.segments:
+            for start, length in piece.data():
                 _hash_zeros(hasher, start - at)
                 at, end = start, start + length
                 while at < end:

@@ -82,6 +82,9 @@ class PartTables:
             self._digest_column(plan, part),
             self._extent_column(part.count),
         ]
+        # Copied into the columns by now, and 70 bytes a row.
+        self._extents = tuple(array("q") for _ in range(5))
+        self._digests = _Digests(digests.SIZES[self._digest])
         arrays = [_flat(column) for column in columns]
         table = pa.Table.from_arrays(arrays, schema=SCHEMA)
         if self.failed:

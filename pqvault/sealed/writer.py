@@ -218,7 +218,8 @@ class SealedWriter:
                 return None
             compressor = getattr(self._local, "compressor", None)
             if compressor is None:
-                compressor = self._local.compressor = _compressor(self._level)
+                compressor = _compressor(self._level, self._frame_size)
+                self._local.compressor = compressor
             frame: bytes = compressor.compress(view)
         return frame if len(frame) < size else None
 
@@ -243,12 +244,10 @@ class SealedWriter:
             self._sink.write(out[:at])
 
 
-def _compressor(level: int) -> zstandard.ZstdCompressor:
-    # The window never exceeds the frame, so it stays within the 8 MiB that readers accept.
-    window = MAX_FRAME.bit_length() - 1
-    parameters = zstandard.ZstdCompressionParameters.from_level(level, source_size=MAX_FRAME)
-    if parameters.window_log > window:
-        parameters = zstandard.ZstdCompressionParameters.from_level(level, window_log=window)
+def _compressor(level: int, frame_size: int) -> zstandard.ZstdCompressor:
+    # Told how much comes, zstd takes no larger window and tables than that needs; so the window
+    # stays within the 8 MiB that readers accept.
+    parameters = zstandard.ZstdCompressionParameters.from_level(level, source_size=frame_size)
     return zstandard.ZstdCompressor(compression_params=parameters)
 
 
