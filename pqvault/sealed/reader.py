@@ -17,12 +17,19 @@ import zstandard
 from pqvault.crypto.cobblestone import RandomReader, Source
 from pqvault.errors import FormatError
 from pqvault.format import zstdseek
-from pqvault.format.zstdseek import BLOCK_SIZE, FOOTER_SIZE, MAX_FRAME, SeekTable
+from pqvault.format.zstdseek import (
+    BLOCK_SIZE,
+    FOOTER_SIZE,
+    MAX_FRAME,
+    STORED_HEADER_SIZE,
+    SeekTable,
+)
 
 __all__ = ["CACHE_SIZE", "FrameCache", "RangeFile", "SealedReader", "decode_frame"]
 
 CACHE_SIZE: Final = 32 * 1024 * 1024  # bytes of decoded frames kept
 _numbers = itertools.count()  # a name for each reader in a shared cache
+_WINDOW: Final = 1024 * 1024  # bytes of a stored frame fetched in one go
 _FAN_OUT: Final = 8 * 1024 * 1024  # a read of this many bytes goes over several threads
 
 
@@ -261,16 +268,17 @@ class SealedReader(RangeFile):
         if not self._may_be_stored(frame):
             return False
         content = self.table.content[frame + 1] - self.table.content[frame]
-        base = self.table.sealed[frame]
-        last = (skip + len(out) - 1) // BLOCK_SIZE
+        first, last = skip // BLOCK_SIZE, (skip + len(out) - 1) // BLOCK_SIZE
         known = self._stored.get(frame, 0)
-        if known == 0 and self._random.pread(base, zstdseek.STORED_HEADER_SIZE) != (
-            zstdseek.stored_header(content)
-        ):
+        # From the first header not yet checked, or the first byte wanted, to the last one.
+        begin = zstdseek.stored_block_offset(min(known, first)) if known else 0
+        end = zstdseek.stored_block_offset(last) + 3 + (skip + len(out) - last * BLOCK_SIZE)
+        fetch = self._window(self.table.sealed[frame], begin, end)
+        if known == 0 and fetch(0, STORED_HEADER_SIZE) != zstdseek.stored_header(content):
             self._stored[frame] = -1
             return False
         for block in range(known, last + 1):
-            header = self._random.pread(base + zstdseek.stored_block_offset(block), 3)
+            header = fetch(zstdseek.stored_block_offset(block), 3)
             if header != zstdseek.stored_block_header(content, block):
                 self._stored[frame] = -1
                 return False
@@ -279,11 +287,17 @@ class SealedReader(RangeFile):
         while done < len(out):
             block, at = divmod(skip + done, BLOCK_SIZE)
             take = min(BLOCK_SIZE - at, len(out) - done)
-            self._random.pread_into(
-                out[done : done + take], base + zstdseek.stored_block_offset(block) + 3 + at
-            )
+            out[done : done + take] = fetch(zstdseek.stored_block_offset(block) + 3 + at, take)
             done += take
         return True
+
+    def _window(self, base: int, begin: int, end: int) -> Callable[[int, int], memoryview]:
+        """A way to get ``(offset, length)`` of a frame at ``base``: out of one read where the range
+        is small, for a disk or a store answers one request sooner than ten."""
+        if end - begin > _WINDOW:
+            return lambda offset, length: memoryview(self._random.pread(base + offset, length))
+        data = memoryview(self._random.pread(base + begin, end - begin))
+        return lambda offset, length: data[offset - begin : offset - begin + length]
 
 
 _local = threading.local()
