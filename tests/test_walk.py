@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -50,19 +52,22 @@ def test_order_over_several_sources(box: Box) -> None:
 
 
 def test_deeper_than_pythons_recursion(box: Box) -> None:
-    """A tree of 1,500 levels is walked."""
-    path = os.fsencode(box.source)
-    os.mkdir(path)
-    for _ in range(1500):
-        path += b"/d"
-        os.mkdir(path)
-    assert len(list(Walker(name_sources([box.source]), lambda *note: None).walk())) == 1501
-    box.seal()
-    out = box.unseal()
-    assert os.path.isdir(os.fsencode(out) + b"/src" + b"/d" * 1500)
-    for _ in range(1500):  # shutil and pytest would recurse
-        os.rmdir(path)
-        path = os.path.dirname(path)
+    """A tree of 1,500 levels is walked, sealed and unsealed."""
+    box.root = Path(tempfile.mkdtemp(dir="/dev/shm"))  # pytest's own cleaning recurses
+    box.__post_init__()
+    try:
+        box.source.mkdir()
+        subprocess.run(
+            [sys.executable, "-c", "import os\nfor _ in range(1500): os.mkdir('d'); os.chdir('d')"],
+            cwd=box.source,
+            check=True,
+        )
+        assert len(list(Walker(name_sources([box.source]), lambda *note: None).walk())) == 1501
+        box.seal()
+        out = box.unseal()
+        assert os.path.isdir(os.fsencode(out) + b"/src" + b"/d" * 1500)
+    finally:
+        subprocess.run(["rm", "-rf", str(box.root)], check=True)
 
 
 # ---- excludes ------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ UTF8, LIST, UINT_8, UINT_16 = 0, 3, 11, 12
 REQUIRED, OPTIONAL, REPEATED = 0, 1, 2
 PLAIN, RLE = 0, 3
 
+Claim = tuple[bytes, bytes] | None  # least and greatest
+
 
 class Row(NamedTuple):
     """One entry as docs/format.md section 6 has it. ``extents``: (object, offset, length)."""
@@ -67,11 +69,13 @@ def write(
     groups: Sequence[Sequence[Row]],
     columns: Sequence[Column] = CATALOG,
     *,
-    statistics: Callable[[Sequence[Row]], bytes | None] = lambda rows: rows[0].path,
+    statistics: Callable[[Sequence[Row]], Claim] = lambda rows: (rows[0].path, rows[-1].path),
+    counted: int | None = None,
 ) -> bytes:
     """A Parquet file with one row group for each of ``groups``.
 
-    ``statistics``: the least path of a row group as the footer claims it, None for no claim.
+    ``statistics``: what the footer claims to be the least and the greatest path of a row group,
+    ``counted``: how many rows it says that each has.
     """
     out = bytearray(b"PAR1")
     row_groups = []
@@ -81,7 +85,8 @@ def write(
             claim = statistics(rows) if column.name == "path" and rows else None
             for path, kind, count, pages in _leaves(column, rows):
                 chunks.append(_chunk(out, path, kind, count, pages, claim))
-        sizes = [(1, _list(12, chunks)), (2, _i64(len(out) - start)), (3, _i64(len(rows)))]
+        said = len(rows) if counted is None else counted
+        sizes = [(1, _list(12, chunks)), (2, _i64(len(out) - start)), (3, _i64(said))]
         row_groups.append(_struct(sizes))
     schema = [_element("schema", None, REQUIRED, children=len(columns))]
     for column in columns:
@@ -119,7 +124,7 @@ def _leaves(column: Column, rows: Sequence[Row]) -> list[tuple[list[str], int, i
 
 
 def _chunk(
-    out: bytearray, path: list[str], kind: int, count: int, page: bytes, claim: bytes | None
+    out: bytearray, path: list[str], kind: int, count: int, page: bytes, claim: Claim
 ) -> bytes:
     """Append one column chunk; returns its ColumnChunk."""
     data = _struct([(1, _i32(count)), (2, _i32(PLAIN)), (3, _i32(RLE)), (4, _i32(RLE))])
@@ -138,8 +143,8 @@ def _chunk(
         (9, _i64(at)),
     ]
     if claim is not None:
-        # Only a least value, which is all that readers of a catalog look up by.
-        meta.append((12, (12, _struct([(5, _bytes(b"\xff")), (6, _bytes(claim))]))))
+        least, greatest = claim
+        meta.append((12, (12, _struct([(5, _bytes(greatest)), (6, _bytes(least))]))))
     return _struct([(2, _i64(at)), (3, (12, _struct(meta)))])
 
 
@@ -181,9 +186,7 @@ def _plain(kind: int, value: Any) -> bytes:
 
 def _levels(levels: Sequence[int]) -> bytes:
     """Encodings.md, RLE: runs of one value, in one byte each; before it their length."""
-    runs = b"".join(
-        _varint(len(list(run)) << 1) + bytes([value]) for value, run in groupby(levels)
-    )
+    runs = b"".join(_varint(len(list(run)) << 1) + bytes([value]) for value, run in groupby(levels))
     return struct.pack("<I", len(runs)) + runs
 
 

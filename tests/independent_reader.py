@@ -1,0 +1,605 @@
+"""A reader of pqvault's files, written from docs/format.md and nothing else.
+
+It shares no code with pqvault: when both read the same bytes in the same way, the page is enough
+to write a reader from, and pqvault keeps to it. Section numbers are those of the page. It reads
+whole files into memory and is not made for speed.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import re
+import stat
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import blake3
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA512
+from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, MLKEM768X25519PrivateKey, Suite
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+MIB = 1 << 20
+CHUNK, TAG, PRELUDE = 16384, 16, 56
+KEM_NAME = b"MLKEM768-X25519"
+DIGESTS: dict[str, Callable[[bytes], bytes]] = {
+    "blake3": lambda data: blake3.blake3(data).digest(),
+    "sha256": lambda data: hashlib.sha256(data).digest(),
+    "sha384": lambda data: hashlib.sha384(data).digest(),
+}
+
+
+class NoKey(Exception):
+    """No recipient is the identity at hand; says nothing about damage."""
+
+
+class Damaged(Exception):
+    """Something is not as the page says, or does not authenticate."""
+
+
+class RolledBack(Exception):
+    """A part names a parent that is gone, or that is another one."""
+
+
+class Item(NamedTuple):
+    """One thing that an archive holds."""
+
+    kind: str
+    mode: int
+    mtime_ns: int
+    link: bytes | None
+    content: bytes | None
+
+
+def need(condition: bool, what: str) -> None:
+    """Refuse."""
+    if not condition:
+        raise Damaged(what)
+
+
+# Identities (1.1)
+
+
+def bech32_decode(text: str) -> tuple[str, bytes]:
+    """BIP 173 without the limit of length, for an upper-case text."""
+    need(text == text.upper() and text.isascii(), "an identity is in upper case")
+    hrp, one, rest = text.lower().rpartition("1")
+    need(bool(one and hrp) and len(rest) >= 6, "not Bech32")
+    values = ["qpzry9x8gf2tvdw0s3jn54khce6mua7l".find(letter) for letter in rest]
+    need(min(values) >= 0, "not a letter of Bech32")
+    check = 1
+    for value in [*(ord(c) >> 5 for c in hrp), 0, *(ord(c) & 31 for c in hrp), *values]:
+        top, check = check >> 25, (check & 0x1FFFFFF) << 5 ^ value
+        for bit, generator in enumerate(
+            (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
+        ):
+            check ^= generator if top >> bit & 1 else 0
+    need(check == 1, "the checksum of the identity is wrong")
+    number, bits = 0, 5 * (len(values) - 6)
+    for value in values[:-6]:
+        number = number << 5 | value
+    pad = bits % 8
+    need(pad < 5 and number & ((1 << pad) - 1) == 0, "the padding of the identity is wrong")
+    return hrp.upper(), (number >> pad).to_bytes(bits // 8, "big")
+
+
+class Key(NamedTuple):
+    """An identity, expanded."""
+
+    private: MLKEM768X25519PrivateKey
+    key_id: bytes
+
+
+def load_identity(text: str) -> Key:
+    """The X-Wing key of an ``AGE-SECRET-KEY-PQ-1…``."""
+    hrp, seed = bech32_decode(text.strip())
+    need(hrp == "AGE-SECRET-KEY-PQ-" and len(seed) == 32, "not an identity of pqvault")
+    expanded = hashlib.shake_256(seed).digest(96)
+    mlkem = MLKEM768PrivateKey.from_seed_bytes(expanded[:64])
+    x25519 = X25519PrivateKey.from_private_bytes(expanded[64:])
+    public = mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw()
+    key_id = DIGESTS["blake3"](KEM_NAME + public)[:16]
+    return Key(MLKEM768X25519PrivateKey(mlkem, x25519), key_id)
+
+
+# Derivations (2)
+
+
+def bind(purpose: str, *fields: bytes) -> bytes:
+    """The one encoding of what a key is for."""
+    framed = b"".join(struct.pack(">H", len(one)) + one for one in fields)
+    return b"pqvault.dev/" + purpose.encode() + b"@v1\0" + framed
+
+
+def expand(key: bytes, info: bytes, length: int) -> bytes:
+    """HKDF-Expand with SHA-512."""
+    return HKDFExpand(SHA512(), length, info).derive(key)
+
+
+# Text documents (3)
+
+Check = Callable[[Any], bool]
+
+
+def integer(low: int) -> Check:
+    return lambda value: type(value) is int and low <= value < 1 << 53
+
+
+def matches(pattern: str) -> Check:
+    return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
+
+
+def listed(check: Check, key: Callable[[Any], Any], low: int = 0, most: int = 1 << 30) -> Check:
+    """A list of so many, of which no two have the same key."""
+
+    def accept(value: Any) -> bool:
+        if type(value) is not list or not low <= len(value) <= most or not all(map(check, value)):
+            return False
+        return len(set(map(key, value))) == len(value)
+
+    return accept
+
+
+def row(*checks: Check) -> Check:
+    return lambda value: (
+        type(value) is list
+        and len(value) == len(checks)
+        and all(check(one) for check, one in zip(checks, value, strict=True))
+    )
+
+
+def record(fields: dict[str, Check]) -> Check:
+    return lambda value: (
+        type(value) is dict
+        and list(value) == list(fields)
+        and all(check(value[name]) for name, check in fields.items())
+    )
+
+
+def is_base64(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and unbase64(value) is not None
+    except Damaged:
+        return False
+
+
+def unbase64(text: str) -> bytes:
+    """Strict base64."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise Damaged("bad base64") from error
+    need(base64.b64encode(data).decode() == text, "bad base64")
+    return data
+
+
+ID = matches("[0-9a-f]{32}")
+HASH = matches("(?:[0-9a-f]{64}|[0-9a-f]{96})")
+ENVELOPE = {
+    "archive": ID,
+    "part": ID,
+    "group": matches(""),
+    "generation": integer(1),
+    "created": integer(0),
+    "profile": matches("standard"),
+    "recipients": listed(
+        record({"kem": matches("MLKEM768-X25519"), "key_id": ID, "sealed": is_base64}),
+        lambda one: one["key_id"],
+        1,
+        1024,
+    ),
+}
+COMMIT = {
+    "archive": ID,
+    "part": ID,
+    "seq": integer(1),
+    "created": integer(0),
+    "profile": matches("standard"),
+    "digest": matches("blake3|sha256|sha384"),
+    "kind": matches("seal|append"),
+    "parents": listed(row(ID, HASH), lambda one: one[0]),
+    "replaces": listed(ID, str, 0, 0),  # empty in this version
+    "root": matches("[0-9a-f]{64}"),
+    "sealed_to": listed(ID, str),
+    "files": listed(
+        row(matches("catalog|objects/[0-9]{6}-[0-9a-f]{8}"), integer(0), HASH),
+        lambda one: one[0][:14],  # no number twice
+    ),
+}
+
+
+@dataclass
+class Document:
+    """A text document whose MAC is not checked yet."""
+
+    value: dict[str, Any]
+    covered: bytes
+    mac: bytes
+    end: int  # where its last LF ends
+
+    def authenticate(self, key: bytes) -> None:
+        found = hmac.digest(key, self.covered, "sha512")[:32]
+        need(hmac.compare_digest(found, self.mac), "the MAC of a text document is wrong")
+
+
+def parse_document(data: bytes, label: str, fields: dict[str, Check]) -> Document:
+    """The document that ``data`` begins with."""
+    lines = data[: 4 * MIB].split(b"\n", 3)
+    need(len(lines) == 4, "a document has three lines and at most 4 MiB")
+    need(lines[0] == label.encode(), "another label")
+    try:
+        line = lines[1].decode("ascii")
+        value = json.loads(line)
+        again = json.dumps(value, separators=(",", ":"))
+    except (ValueError, RecursionError) as error:
+        raise Damaged("not JSON") from error
+    need(again == line and "\x7f" not in line and "\\" not in line, "not canonical")
+    need(record(fields)(value), "not the keys and values of this label")
+    need(re.fullmatch(rb"--- [A-Za-z0-9+/]{43}=", lines[2]) is not None, "no MAC line")
+    covered = b"\n".join((lines[0], lines[1], b"---"))
+    return Document(value, covered, unbase64(lines[2][4:].decode()), len(covered) + 46)
+
+
+# Envelopes (4)
+
+
+@dataclass
+class Opened:
+    """A part (or stream) with its root key."""
+
+    archive: bytes
+    part: bytes
+    root: bytes
+
+    def derive(self, purpose: str, length: int, *fields: bytes) -> bytes:
+        return expand(self.root, bind(purpose, self.archive, self.part, *fields), length)
+
+    def open_object(self, name: str, sealed: bytes) -> bytes:
+        """The content of an object (7)."""
+        context = bind("object", self.archive, self.part, name.encode())
+        return unframe(cobblestone(expand(self.root, context, 32), context, sealed))
+
+
+def open_envelope(envelope: Document, key: Key) -> Opened:
+    """Unwrap the root key and check the MAC."""
+    value = envelope.value
+    archive, part = bytes.fromhex(value["archive"]), bytes.fromhex(value["part"])
+    fitting = [one for one in value["recipients"] if one["key_id"] == key.key_id.hex()]
+    if not fitting:
+        raise NoKey(f"no key fits part {value['part']}")
+    sealed = unbase64(fitting[0]["sealed"])
+    need(len(sealed) == 1168, "a wrapped key of another length")
+    profile = value["profile"].encode()
+    info = bind("envelope", archive, part, b"", profile, KEM_NAME, key.key_id)
+    suite = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA512, AEAD.AES_256_GCM)
+    try:
+        root = suite.decrypt(sealed, key.private, info=info)
+    except (InvalidTag, ValueError) as error:
+        raise Damaged("the envelope does not open") from error
+    opened = Opened(archive, part, root)
+    envelope.authenticate(opened.derive("envelope mac", 64, b""))
+    return opened
+
+
+# Objects (7)
+
+
+def cobblestone(key: bytes, context: bytes, sealed: bytes) -> bytes:
+    """Decrypt Cobblestone-256 (C2SP chunked-encryption)."""
+    need(len(sealed) >= PRELUDE + TAG, "an object is truncated")
+    salt, commitment = sealed[:24], sealed[24:PRELUDE]
+    label = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\0"
+    derived = expand(key, label + salt + context, 76)
+    need(hmac.compare_digest(derived[44:], commitment), "an object has another commitment")
+    aead, base = AESGCM(derived[:32]), int.from_bytes(derived[32:44], "big")
+    plain = []
+    for count, at in enumerate(range(PRELUDE, len(sealed) + 1, CHUNK + TAG)):
+        chunk = sealed[at : at + CHUNK + TAG]
+        need(len(chunk) >= TAG, "an object is truncated")  # so the last one is a short one
+        try:
+            plain.append(aead.decrypt((base ^ count).to_bytes(12, "big"), chunk, None))
+        except InvalidTag as error:
+            raise Damaged(f"chunk {count} of an object does not authenticate") from error
+    return b"".join(plain)
+
+
+def unframe(plain: bytes) -> bytes:
+    """The content of all frames."""
+    return b"".join(unframe_one(frame, size) for frame, size in frames(plain))
+
+
+def frames(plain: bytes) -> list[tuple[bytes, int]]:
+    """Every frame with its content size, by the seek table."""
+    need(len(plain) >= 17, "no seek table")
+    count, flags, magic = struct.unpack("<IBI", plain[-9:])
+    size = 8 * count + 17
+    need(magic == 0x8F92EAB1 and flags == 0, "not a seek table")
+    need(count <= 134_217_728 and size <= len(plain), "the seek table is too long")
+    table = plain[len(plain) - size :]
+    need(struct.unpack("<II", table[:8]) == (0x184D2A5E, size - 8), "not a seek table")
+    at, found = 0, []
+    for sealed_size, content_size in struct.iter_unpack("<II", table[8:-9]):
+        need(at + sealed_size <= len(plain) - size, "a frame goes beyond the frames")
+        found.append((plain[at : at + sealed_size], content_size))
+        at += sealed_size
+    need(at == len(plain) - size, "the seek table does not fit the frames")
+    return found
+
+
+def unframe_one(frame: bytes, content_size: int) -> bytes:
+    """One zstd frame; its header is read by hand (RFC 8878, 3.1.1.1)."""
+    need(1 <= content_size <= 8 * MIB and len(frame) <= 8_388_809, "a frame is too big")
+    need(len(frame) > 6 and frame[:4] == b"\x28\xb5\x2f\xfd", "not a zstd frame")
+    flags, single = frame[4], bool(frame[4] & 0x20)
+    need(flags & 0x1F == 0, "a frame with a dictionary, a checksum or reserved bits")
+    width = (1 if single else 0, 2, 4, 8)[flags >> 6]
+    need(width > 0, "a frame without its content size")
+    start = 5 if single else 6
+    declared = int.from_bytes(frame[start : start + width], "little")
+    declared += 256 if width == 2 else 0
+    need(declared == content_size, "a frame has another size than the seek table says")
+    window = declared
+    if not single:
+        base = 1 << 10 + (frame[5] >> 3)
+        window = base + base // 8 * (frame[5] & 7)
+    need(window <= 8 * MIB, "a frame has too big a window")
+    try:
+        codec = zstandard.ZstdDecompressor(max_window_size=8 * MIB)
+        content = codec.decompress(frame, max_output_size=content_size, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise Damaged("a frame does not decompress") from error
+    need(len(content) == content_size, "a frame has another size than it says")
+    return content
+
+
+def open_stream(path: Path | str, identity_text: str) -> bytes:
+    """The content of a sealed stream (8)."""
+    data = Path(path).read_bytes()
+    envelope = parse_document(data, "pqvault.dev/envelope@v1", ENVELOPE)
+    need(envelope.value["archive"] == "0" * 32, "not a stream")
+    opened = open_envelope(envelope, load_identity(identity_text))
+    return opened.open_object("stream", data[envelope.end :])
+
+
+# Catalogs (6)
+
+
+class Entry(NamedTuple):
+    """A row of a catalog."""
+
+    path: bytes
+    kind: int
+    size: int
+    mode: int
+    mtime_ns: int
+    link: bytes | None
+    digest: bytes | None
+    extents: list[dict[str, int]]
+
+
+@dataclass
+class Part:
+    """An authenticated part and what it holds."""
+
+    folder: Path
+    opened: Opened
+    commit: dict[str, Any]
+    names: dict[int, str] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    cache: dict[int, bytes] = field(default_factory=dict)
+    entries: dict[bytes, Entry] = field(default_factory=dict)
+
+    def read(self, name: str) -> bytes:
+        data = file_bytes(self.folder / name)
+        need(len(data) == self.sizes[name], f"{name} has another size than its commit says")
+        return self.opened.open_object(name, data)
+
+    def content(self, entry: Entry) -> bytes:
+        """All extents, checked against the digest."""
+        pieces = []
+        for extent in entry.extents:
+            number, offset, length = extent["object"], extent["offset"], extent["length"]
+            if number == -1:
+                need(offset == 0, "a hole with an offset")
+                pieces.append(bytes(length))
+                continue
+            need(number in self.names, "an extent in an object that the commit does not list")
+            if number not in self.cache:
+                self.cache[number] = self.read(self.names[number])
+            need(0 <= offset <= len(self.cache[number]) - length, "an extent beyond its object")
+            pieces.append(self.cache[number][offset : offset + length])
+        data = b"".join(pieces)
+        found = DIGESTS[self.commit["digest"]](data)
+        need(entry.digest in (None, found), "content has another digest")
+        return data
+
+    def read_catalog(self) -> None:
+        """Read all rows and check every rule."""
+        try:
+            file = pq.ParquetFile(pa.BufferReader(self.read("catalog")))
+            check_schema(file.schema_arrow)
+            for group in range(file.metadata.num_row_groups):
+                rows = file.read_row_group(group).to_pylist()
+                need(1 <= len(rows) <= 8192, "a row group is empty or too big")
+                check_statistics(file.metadata.row_group(group), rows)
+                for values in rows:
+                    entry = Entry(**values)
+                    need(
+                        not self.entries or entry.path > next(reversed(self.entries)),
+                        "rows do not ascend",
+                    )
+                    self.entries[entry.path] = entry
+        except (pa.ArrowException, OSError) as error:
+            raise Damaged("the catalog is not Parquet") from error
+        for entry in self.entries.values():
+            self.check(entry)
+
+    def check(self, entry: Entry) -> None:
+        """Rules 1 to 5 for one row."""
+        need(1 <= len(entry.path) <= 65535 and b"\0" not in entry.path, "a bad path")
+        for name in entry.path.split(b"/"):
+            need(1 <= len(name) <= 255 and name not in (b".", b".."), "a bad path")
+        kind = chr(entry.kind)
+        need(kind in "fdlhx", "an unknown kind")
+        need(0 <= entry.mode <= 0o7777, "a bad mode")
+        if kind == "x":
+            need(self.commit["kind"] == "seal", "a tombstone in a part of kind append")
+        else:
+            for above in ancestors(entry.path):
+                need(above in self.entries and self.entries[above].kind == ord("d"), "no folder")
+        need((entry.link is not None) == (kind in "lh"), "link is for l and h")
+        need(entry.link is None or 1 <= len(entry.link) <= 65535, "a bad link")
+        size = {"blake3": 32, "sha256": 32, "sha384": 48}[self.commit["digest"]]
+        if kind in "fh":
+            need(entry.digest is None or len(entry.digest) == size, "a bad digest")
+        else:
+            need(entry.size == 0 and entry.digest is None, "size and digest are for f and h")
+        need(all(extent["length"] >= 1 for extent in entry.extents), "an empty extent")
+        need(sum(extent["length"] for extent in entry.extents) == entry.size, "not its size")
+        if kind == "h":
+            first = self.entries.get(entry.link or b"")
+            need(first is not None and first.kind == ord("f"), "a hard link to no file")
+            assert first is not None
+            same = (first.size, first.digest, first.extents)
+            need(same == (entry.size, entry.digest, entry.extents), "a hard link to other content")
+
+
+def check_schema(schema: pa.Schema) -> None:
+    """Exactly the columns of the page."""
+    names = ["path", "kind", "size", "mode", "mtime_ns", "link", "digest", "extents"]
+    types = [pa.binary(), pa.uint8(), pa.int64(), pa.uint16(), pa.int64(), pa.binary(), pa.binary()]
+    need(schema.names == names and schema.types[:7] == types, "not the columns of a catalog")
+    nullable = [schema.field(name).nullable for name in names]
+    need(nullable == [False] * 5 + [True, True, False], "not the columns of a catalog")
+    extents = schema.field("extents").type
+    need(pa.types.is_list(extents) and not extents.value_field.nullable, "extents is no list")
+    need(
+        list(extents.value_type)
+        == [
+            pa.field("object", pa.int32(), nullable=False),
+            pa.field("offset", pa.int64(), nullable=False),
+            pa.field("length", pa.int64(), nullable=False),
+        ],
+        "extents is not a list of (object, offset, length)",
+    )
+
+
+def check_statistics(group: pq.RowGroupMetaData, rows: list[dict[str, Any]]) -> None:
+    """Rule 6, for the columns that are not nested."""
+    for index in range(7):
+        column = group.column(index)
+        found = [values[column.path_in_schema] for values in rows]
+        held = [value for value in found if value is not None]
+        statistics = column.statistics
+        if statistics is None:
+            continue
+        if statistics.has_null_count:
+            need(statistics.null_count == len(found) - len(held), "a statistic is not true")
+        if statistics.has_min_max and held:
+            low, high = min(held), max(held)
+            need(statistics.min <= low and high <= statistics.max, "a statistic is not true")
+
+
+def ancestors(path: bytes) -> list[bytes]:
+    """The proper ancestors of a path."""
+    return [path[:at] for at, byte in enumerate(path) if byte == 0x2F]
+
+
+# Archives (5)
+
+
+def file_bytes(path: Path) -> bytes:
+    """A whole file that must be there."""
+    try:
+        need(stat.S_ISREG(path.lstat().st_mode), f"{path} is no file")
+        return path.read_bytes()
+    except OSError as error:
+        raise Damaged(f"{path} cannot be read") from error
+
+
+def open_part(folder: Path, archive: str, part: str, key: Key) -> Part:
+    """Steps 1 to 7 of section 5.2."""
+    data = file_bytes(folder / "commits" / part)
+    commit = parse_document(data, "pqvault.dev/commit@v1", COMMIT)
+    need(commit.end == len(data), "bytes behind a commit")
+    sealed = file_bytes(folder / "envelopes" / part)
+    envelope = parse_document(sealed, "pqvault.dev/envelope@v1", ENVELOPE)
+    need(envelope.end == len(sealed), "bytes behind an envelope")
+    for document in (commit, envelope):
+        names = (document.value["archive"], document.value["part"])
+        need(names == (archive, part), "a document of another part")
+    opened = open_envelope(envelope, key)
+    need(opened.derive("commit id", 32).hex() == commit.value["root"], "another envelope")
+    commit.authenticate(opened.derive("commit mac", 64))
+    result = Part(folder / "parts" / part, opened, commit.value)
+    for name in ("parents", "replaces", "files"):
+        need(commit.value[name] == sorted(commit.value[name]), f"{name} does not ascend")
+    width = {"blake3": 64, "sha256": 64, "sha384": 96}[commit.value["digest"]]
+    for name, size, digest in commit.value["files"]:
+        need(len(digest) == width, "a digest of another length")
+        result.sizes[name] = size
+        if name != "catalog":
+            result.names[int(name[8:14])] = name
+    need("catalog" in result.sizes, "the commit lists no catalog")
+    result.read_catalog()
+    return result
+
+
+def open_parts(folder: Path, key: Key) -> list[Part]:
+    """Every part, in order, none missing."""
+    marker = file_bytes(folder / "pqvault.json")
+    start, end = b'{"format":"pqvault.dev/archive@v1","archive":"', b'"}\n'
+    found = re.fullmatch(re.escape(start) + rb"([0-9a-f]{32})" + re.escape(end), marker)
+    if found is None:
+        raise Damaged("not an archive")
+    archive = found[1].decode()
+    parts: dict[str, Part] = {}
+    commits = folder / "commits"
+    for name in os.listdir(commits) if commits.exists() else ():
+        if ID(name) and not os.path.lexists(folder / "removed" / name):
+            parts[name] = open_part(folder, archive, name, key)
+    for part in parts.values():
+        for parent, digest in part.commit["parents"]:
+            if parent in parts:
+                data = file_bytes(folder / "commits" / parent)
+                if DIGESTS[parts[parent].commit["digest"]](data).hex() != digest:
+                    raise RolledBack(f"part {parent} was exchanged")
+            elif not os.path.lexists(folder / "removed" / parent):
+                raise RolledBack(f"part {parent} is missing")
+
+    def order(part: Part) -> tuple[int, int, str]:
+        return part.commit["seq"], part.commit["created"], part.commit["part"]
+
+    return sorted(parts.values(), key=order)
+
+
+def open_archive(folder: Path | str, identity_text: str) -> dict[bytes, Item]:
+    """The view of all parts (5.3)."""
+    standing: dict[bytes, tuple[Part, Entry]] = {}
+    for part in open_parts(Path(folder), load_identity(identity_text)):
+        for path, entry in part.entries.items():
+            standing[path] = (part, entry)
+    view = {}
+    for path, (part, entry) in sorted(standing.items()):
+        hidden = any(
+            above in standing and standing[above][1].kind != ord("d") for above in ancestors(path)
+        )
+        if hidden or entry.kind == ord("x"):
+            continue
+        kind = chr(entry.kind)
+        content = part.content(entry) if kind in "fh" else None
+        view[path] = Item(kind, entry.mode, entry.mtime_ns, entry.link, content)
+    return view

@@ -1,0 +1,1468 @@
+"""The vectors of archives. Each function makes one: its name is the vector's."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from vectors import parquet
+from vectors.parquet import CATALOG, Column, Row
+from vectors.testkit import (
+    ALICE,
+    ARCHIVE,
+    BOB,
+    CAROL,
+    CREATED,
+    DIGESTS,
+    RUN,
+    Bytes,
+    Files,
+    Part,
+    Person,
+    Root,
+    Vector,
+    b64,
+    block,
+    content,
+    flip,
+    folder,
+    frame,
+    header,
+    line,
+    made,
+    run,
+    sealable,
+    seek_table,
+    stored,
+)
+
+Made = Files | tuple[Files, list[str]]  # the files; the lines of what may be read of them
+
+
+@dataclass(frozen=True)
+class Case:
+    """A vector to be made."""
+
+    make: Callable[[], Made]
+    expect: str
+    comment: str
+    found: str
+    identity: Person
+    intact: str
+    inspect: str
+
+    def vector(self) -> Vector:
+        """Make it."""
+        result = self.make()
+        files, lines = result if isinstance(result, tuple) else (result, [])
+        return Vector(
+            name=self.make.__name__,
+            kind="archive",
+            expect=self.expect,
+            comment=self.comment,
+            identity=self.identity.text,
+            released=hashlib.sha256("".join(lines).encode()).hexdigest(),
+            inspect=self.inspect,
+            files=files,
+            found=self.found,
+            intact=self.intact,
+        )
+
+
+CASES: list[Case] = []
+
+
+def case(
+    expect: str,
+    comment: str,
+    *,
+    found: str = "",
+    identity: Person = ALICE,
+    intact: str = "yes",
+    inspect: str = "clean",
+) -> Callable[[Callable[[], Made]], Callable[[], Made]]:
+    """Register the vector that the function below makes.
+
+    ``found``: where a reader with the key meets the fault; ``intact``: what a check without
+    one says; ``inspect``: whether the public documents show it.
+    """
+
+    def register(make: Callable[[], Made]) -> Callable[[], Made]:
+        CASES.append(Case(make, expect, comment, found, identity, intact, inspect))
+        return make
+
+    return register
+
+
+# -- parts to put faults into ---------------------------------------------------------------
+
+ONE = Root("one", ARCHIVE)
+TWO = Root("two", ARCHIVE)
+THREE = Root("three", ARCHIVE)
+FOREIGN = Root("one", made("another archive", 16))
+OBJECT = "objects/000000-3f2a91c0"
+SECOND = "objects/000007-00c0ffee"
+TEXT = b"post-quantum "
+
+
+def file(path: bytes, data: bytes, offset: int = 0, number: int = 0, **changes: Any) -> Row:
+    """The row of a file whose content is in one place of one object."""
+    extents = ((number, offset, len(data)),) if data else ()
+    digest = DIGESTS["blake3"](data)
+    return Row(path, "f", len(data), digest=digest, extents=extents)._replace(**changes)
+
+
+def folder_row(path: bytes, **changes: Any) -> Row:
+    """The row of a folder."""
+    return Row(path, "d", mode=0o755)._replace(**changes)
+
+
+A, B = b"first file", b"second file, a little longer"
+ROWS = [folder_row(b"d"), file(b"d/a", A), file(b"d/b", B, len(A))]
+LINES = [line(ROWS[0]), line(ROWS[1], A), line(ROWS[2], B)]
+HOLDS = {OBJECT: content(A + B)}
+
+
+def part(
+    rows: Sequence[Row] | None = None,
+    *,
+    root: Root = ONE,
+    objects: Files | None = None,
+    columns: Sequence[Column] = CATALOG,
+    groups: Sequence[Sequence[Row]] | None = None,
+    plain: bytes | None = None,
+    statistics: Any = None,
+    **options: Any,
+) -> Part:
+    """A part of one object (``objects``: their plaintext) and these rows, by default two files.
+
+    ``plain``: the plaintext of the object ``catalog``, where it is to be another one.
+    """
+    rows = ROWS if rows is None else rows
+    objects = HOLDS if objects is None else objects
+    extra = {"statistics": statistics} if statistics is not None else {}
+    if plain is None:
+        table = parquet.write(groups or [rows], columns, **extra)
+        plain = content(table)
+    inside = {name: bytes(root.message(name, data)) for name, data in objects.items()}
+    sealed = bytes(root.message("catalog", plain))
+    return Part(root, objects=inside, catalog=sealed, **options)
+
+
+def archive(*args: Any, **options: Any) -> Files:
+    """An archive of one part."""
+    return folder(part(*args, **options))
+
+
+def change(files: Files, name: str, edit: Bytes) -> Files:
+    """One file of a good archive changed by somebody else."""
+    found = [key for key in files if key.startswith(name)]
+    assert len(found) == 1, found
+    return files | {found[0]: edit(files[found[0]])}
+
+
+def without(files: Files, name: str) -> Files:
+    """One file of a good archive gone."""
+    left = {key: data for key, data in files.items() if not key.startswith(name)}
+    assert len(left) == len(files) - 1
+    return left
+
+
+def with_rows(*rows: Row) -> Files:
+    """An archive with these rows in the place of the two files'."""
+    return archive(list(rows))
+
+
+# -- success --------------------------------------------------------------------------------
+
+
+@case("success", "a folder and two files in one object")
+def archive_of_one_part() -> Made:
+    return archive(), LINES
+
+
+@case("success", "no part: an archive that was just created")
+def archive_without_parts() -> Made:
+    return {"pqvault.json": header()}, []
+
+
+@case("success", "a part with a catalog of no rows and no object")
+def archive_of_an_empty_part() -> Made:
+    return archive(objects={}, groups=[], plain=content(parquet.write([]))), []
+
+
+@case("success", "two recipients, the identity is the second")
+def archive_second_recipient() -> Made:
+    return archive(people=(BOB, ALICE)), LINES
+
+
+@case("success", "the digests of commit and catalog are SHA-256")
+def archive_with_sha256() -> Made:
+    return archive(in_digest(ROWS, [b"", A, B], "sha256"), digest="sha256"), LINES
+
+
+@case("success", "the digests of commit and catalog are SHA-384")
+def archive_with_sha384() -> Made:
+    return archive(in_digest(ROWS, [b"", A, B], "sha384"), digest="sha384"), LINES
+
+
+def in_digest(rows: Sequence[Row], contents: Sequence[bytes], name: str) -> list[Row]:
+    """The same rows with another digest of their contents."""
+    take = DIGESTS[name]
+    return [
+        row._replace(digest=take(data)) if row.digest is not None else row
+        for row, data in zip(rows, contents, strict=True)
+    ]
+
+
+@case("success", "a row group for each row")
+def archive_row_groups_of_one() -> Made:
+    return archive(groups=[[row] for row in ROWS]), LINES
+
+
+@case("success", "a row group for each row, and no statistics to look them up by")
+def archive_without_statistics() -> Made:
+    return archive(groups=[[row] for row in ROWS], statistics=lambda rows: None), LINES
+
+
+@case("success", "a file in two objects with a hole between, and a hole at its end")
+def archive_file_over_two_objects() -> Made:
+    head, end = b"head of it", b"and the rest"
+    whole = head + bytes(5000) + end + bytes(70)
+    extents = ((0, 0, 10), (-1, 0, 5000), (7, 3, len(end)), (-1, 0, 70))
+    row = file(b"sparse", whole, extents=extents)
+    objects = {OBJECT: content(head), SECOND: content(b"..." + end)}
+    return archive([row], objects=objects), [line(row, whole)]
+
+
+@case("success", "a file over three frames, the middle one stored")
+def archive_file_over_three_frames() -> Made:
+    first, second, third = b"a" * 300, made("stored frame", 200), b"c" * 500
+    data = first + second + third
+    plain = sealable((run(b"a", 300), 300), (stored(second), 200), (run(b"c", 500), 500))
+    row = file(b"three", data)
+    return archive([row], objects={OBJECT: plain}), [line(row, data)]
+
+
+@case("success", "a hard link and symbolic links, one of them to where nothing is")
+def archive_links() -> Made:
+    rows = [
+        folder_row(b"d"),
+        file(b"d/a", A),
+        Row(b"d/same", "h", len(A), link=b"d/a", digest=ROWS[1].digest, extents=ROWS[1].extents),
+        Row(b"d/to", "l", mode=0o777, link=b"../../etc/passwd"),
+        Row(b"d/up", "l", mode=0o777, link=b"a"),
+    ]
+    lines = [line(rows[0]), line(rows[1], A), line(rows[2], A), line(rows[3]), line(rows[4])]
+    return archive(rows), lines
+
+
+@case("success", "attack 28: names with every byte that a name may have, and escapes for terminals")
+def archive_odd_names() -> Made:
+    names = [
+        bytes(range(1, 47)) + bytes(range(48, 200)),
+        bytes(range(200, 256)),
+        b"\x1b[31mred\x1b[0m",
+        b"line\nfeed",
+        "right\u202eleft".encode(),
+        b"..." + b" ",
+        b"C:\\windows\\..",
+        b"n" * 255,
+    ]
+    rows = [file(name, b"", mtime_ns=-1) for name in sorted(names)]
+    return archive(rows, objects={}), [line(row, b"") for row in rows]
+
+
+@case("success", "times before 1970, all permission bits, a file of no bytes, nested empty folders")
+def archive_odd_values() -> Made:
+    rows = [
+        folder_row(b"deep", mode=0),
+        folder_row(b"deep/er", mtime_ns=-(2**63)),
+        file(b"empty", b"", mode=0o7777, mtime_ns=2**63 - 1),
+    ]
+    return archive(rows, objects={}), [line(rows[0]), line(rows[1]), line(rows[2], b"")]
+
+
+@case("success", "names that sort between a folder and what is in it")
+def archive_names_around_a_folder() -> Made:
+    rows = [
+        folder_row(b"d"),
+        file(b"d!", b""),
+        folder_row(b"d-x"),
+        file(b"d-x/y", b""),
+        file(b"d/a", b""),
+        folder_row(b"d/a-b"),
+        file(b"d/a-b/c", b""),
+        file(b"d0", b""),
+    ]
+    lines = [line(row, None if row.kind == "d" else b"") for row in rows]
+    return archive(rows, objects={}), lines
+
+
+@case("success", "a file without a digest, as of one that changed while it was read")
+def archive_file_without_digest() -> Made:
+    row = file(b"changed", A, digest=None)
+    return with_rows(row), [line(row, A)]
+
+
+@case("success", "an object that no entry names")
+def archive_object_unused() -> Made:
+    objects = HOLDS | {SECOND: content(b"nobody names it")}
+    return archive(objects=objects), LINES
+
+
+@case("success", "attack 45: files that are none of an archive's, everywhere")
+def archive_with_strange_files() -> Made:
+    strange = {
+        "README": b"x",
+        "commits/.hidden": b"x",
+        "commits/" + "A" * 32: b"upper case",
+        "commits/" + "0" * 31: b"short",
+        "envelopes/" + "0" * 32: b"no commit for it",
+        "parts/" + "0" * 32 + "/catalog": b"no commit for it",
+        f"parts/{ONE.part.hex()}/objects/000001-00000000": b"in no commit",
+        f"parts/{ONE.part.hex()}/wal": b"",
+        "removed/strange": b"",
+    }
+    return archive() | strange, LINES
+
+
+NEWER = b"newer"
+
+
+def later(rows: Sequence[Row], *, data: bytes = NEWER, **options: Any) -> Part:
+    """A second part, the child of the first."""
+    options = {"root": TWO, "seq": 2, "created": CREATED + 1, "parents": [part()]} | options
+    return part(rows, objects={OBJECT: content(data)}, **options)
+
+
+@case("success", "a second part replaces one file, adds another and takes a third away")
+def parts_two() -> Made:
+    rows = [
+        folder_row(b"d", mode=0o700),
+        file(b"d/a", NEWER),
+        Row(b"d/b", "x", mode=0),
+        file(b"e", NEWER),
+    ]
+    lines = [line(rows[0]), line(rows[1], NEWER), line(rows[3], NEWER)]
+    return folder(part(), later(rows)), lines
+
+
+@case("success", "a part with tombstones alone in its archive: what they name is not there")
+def parts_tombstones_alone() -> Made:
+    rows = [ROWS[0], ROWS[1], Row(b"d/b", "x", mode=0), Row(b"gone", "x", mode=0)]
+    return archive(rows), LINES[:2]
+
+
+@case("success", "a second part puts a file where a folder was, which hides all below it")
+def parts_file_over_folder() -> Made:
+    row = file(b"d", NEWER)
+    return folder(part(), later([row])), [line(row, NEWER)]
+
+
+@case("success", "a tombstone of a folder hides all below it, and not the names beside it")
+def parts_tombstone_of_folder() -> Made:
+    first = part([folder_row(b"d"), file(b"d!", b""), file(b"d/a", A), file(b"d0", b"")])
+    rows = [Row(b"d", "x", mode=0)]
+    return folder(first, later(rows, parents=[first])), [
+        line(file(b"d!", b""), b""),
+        line(file(b"d0", b""), b""),
+    ]
+
+
+@case("success", "what a third part brings back below a folder that a second one took away")
+def parts_brought_back() -> Made:
+    second = later([Row(b"d", "x", mode=0)])
+    rows = [folder_row(b"d"), file(b"d/c", b"again")]
+    third = later(rows, data=b"again", root=THREE, seq=3, parents=[second])
+    lines = [line(rows[0]), LINES[1], LINES[2], line(rows[1], b"again")]
+    return folder(part(), second, third), lines
+
+
+@case("success", "a link in a third part hides what two parts have below that name")
+def parts_link_over_folder() -> Made:
+    second = later([folder_row(b"d"), file(b"d/c", NEWER)])
+    row = Row(b"d", "l", mode=0o777, link=b"elsewhere")
+    third = later([row], root=THREE, seq=3, parents=[second])
+    return folder(part(), second, third), [line(row)]
+
+
+@case("success", "two parts of one seq: the later time wins, whatever their ids")
+def parts_in_order_of_time() -> Made:
+    row = file(b"d/a", NEWER)
+    early = later([folder_row(b"d"), row], seq=1, created=CREATED - 1, parents=[])
+    late = later([folder_row(b"d"), row], seq=1, root=THREE, parents=[])
+    return folder(part(), early, late), [LINES[0], line(row, NEWER), LINES[2]]
+
+
+@case("success", "two parts of one seq and one time: the later id wins")
+def parts_in_order_of_id() -> Made:
+    assert TWO.part < THREE.part
+    row, other = file(b"a", NEWER), file(b"a", b"other")
+    early = later([row], parents=[])
+    late = later([other], data=b"other", root=THREE, parents=[])
+    return folder(late, early), [line(other, b"other")]
+
+
+@case("success", "a part of the kind append adds files")
+def parts_appended() -> Made:
+    row = file(b"log", NEWER)
+    return folder(part(), later([row], kind="append", parents=[])), [*LINES, line(row, NEWER)]
+
+
+@case("success", "a parent is gone, and its removal on record")
+def parts_parent_removed() -> Made:
+    row = file(b"log", NEWER)
+    files = folder(later([row])) | {f"removed/{ONE.part.hex()}": b""}
+    return files, [line(row, NEWER)]
+
+
+@case("success", "a part is still there, and its removal on record: it does not count")
+def parts_removed_but_there() -> Made:
+    row = file(b"log", NEWER)
+    files = folder(part(), later([row])) | {f"removed/{ONE.part.hex()}": b"any content"}
+    return files, [line(row, NEWER)]
+
+
+@case("success", "a parent with digests of 48 bytes, which its child names it by")
+def parts_parent_with_sha384() -> Made:
+    row = file(b"log", NEWER)
+    first = part(in_digest(ROWS, [b"", A, B], "sha384"), digest="sha384")
+    return folder(first, later([row], parents=[first])), [*LINES, line(row, NEWER)]
+
+
+# -- no key fits ----------------------------------------------------------------------------
+
+
+@case("no key fits", "sealed to Alice, read by Carol", identity=CAROL, found="open")
+def archive_of_somebody_else() -> Made:
+    return archive()
+
+
+@case("no key fits", "the second of two parts is sealed to somebody else", found="open")
+def parts_second_of_somebody_else() -> Made:
+    return folder(part(), later([file(b"log", NEWER)], people=(BOB,)))
+
+
+# -- header failure -------------------------------------------------------------------------
+
+
+def with_header(data: bytes) -> Files:
+    """A good archive with another ``pqvault.json``."""
+    return archive() | {"pqvault.json": data}
+
+
+NO_HEADER = {"found": "open", "intact": "no", "inspect": "problem"}
+
+
+@case("header failure", "attack 4: a version that is not", **NO_HEADER)
+def header_of_version_2() -> Made:
+    return with_header(header().replace(b"@v1", b"@v2"))
+
+
+@case("header failure", "a space", **NO_HEADER)
+def header_with_space() -> Made:
+    return with_header(header().replace(b":", b": ", 1))
+
+
+@case("header failure", "the last LF is gone", **NO_HEADER)
+def header_without_lf() -> Made:
+    return with_header(header()[:-1])
+
+
+@case("header failure", "the id in upper case", **NO_HEADER)
+def header_id_in_upper_case() -> Made:
+    return with_header(header().replace(ARCHIVE.hex().encode(), ARCHIVE.hex().upper().encode()))
+
+
+@case("header failure", "empty", **NO_HEADER)
+def header_empty() -> Made:
+    return with_header(b"")
+
+
+@case("header failure", "a JSON list", **NO_HEADER)
+def header_list() -> Made:
+    return with_header(b"[]\n")
+
+
+@case("header failure", "attack 42: 5,000 bytes of it", **NO_HEADER)
+def header_long() -> Made:
+    return with_header(header()[:-1] + b" " * 5000 + b"\n")
+
+
+# -- envelope failure -----------------------------------------------------------------------
+
+SHOWN = {"found": "open", "intact": "no", "inspect": "problem"}
+HIDDEN = {"found": "open"}
+ENVELOPE = f"envelopes/{ONE.part.hex()}"
+
+
+@case("envelope failure", "the envelope is gone", found="open", intact="no")
+def archive_envelope_missing() -> Made:
+    return without(archive(), ENVELOPE)
+
+
+@case("envelope failure", "attack 6: one bit of the MAC", **HIDDEN)
+def archive_envelope_mac_flipped() -> Made:
+    return change(archive(), ENVELOPE, flip_mac)
+
+
+def flip_mac(document: bytes) -> bytes:
+    """A text document with one bit of its MAC changed."""
+    mac = flip(base64.b64decode(document[-45:-1]), 31)
+    return document[:-45] + b64(mac).encode() + b"\n"
+
+
+@case("envelope failure", "attack 13: the envelope of another part of this archive", **SHOWN)
+def archive_envelope_of_other_part() -> Made:
+    return change(archive(), ENVELOPE, lambda _: TWO.envelope(ALICE))
+
+
+@case("envelope failure", "attack 13: the envelope of the same part in another archive", **SHOWN)
+def archive_envelope_of_other_archive() -> Made:
+    return change(archive(), ENVELOPE, lambda _: FOREIGN.envelope(ALICE))
+
+
+@case("envelope failure", "a group, which is not of this version", **SHOWN)
+def archive_envelope_of_a_group() -> Made:
+    item = ONE.wrapped(ALICE, group=b"labels")
+    return change(archive(), ENVELOPE, lambda _: ONE.envelope(recipients=[item], group="labels"))
+
+
+@case("envelope failure", "attack 4: a profile that is not known", **HIDDEN)
+def archive_envelope_unknown_profile() -> Made:
+    return archive(envelope={"profile": "high"})
+
+
+@case("envelope failure", "a byte behind the MAC line", **SHOWN)
+def archive_envelope_byte_behind_it() -> Made:
+    return change(archive(), ENVELOPE, lambda data: data + b"\n")
+
+
+@case("envelope failure", "attack 15: the commit in its place", **SHOWN)
+def archive_envelope_is_the_commit() -> Made:
+    files = archive()
+    return files | {ENVELOPE: files[f"commits/{ONE.part.hex()}"]}
+
+
+# -- commit failure -------------------------------------------------------------------------
+
+COMMIT = f"commits/{ONE.part.hex()}"
+
+
+def with_commit(**faults: Any) -> Files:
+    """A commit with a fault that its MAC covers."""
+    return archive(commit=faults)
+
+
+def edited(**changes: Any) -> Files:
+    """A commit with other values, and the MAC of these."""
+    return with_commit(edit=lambda fields: fields | changes)
+
+
+def listed(edit: Callable[[list[Any]], list[Any]]) -> Files:
+    """A commit that lists other files."""
+    return with_commit(edit=lambda fields: fields | {"files": edit(fields["files"])})
+
+
+def commit_text(old: bytes, new: bytes) -> Files:
+    """A commit whose covered bytes differ from the canonical ones; the MAC is of these."""
+
+    def swap(lines: bytes) -> bytes:
+        assert lines.count(old) == 1, old
+        return lines.replace(old, new)
+
+    return with_commit(text=swap)
+
+
+@case("commit failure", "the envelope was replaced by a valid one of another root key", **HIDDEN)
+def commit_root_of_other_key() -> Made:
+    other = replace(ONE, secret=made("other secret", 32))
+    return change(archive(), ENVELOPE, lambda _: other.envelope(ALICE))
+
+
+@case("commit failure", "another root, under a good MAC", **HIDDEN)
+def commit_root_flipped() -> Made:
+    return edited(root=flip(ONE.derive(32, "commit id"), 31).hex())
+
+
+@case("commit failure", "one bit of the MAC", **HIDDEN)
+def commit_mac_flipped() -> Made:
+    return change(archive(), COMMIT, flip_mac)
+
+
+@case("commit failure", "the MAC is made with the key of the envelope's MAC", **HIDDEN)
+def commit_mac_with_key_of_envelope_mac() -> Made:
+    files = archive()
+    body = files[COMMIT][: files[COMMIT].rindex(b" ")]
+    mac = hmac.digest(ONE.derive(64, "envelope mac", b""), body, "sha512")[:32]
+    return files | {COMMIT: body + b" " + b64(mac).encode() + b"\n"}
+
+
+@case("commit failure", "the time altered after the MAC was taken", **HIDDEN)
+def commit_created_altered() -> Made:
+    return change(archive(), COMMIT, lambda data: data.replace(b'"created":17', b'"created":16'))
+
+
+@case("commit failure", "attack 14: the seq altered after the MAC was taken", **HIDDEN)
+def commit_seq_altered() -> Made:
+    return change(archive(), COMMIT, lambda data: data.replace(b'"seq":1', b'"seq":9'))
+
+
+@case("commit failure", "the kind altered after the MAC was taken", **HIDDEN)
+def commit_kind_altered() -> Made:
+    return change(archive(kind="append"), COMMIT, lambda d: d.replace(b'"append"', b'"seal"'))
+
+
+@case("commit failure", "an object taken out of the list after the MAC was taken", **HIDDEN)
+def commit_file_taken_out() -> Made:
+    files, other = archive(), archive(objects={})
+    mac = files[COMMIT][-49:]
+    return files | {COMMIT: other[COMMIT][:-49] + mac}
+
+
+@case("commit failure", "attack 13: a commit under the name of another part", **SHOWN)
+def commit_under_other_name() -> Made:
+    files = archive()
+    other = TWO.part.hex()
+    moved = {name.replace(ONE.part.hex(), other): data for name, data in files.items()}
+    return moved
+
+
+@case("commit failure", "attack 13: a part of another archive, whole, with its envelope", **SHOWN)
+def commit_of_other_archive() -> Made:
+    return {**folder(part(root=FOREIGN)), "pqvault.json": header()}
+
+
+@case("commit failure", "attack 4: the label of a version that is not", **SHOWN)
+def commit_label_v2() -> Made:
+    return commit_text(b"commit@v1", b"commit@v2")
+
+
+@case("commit failure", "attack 15: the envelope in its place", **SHOWN)
+def commit_is_the_envelope() -> Made:
+    return archive() | {COMMIT: ONE.envelope(ALICE)}
+
+
+@case("commit failure", "attack 15: the catalog in its place", **SHOWN)
+def commit_is_the_catalog() -> Made:
+    files = archive()
+    return files | {COMMIT: files[f"parts/{ONE.part.hex()}/catalog"]}
+
+
+@case("commit failure", "empty", **SHOWN)
+def commit_empty() -> Made:
+    return archive() | {COMMIT: b""}
+
+
+@case("commit failure", "the last byte is gone", **SHOWN)
+def commit_cut() -> Made:
+    return change(archive(), COMMIT, lambda data: data[:-1])
+
+
+@case("commit failure", "a byte behind the MAC line", **SHOWN)
+def commit_byte_behind_it() -> Made:
+    return change(archive(), COMMIT, lambda data: data + b"\n")
+
+
+@case("commit failure", "attack 8: something like a signature behind the MAC line", **SHOWN)
+def commit_signed() -> Made:
+    return change(archive(), COMMIT, lambda data: data + b"--- ed25519 " + b"A" * 86 + b"==\n")
+
+
+@case("commit failure", "attack 43: a space", **SHOWN)
+def commit_with_space() -> Made:
+    return commit_text(b'"seq":1', b'"seq": 1')
+
+
+@case("commit failure", "attack 43: a key twice", **SHOWN)
+def commit_key_twice() -> Made:
+    return commit_text(b'"seq":1', b'"seq":1,"seq":1')
+
+
+@case("commit failure", "a key that is not of this version", **SHOWN)
+def commit_unknown_key() -> Made:
+    return commit_text(b'"seq":1', b'"seq":1,"note":"x"')
+
+
+@case("commit failure", "the seq 0: the first is 1", **SHOWN)
+def commit_seq_zero() -> Made:
+    return archive(seq=0)
+
+
+@case("commit failure", "attack 4: a digest that is not known", **SHOWN)
+def commit_unknown_digest() -> Made:
+    return edited(digest="md5")
+
+
+@case("commit failure", "a kind that is not known", **SHOWN)
+def commit_unknown_kind() -> Made:
+    return edited(kind="merge")
+
+
+@case("commit failure", "attack 4: a profile that is not known", **HIDDEN)
+def commit_unknown_profile() -> Made:
+    return edited(profile="high")
+
+
+@case("commit failure", "digests of another length than their name says", **SHOWN)
+def commit_digests_of_other_length() -> Made:
+    return edited(digest="sha384")
+
+
+@case("commit failure", "attack 44: a size below zero", **SHOWN)
+def commit_size_negative() -> Made:
+    return listed(lambda files: [[files[0][0], -1, files[0][2]], files[1]])
+
+
+@case("commit failure", "attack 44: a size with a fraction", **SHOWN)
+def commit_size_with_fraction() -> Made:
+    return listed(lambda files: [[files[0][0], 1.5, files[0][2]], files[1]])
+
+
+@case("commit failure", "attack 44: a size of 2^53", **SHOWN)
+def commit_size_over_limit() -> Made:
+    return listed(lambda files: [[files[0][0], 2**53, files[0][2]], files[1]])
+
+
+@case("commit failure", "no catalog in the list", **SHOWN)
+def commit_without_catalog() -> Made:
+    return listed(lambda files: files[1:])
+
+
+@case("commit failure", "the list in another order", **SHOWN)
+def commit_files_in_other_order() -> Made:
+    return listed(lambda files: files[::-1])
+
+
+@case("commit failure", "attack 15: a file twice", **SHOWN)
+def commit_file_twice() -> Made:
+    return listed(lambda files: [*files, files[1]])
+
+
+@case("commit failure", "attack 15: two objects of one number", **SHOWN)
+def commit_object_number_twice() -> Made:
+    return archive(objects=HOLDS | {"objects/000000-ffffffff": content(TEXT)})
+
+
+@case("commit failure", "attack 26: a file outside the part", **SHOWN)
+def commit_dotdot_file_name() -> Made:
+    return listed(lambda files: [*files, ["objects/../../../passwd", 1, "00" * 32]])
+
+
+@case("commit failure", "the name of an object with an LF behind it", **SHOWN)
+def commit_object_name_with_lf() -> Made:
+    return listed(lambda files: [files[0], [files[1][0] + "\n", *files[1][1:]]])
+
+
+@case("commit failure", "the number of an object in digits that are not ASCII", **SHOWN)
+def commit_object_number_in_other_digits() -> Made:
+    name = "objects/\u0660\u0660\u0660\u0660\u0660\u0661-00000000"
+    return listed(lambda files: [*files, [name, 1, "00" * 32]])
+
+
+@case("commit failure", "a file that parts do not have", **SHOWN)
+def commit_unknown_file() -> Made:
+    return listed(lambda files: [*files, ["tables", 1, "00" * 32]])
+
+
+@case("commit failure", "a parent twice", **SHOWN)
+def commit_parent_twice() -> Made:
+    parent = [TWO.part.hex(), "00" * 32]
+    return edited(parents=[parent, parent])
+
+
+@case("commit failure", "the parents in another order", **SHOWN)
+def commit_parents_in_other_order() -> Made:
+    return edited(parents=[["ff" * 16, "00" * 32], ["00" * 16, "00" * 32]])
+
+
+@case("commit failure", "a parent without its digest", **SHOWN)
+def commit_parent_without_digest() -> Made:
+    return edited(parents=[[TWO.part.hex()]])
+
+
+@case("commit failure", "a recipient twice", **SHOWN)
+def commit_recipient_twice() -> Made:
+    return edited(sealed_to=[ALICE.key_id.hex()] * 2)
+
+
+# -- rolled back ----------------------------------------------------------------------------
+
+BACK = {"found": "open", "intact": "no", "inspect": "problem"}
+
+
+@case("rolled back", "attack 14: the first part is gone, which the second names", **BACK)
+def parts_parent_missing() -> Made:
+    return folder(later([file(b"log", NEWER)]))
+
+
+@case("rolled back", "attack 14: the first part is another one of the same id", **BACK)
+def parts_parent_exchanged() -> Made:
+    older = part([folder_row(b"d")], objects={})
+    return folder(later([file(b"log", NEWER)])) | folder(older)
+
+
+@case("rolled back", "a chain of three, of which the middle one is gone", **BACK)
+def parts_middle_missing() -> Made:
+    second = later([file(b"log", NEWER)])
+    third = later([file(b"log", NEWER)], root=THREE, seq=3, parents=[second])
+    return folder(part(), third)
+
+
+@case("rolled back", "only the commit of the parent is gone, all else is there", **BACK)
+def parts_parent_commit_missing() -> Made:
+    return without(folder(part(), later([file(b"log", NEWER)])), COMMIT)
+
+
+# -- payload failure ------------------------------------------------------------------------
+
+IN = f"parts/{ONE.part.hex()}/"
+READ = {"found": "read", "intact": "no"}
+ONE_LINE = [LINES[0]]  # the folder, which has no content
+
+
+@case("payload failure", "one bit of an object", **READ)
+def object_flipped() -> Made:
+    return change(archive(), IN + "obj", lambda data: flip(data, 70)), ONE_LINE
+
+
+@case("payload failure", "attack 10: an object cut", **READ)
+def object_cut() -> Made:
+    return change(archive(), IN + "obj", lambda data: data[:-1]), ONE_LINE
+
+
+@case("payload failure", "an object longer than it was", **READ)
+def object_longer() -> Made:
+    return change(archive(), IN + "obj", lambda data: data + b"\0"), ONE_LINE
+
+
+@case("payload failure", "an object of no bytes", **READ)
+def object_empty() -> Made:
+    return change(archive(), IN + "obj", lambda data: b""), ONE_LINE
+
+
+@case("payload failure", "an object is gone", **READ)
+def object_missing() -> Made:
+    return without(archive(), IN + "obj"), ONE_LINE
+
+
+@case("payload failure", "an object under another name", **READ)
+def object_renamed() -> Made:
+    files = archive()
+    data = files.pop(IN + OBJECT)
+    return files | {IN + "objects/000000-ffffffff": data}, ONE_LINE
+
+
+@case("payload failure", "attack 13: two objects change places", **READ)
+def objects_exchanged() -> Made:
+    rows = [file(b"a", A), file(b"b", B, number=7), folder_row(b"d")]
+    files = archive(rows, objects={OBJECT: content(A), SECOND: content(B)})
+    first, second = files[IN + OBJECT], files[IN + SECOND]
+    return files | {IN + OBJECT: second, IN + SECOND: first}, [line(rows[2])]
+
+
+@case("payload failure", "attack 13: an object of another part, under the same name", **READ)
+def object_of_other_part() -> Made:
+    other = bytes(TWO.message(OBJECT, content(A + B)))
+    return archive() | {IN + OBJECT: other}, ONE_LINE
+
+
+@case("payload failure", "attack 13: an object of the same part in another archive", **READ)
+def object_of_other_archive() -> Made:
+    other = bytes(FOREIGN.message(OBJECT, content(A + B)))
+    return archive() | {IN + OBJECT: other}, ONE_LINE
+
+
+@case("payload failure", "attack 15: the catalog in the place of an object", **READ)
+def object_is_the_catalog() -> Made:
+    files = archive()
+    return files | {IN + OBJECT: files[IN + "catalog"]}, ONE_LINE
+
+
+@case(
+    "payload failure", "an older object of the same name, key and size", found="verify", intact="no"
+)
+def object_sealed_anew() -> Made:
+    other = bytes(ONE.message(OBJECT, content(A + B), salt="another salt"))
+    return archive() | {IN + OBJECT: other}, LINES
+
+
+@case("payload failure", "one of two objects is bad: the files of the other are there", **READ)
+def object_flipped_beside_a_good_one() -> Made:
+    rows = [file(b"a", A), file(b"b", B, number=7)]
+    files = archive(rows, objects={OBJECT: content(A), SECOND: content(B)})
+    return change(files, IN + OBJECT, lambda data: flip(data, 70)), [line(rows[1], B)]
+
+
+@case("payload failure", "the frame of an object is none", found="read")
+def object_frame_of_noise() -> Made:
+    plain = sealable((made("no frame", 50), len(A + B)))
+    return archive(objects={OBJECT: plain}), ONE_LINE
+
+
+@case(
+    "payload failure",
+    "the commit says another size of an object, under a good MAC",
+    found="verify",
+    intact="no",
+)
+def commit_size_of_object_wrong() -> Made:
+    return listed(lambda f: [f[0], [f[1][0], f[1][1] + 1, f[1][2]]]), LINES
+
+
+@case(
+    "payload failure",
+    "the commit says another digest of an object, under a good MAC",
+    found="verify",
+    intact="no",
+)
+def commit_digest_of_object_wrong() -> Made:
+    return listed(lambda f: [f[0], [f[1][0], f[1][1], "00" * 32]]), LINES
+
+
+@case("payload failure", "an object that no entry names has a bad frame", found="verify")
+def object_unused_and_bad() -> Made:
+    plain = sealable((made("no frame", 50), 50))
+    return archive(objects=HOLDS | {SECOND: plain}), LINES
+
+
+# -- seek table lies ------------------------------------------------------------------------
+
+
+@case("seek table lies", "the content sizes of two frames of an object change places", found="read")
+def object_seektable_sizes_swapped() -> Made:
+    one, two = stored(A), stored(B)
+    plain = one + two + seek_table([(len(one), len(B)), (len(two), len(A))])
+    return archive(objects={OBJECT: plain}), ONE_LINE
+
+
+@case("seek table lies", "an object has none", found="read")
+def object_seektable_missing() -> Made:
+    return archive(objects={OBJECT: stored(A + B)}), ONE_LINE
+
+
+@case("seek table lies", "the catalog has none", found="open")
+def catalog_seektable_missing() -> Made:
+    return archive(plain=stored(parquet.write([ROWS])))
+
+
+@case("seek table lies", "a frame of the catalog is a byte shorter than said", found="open")
+def catalog_seektable_content_too_large() -> Made:
+    data = parquet.write([ROWS])
+    frame_ = stored(data)
+    return archive(plain=frame_ + seek_table([(len(frame_), len(data) + 1)]))
+
+
+# -- catalog failure: the object ------------------------------------------------------------
+
+
+@case("catalog failure", "one bit of the catalog", found="open", intact="no")
+def catalog_flipped() -> Made:
+    return change(archive(), IN + "catalog", lambda data: flip(data, 100))
+
+
+@case("catalog failure", "the catalog is gone", found="open", intact="no")
+def catalog_missing() -> Made:
+    return without(archive(), IN + "catalog")
+
+
+@case("catalog failure", "attack 10: the catalog cut", found="open", intact="no")
+def catalog_cut() -> Made:
+    return change(archive(), IN + "catalog", lambda data: data[:-1])
+
+
+@case(
+    "catalog failure", "attack 15: an object in the place of the catalog", found="open", intact="no"
+)
+def catalog_is_an_object() -> Made:
+    rows = content(parquet.write([ROWS]))
+    return archive() | {IN + "catalog": bytes(ONE.message(OBJECT, rows))}
+
+
+@case("catalog failure", "attack 13: the catalog of another part", found="open", intact="no")
+def catalog_of_other_part() -> Made:
+    other = bytes(TWO.message("catalog", content(parquet.write([ROWS]))))
+    return archive() | {IN + "catalog": other}
+
+
+@case("catalog failure", "no content", found="open")
+def catalog_empty() -> Made:
+    return archive(plain=sealable())
+
+
+@case("catalog failure", "JSON, no Parquet", found="open")
+def catalog_json() -> Made:
+    return archive(plain=content(b'[{"path":"d"}]'))
+
+
+@case("catalog failure", "attack 32: Parquet whose footer is cut", found="open")
+def catalog_footer_cut() -> Made:
+    return archive(plain=content(parquet.write([ROWS])[:-20]))
+
+
+@case("catalog failure", "attack 32: Parquet whose footer says to be 4 GiB long", found="open")
+def catalog_footer_of_4_gib() -> Made:
+    return archive(plain=content(parquet.write([ROWS])[:-8] + b"\xff\xff\xff\xffPAR1"))
+
+
+@case("catalog failure", "attack 32: Parquet that says to be encrypted", found="open")
+def catalog_says_encrypted() -> Made:
+    return archive(plain=content(parquet.write([ROWS])[:-4] + b"PARE"))
+
+
+@case("catalog failure", "attack 32: data pages of noise", found="list")
+def catalog_pages_of_noise() -> Made:
+    data = parquet.write([ROWS])
+    return archive(plain=content(data[:4] + made("pages", 200) + data[204:]))
+
+
+# -- catalog failure: columns ---------------------------------------------------------------
+
+
+def with_columns(**changes: Column | None) -> Files:
+    """Columns replaced, or left out."""
+    columns = [changes.get(c.name, c) for c in CATALOG]
+    return archive(columns=[c for c in columns if c is not None])
+
+
+BY_NAME = {column.name: column for column in CATALOG}
+
+
+@case("catalog failure", "a column is missing", found="open")
+def catalog_column_missing() -> Made:
+    return with_columns(digest=None)
+
+
+@case("catalog failure", "a column too many", found="open")
+def catalog_column_too_many() -> Made:
+    return archive(columns=[*CATALOG, BY_NAME["mode"].but(name="uid")])
+
+
+@case("catalog failure", "two columns change places", found="open")
+def catalog_columns_in_other_order() -> Made:
+    return archive(columns=[CATALOG[1], CATALOG[0], *CATALOG[2:]])
+
+
+@case("catalog failure", "a column twice", found="open")
+def catalog_column_twice() -> Made:
+    return archive(columns=[*CATALOG, CATALOG[0]])
+
+
+@case("catalog failure", "paths are text", found="open")
+def catalog_paths_as_text() -> Made:
+    return with_columns(path=BY_NAME["path"].but(converted=parquet.UTF8))
+
+
+@case("catalog failure", "sizes of 32 bits", found="open")
+def catalog_sizes_of_32_bits() -> Made:
+    return with_columns(size=BY_NAME["size"].but(type=parquet.INT32))
+
+
+@case("catalog failure", "modes that may be missing", found="open")
+def catalog_modes_optional() -> Made:
+    return with_columns(mode=BY_NAME["mode"].but(optional=True))
+
+
+@case("catalog failure", "a path is missing", found="open")
+def catalog_path_missing() -> Made:
+    column = BY_NAME["path"].but(optional=True, of=lambda row: None)
+    return archive(columns=[column, *CATALOG[1:]], statistics=lambda rows: None)
+
+
+# -- catalog failure: row groups ------------------------------------------------------------
+
+
+@case("catalog failure", "a row group of no rows", found="open")
+def catalog_row_group_of_no_rows() -> Made:
+    return archive(groups=[ROWS, []])
+
+
+@case("catalog failure", "attack 42: a row group of 8,193 rows", found="open")
+def catalog_row_group_of_8193_rows() -> Made:
+    digits = "0123456789abcdefghijklmnopqrstuv"
+    names = sorted(a + b + c for a in digits for b in digits for c in digits)[:8193]
+    rows = [Row(name.encode(), "x", mode=0, mtime_ns=0) for name in names]
+    # Most of it is zeros, which run-length blocks keep short.
+    return archive(objects={}, plain=squeezed(parquet.write([rows])))
+
+
+def squeezed(data: bytes) -> bytes:
+    """The plaintext of an object in one frame, its zeros in run-length blocks."""
+    blocks, at = [], 0
+    while at < len(data):
+        zeros = len(data) - at - len(data[at:].lstrip(b"\0"))
+        if zeros > 1000:
+            size = min(zeros, 131072)
+            blocks.append(block(b"\0", RUN, size=size))
+        else:
+            end = data.find(bytes(1001), at)
+            size = min((end if end >= 0 else len(data)) - at, 131072)
+            blocks.append(block(data[at : at + size]))
+        at += size
+    blocks[-1] = bytes([blocks[-1][0] | 1]) + blocks[-1][1:]
+    return sealable((frame(len(data), *blocks), len(data)))
+
+
+@case(
+    "catalog failure",
+    "attack 44: a row group that says to have a row more than it has",
+    found="list",
+)
+def catalog_row_count_too_large() -> Made:
+    return archive(plain=content(parquet.write([ROWS], counted=len(ROWS) + 1)))
+
+
+@case("catalog failure", "the statistics say another least path than there is", found="list")
+def catalog_statistics_lie() -> Made:
+    return archive(statistics=lambda rows: (b"c", rows[-1].path))
+
+
+@case("catalog failure", "statistics of the second row group that hide a path", found="list")
+def catalog_statistics_hide_a_path() -> Made:
+    def claim(rows: Sequence[Row]) -> tuple[bytes, bytes]:
+        return (b"d/aa" if rows[0].path == b"d/b" else rows[0].path), rows[-1].path
+
+    return archive(groups=[ROWS[:2], ROWS[2:]], statistics=claim), LINES[:2]
+
+
+# -- catalog failure: rows ------------------------------------------------------------------
+
+
+def bad_path(path: bytes, kind: str = "f") -> Files:
+    """An empty file of this path behind the good rows, or before them."""
+    row = Row(path, kind, digest=DIGESTS["blake3"](b"") if kind == "f" else None)
+    return with_rows(*sorted([*ROWS, row]))
+
+
+@case("catalog failure", "attack 26: a path that begins with ..", found="list")
+def catalog_dotdot_path() -> Made:
+    return bad_path(b"../etc")
+
+
+@case("catalog failure", "attack 26: .. within a path", found="list")
+def catalog_dotdot_within_path() -> Made:
+    return bad_path(b"d/../../etc")
+
+
+@case("catalog failure", "attack 26: a path that ends with ..", found="list")
+def catalog_dotdot_at_the_end() -> Made:
+    return bad_path(b"d/..")
+
+
+@case("catalog failure", "attack 26: the path ..", found="list")
+def catalog_path_dotdot() -> Made:
+    return bad_path(b"..", "d")
+
+
+@case("catalog failure", "attack 26: the path .", found="list")
+def catalog_path_dot() -> Made:
+    return bad_path(b".", "d")
+
+
+@case("catalog failure", "attack 26: a component .", found="list")
+def catalog_dot_within_path() -> Made:
+    return bad_path(b"d/./x")
+
+
+@case("catalog failure", "attack 26: a path from the root", found="list")
+def catalog_path_from_the_root() -> Made:
+    return bad_path(b"/etc")
+
+
+@case("catalog failure", "attack 26: the path /", found="list")
+def catalog_path_slash() -> Made:
+    return bad_path(b"/", "d")
+
+
+@case("catalog failure", "an empty component", found="list")
+def catalog_empty_component() -> Made:
+    return bad_path(b"d//x")
+
+
+@case("catalog failure", "a path that ends with a slash", found="list")
+def catalog_path_ends_with_slash() -> Made:
+    return bad_path(b"d/")
+
+
+@case("catalog failure", "a path of no bytes", found="list")
+def catalog_path_empty() -> Made:
+    return bad_path(b"", "d")
+
+
+@case("catalog failure", "attack 26: a NUL in a path", found="list")
+def catalog_path_with_nul() -> Made:
+    return bad_path(b"d/x\0y")
+
+
+@case("catalog failure", "attack 26: .. behind an LF, where a pattern's line ends", found="list")
+def catalog_dotdot_behind_lf() -> Made:
+    return bad_path(b"d/x\n/../y")
+
+
+@case("catalog failure", "a component of 256 bytes", found="list")
+def catalog_component_of_256_bytes() -> Made:
+    return bad_path(b"d/" + b"n" * 256)
+
+
+@case("catalog failure", "a component of 256 bytes that are not UTF-8", found="list")
+def catalog_component_of_256_bytes_beyond_ascii() -> Made:
+    return bad_path(b"d/" + b"\xff" * 256)
+
+
+@case("catalog failure", "a path of 65,536 bytes", found="list")
+def catalog_path_of_65536_bytes() -> Made:
+    path = b"/".join([b"n" * 254] * 255 + [b"n" * 255] * 2)
+    assert len(path) == 65536
+    row = Row(path, "x", mode=0)
+    return archive([row], objects={}, statistics=lambda rows: None)
+
+
+@case("success", "a path of 65,535 bytes: a tombstone, which needs no folders around it")
+def catalog_path_of_65535_bytes() -> Made:
+    row = Row(b"/".join([b"n" * 254] * 256 + [b"n" * 255]), "x", mode=0)
+    assert len(row.path) == 65535
+    return archive([row], objects={}, statistics=lambda rows: None), []
+
+
+@case("catalog failure", "two rows in another order", found="list")
+def catalog_not_sorted() -> Made:
+    return with_rows(ROWS[0], ROWS[2], ROWS[1])
+
+
+@case("catalog failure", "two row groups in another order", found="list")
+def catalog_row_groups_not_sorted() -> Made:
+    return archive(groups=[[file(b"b", b"")], [file(b"a", b"")]], objects={})
+
+
+@case("catalog failure", "attack 15: a path twice", found="list")
+def catalog_path_twice() -> Made:
+    return with_rows(ROWS[0], ROWS[1], ROWS[1], ROWS[2])
+
+
+@case("catalog failure", "attack 15: a path twice, in two row groups", found="list")
+def catalog_path_twice_in_two_row_groups() -> Made:
+    return archive(groups=[ROWS[:2], ROWS[1:]]), LINES[:2]
+
+
+@case("catalog failure", "a folder that a path is in is missing", found="list")
+def catalog_folder_missing() -> Made:
+    return with_rows(*ROWS[1:])
+
+
+@case("catalog failure", "a folder on the way to a path is missing", found="list")
+def catalog_middle_folder_missing() -> Made:
+    return with_rows(ROWS[0], file(b"d/e/f", b""))
+
+
+@case("catalog failure", "attack 27: a path below a file", found="list")
+def catalog_path_below_a_file() -> Made:
+    return with_rows(ROWS[0], ROWS[1], file(b"d/a/x", b""))
+
+
+@case("catalog failure", "attack 27: a path below a symbolic link", found="list")
+def catalog_path_below_a_link() -> Made:
+    return with_rows(Row(b"to", "l", link=b"/etc"), file(b"to/passwd", b""))
+
+
+@case("catalog failure", "a path below a tombstone", found="list")
+def catalog_path_below_a_tombstone() -> Made:
+    return with_rows(Row(b"gone", "x", mode=0), file(b"gone/x", b""))
+
+
+@case("catalog failure", "a kind that is not known", found="list")
+def catalog_unknown_kind() -> Made:
+    return with_rows(ROWS[0], Row(b"fifo", "p"))
+
+
+@case("catalog failure", "attack 44: a size below zero", found="list")
+def catalog_size_negative() -> Made:
+    return with_rows(ROWS[0], file(b"d/a", b"", size=-1))
+
+
+@case("catalog failure", "a mode with the bits of a kind", found="list")
+def catalog_mode_over_permissions() -> Made:
+    return with_rows(file(b"a", b"", mode=0o100644))
+
+
+@case("catalog failure", "a symbolic link to nowhere: no target", found="list")
+def catalog_link_without_target() -> Made:
+    return with_rows(Row(b"to", "l"))
+
+
+@case("catalog failure", "a symbolic link whose target has no bytes", found="list")
+def catalog_link_to_no_bytes() -> Made:
+    return with_rows(Row(b"to", "l", link=b""))
+
+
+@case("catalog failure", "a target of 65,536 bytes", found="list")
+def catalog_link_of_65536_bytes() -> Made:
+    rows = [Row(b"to", "l", link=b"\0" * 65536)]
+    return archive(rows, plain=squeezed(parquet.write([rows])))
+
+
+@case("catalog failure", "a file with a target", found="list")
+def catalog_target_of_a_file() -> Made:
+    return with_rows(file(b"a", b"", link=b"b"))
+
+
+@case("catalog failure", "attack 26: a hard link out of the archive", found="list")
+def catalog_hard_link_dotdot() -> Made:
+    return with_rows(Row(b"same", "h", len(A), link=b"../a", extents=ROWS[1].extents))
+
+
+def hard_link(target: bytes, **changes: Any) -> Files:
+    """The two files and a hard link; what it says of itself is the first file's."""
+    row = Row(b"d/same", "h", len(A), link=target, digest=ROWS[1].digest, extents=ROWS[1].extents)
+    return with_rows(*ROWS, row._replace(**changes))
+
+
+HARD = {"found": "verify"}
+
+
+def linked(**changes: Any) -> list[str]:
+    """All four entries: each of them is authentic and can be read by itself."""
+    row = Row(b"d/same", "h", len(A), link=b"d/a")._replace(**changes)
+    return [*LINES, line(row, A)]
+
+
+@case("catalog failure", "a hard link to a name that is not in the catalog", **HARD)
+def catalog_hard_link_to_nothing() -> Made:
+    return hard_link(b"d/none"), linked(link=b"d/none")
+
+
+@case("catalog failure", "a hard link to a folder", **HARD)
+def catalog_hard_link_to_a_folder() -> Made:
+    return hard_link(b"d"), linked(link=b"d")
+
+
+@case("catalog failure", "a hard link to itself", **HARD)
+def catalog_hard_link_to_itself() -> Made:
+    return hard_link(b"d/same"), linked(link=b"d/same")
+
+
+@case("catalog failure", "a hard link to a file with other content", **HARD)
+def catalog_hard_link_to_other_content() -> Made:
+    return hard_link(b"d/b"), linked(link=b"d/b")
+
+
+@case("catalog failure", "a hard link with another digest than its first name", **HARD)
+def catalog_hard_link_with_other_digest() -> Made:
+    return hard_link(b"d/a", digest=None), linked()
+
+
+@case("catalog failure", "extents shorter than the file", found="list")
+def catalog_extents_too_short() -> Made:
+    return with_rows(file(b"a", A, size=len(A) + 1))
+
+
+@case("catalog failure", "extents longer than the file", found="list")
+def catalog_extents_too_long() -> Made:
+    return with_rows(file(b"a", A, size=len(A) - 1))
+
+
+@case("catalog failure", "a file of bytes and no extents", found="list")
+def catalog_extents_missing() -> Made:
+    return with_rows(file(b"a", A, extents=()))
+
+
+@case("catalog failure", "too much in one file is too little in the next", found="list")
+def catalog_extents_shifted() -> Made:
+    return with_rows(file(b"a", A, size=len(A) + 1), file(b"b", A, size=len(A) - 1))
+
+
+@case("catalog failure", "an extent of no bytes", found="list")
+def catalog_extent_of_no_bytes() -> Made:
+    return with_rows(file(b"a", A, extents=((0, 0, len(A)), (0, 0, 0))))
+
+
+@case("catalog failure", "attack 44: an extent of fewer than no bytes", found="list")
+def catalog_extent_negative() -> Made:
+    return with_rows(file(b"a", A, extents=((0, 0, len(A) + 5), (0, 0, -5))))
+
+
+@case("catalog failure", "attack 44: an extent before its object", found="list")
+def catalog_extent_before_its_object() -> Made:
+    return with_rows(file(b"a", A, extents=((0, -1, len(A)),)))
+
+
+@case("catalog failure", "an extent of an object that the commit does not list", found="list")
+def catalog_extent_of_unknown_object() -> Made:
+    return with_rows(file(b"a", A, number=1))
+
+
+@case("catalog failure", "an extent of object -2", found="list")
+def catalog_extent_of_object_minus_2() -> Made:
+    return with_rows(file(b"a", A, number=-2))
+
+
+@case("catalog failure", "a hole that is somewhere", found="list")
+def catalog_hole_with_offset() -> Made:
+    return with_rows(file(b"a", bytes(9), extents=((-1, 4, 9),)))
+
+
+@case("catalog failure", "attack 44: lengths whose sum is right modulo 2^64", found="list")
+def catalog_extents_overflow() -> Made:
+    most = 2**63 - 1
+    extents = ((-1, 0, most), (-1, 0, most), (-1, 0, 2 + len(A)))
+    return with_rows(file(b"a", A, extents=extents))
+
+
+@case("catalog failure", "attack 44: an offset and a length beyond 2^63", found="list")
+def catalog_extent_end_overflows() -> Made:
+    return with_rows(file(b"a", A, extents=((0, 2**63 - 5, len(A)),)))
+
+
+@case("catalog failure", "attack 44: an extent that ends behind its object", found="read")
+def catalog_extent_behind_its_object() -> Made:
+    row = file(b"a", B, offset=len(A) + 1)
+    return with_rows(row), []
+
+
+@case(
+    "catalog failure",
+    "attack 44: an extent far behind its object, of a file of 8 EiB",
+    found="read",
+)
+def catalog_extent_of_8_eib() -> Made:
+    size = 2**63 - 1
+    row = Row(b"huge", "f", size, extents=((0, 0, size),))
+    return with_rows(row), []
+
+
+@case("catalog failure", "a folder with content", found="list")
+def catalog_folder_with_content() -> Made:
+    return with_rows(folder_row(b"d", size=len(A), extents=((0, 0, len(A)),)))
+
+
+@case("catalog failure", "a folder with a digest", found="list")
+def catalog_folder_with_digest() -> Made:
+    return with_rows(folder_row(b"d", digest=bytes(32)))
+
+
+@case("catalog failure", "a symbolic link with a size", found="list")
+def catalog_link_with_size() -> Made:
+    return with_rows(Row(b"to", "l", 3, link=b"abc"))
+
+
+@case("catalog failure", "a tombstone in a part of the kind append", found="list")
+def catalog_tombstone_in_appended_part() -> Made:
+    return archive([ROWS[0], Row(b"d/a", "x", mode=0)], kind="append")
+
+
+@case("catalog failure", "the digest of a file is of other content", found="verify")
+def catalog_digest_wrong() -> Made:
+    rows = [ROWS[0], ROWS[1]._replace(digest=bytes(32)), ROWS[2]]
+    return archive(rows), LINES
+
+
+@case(
+    "catalog failure", "the digest of a file has another length than its name says", found="verify"
+)
+def catalog_digest_of_other_length() -> Made:
+    rows = [ROWS[0], ROWS[1]._replace(digest=DIGESTS["sha384"](A)), ROWS[2]]
+    return archive(rows), LINES
