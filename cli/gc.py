@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from .main import fail_with
 from .options import Duration, output_options
 from .output import Output, number, size
 
@@ -32,5 +33,8 @@ def command(archive: str, older_than: float, dry_run: bool, output: Output) -> N
     for item in report.removed:
         output.detail(item)
     verb = "would remove" if dry_run else "removed"
+    output.failures(report.problems)
     kept = f"; {number(len(report.kept), 'file')} too young" if report.kept else ""
     output.line(f"{verb} {number(len(report.removed), 'file')}, {size(report.size)}{kept}")
+    if report.problems:
+        fail_with(3)

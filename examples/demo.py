@@ -67,7 +67,9 @@ def run(*args: str, show: bool = True) -> str:
 
 def shorten(text: str) -> str:
     """A recipient has 1,959 characters; show its head."""
-    return "".join(line[:100] + "…\n" if len(line) > 120 else line for line in text.splitlines(True))
+    return "".join(
+        line[:100] + "…\n" if len(line) > 120 else line for line in text.splitlines(True)
+    )
 
 
 def timed(*args: str) -> float:

@@ -110,6 +110,9 @@ class RootKey:
         """
         _check_profile(envelope.profile, what)
         for wrapped in envelope.recipients:
+            if wrapped.kem != kem.KEM_NAME:
+                raise FormatError(f"{what} names the KEM {wrapped.kem!r}, which is not known")
+        for wrapped in envelope.recipients:
             identity = identities.get(wrapped.key_id)
             if identity is not None:
                 break
@@ -118,8 +121,6 @@ class RootKey:
             raise NoKeyFits(
                 f"no identity fits {what}: {len(identities)} tried, sealed to {sealed_to}"
             )
-        if wrapped.kem != kem.KEM_NAME:
-            raise FormatError(f"{what} names the KEM {wrapped.kem!r}, which is not known")
         info = _wrap_info(envelope.archive, envelope.part, envelope.group, wrapped.key_id)
         secret = kem.unwrap(wrapped.sealed, identity.seed, info, f"the wrapped key in {what}")
         key = cls(envelope.archive, envelope.part, secret)
@@ -144,6 +145,7 @@ class RootKey:
 
     def check_commit(self, commit: Commit, what: str) -> None:
         """Raise IntegrityError unless ``commit`` belongs to this key and is unaltered."""
+        _check_profile(commit.profile, f"the commit of {what}")
         if not mac.equal(commit.root.encode(), self.commit_id.encode()):
             raise IntegrityError(f"the envelope does not belong to {what}")
         if not mac.equal(self._commit_mac(commit), commit.mac):

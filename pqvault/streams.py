@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import time
@@ -88,13 +89,15 @@ def _read_some(source: Readable, writer: SealedWriter) -> int:
     readinto = getattr(source, "readinto", None)
     with writer.reserve() as room:
         if readinto is not None:
-            count = int(readinto(room) or 0)
+            count = readinto(room)
         else:
             data = source.read(len(room))
-            count = len(data)
-            room[:count] = data
+            count = None if data is None else len(data)
+            room[:count] = data or b""
+        if count is None:  # not the end: taking it for one would seal a short stream
+            raise BlockingIOError("the input is not ready, and pqvault does not poll")
     writer.advance(count)
-    return count
+    return int(count)
 
 
 def decrypt(
@@ -216,11 +219,14 @@ class _FileSource:
     @classmethod
     def of(cls, source: Readable, ahead: int) -> _FileSource | None:
         """``ahead``: bytes already read behind the envelope. None for what is no regular file."""
+        raw = source.raw if isinstance(source, io.BufferedReader) else source
+        if not isinstance(raw, io.FileIO):  # a gzip file's fileno() is that of other bytes
+            return None
         try:
-            fd = source.fileno()  # type: ignore[attr-defined]
+            fd = raw.fileno()
             info = os.fstat(fd)
             position = source.tell() - ahead  # type: ignore[attr-defined]
-        except (AttributeError, OSError):
+        except OSError:
             return None
         if not stat.S_ISREG(info.st_mode):
             return None

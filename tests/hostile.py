@@ -127,10 +127,120 @@ def parquet(
 ) -> bytes:
     """Rows as Parquet, whatever they say."""
     out = io.BytesIO()
-    options = {"compression": "zstd", "store_schema": False, **options}
+    # As pqvault writes them: no dictionary for paths, links and digests.
+    plain = {"compression": "zstd", "store_schema": False, "use_dictionary": ["kind", "mode"]}
+    options = {**plain, **options}
     with pq.ParquetWriter(out, schema, **options) as writer:
         writer.write_table(pa.Table.from_pylist(list(rows), schema), row_group_size=group)
     return out.getvalue()
+
+
+# Parquet's footer is Thrift in its compact form. A value is a list of (field, type, value) for a
+# struct, (type, list) for a list; enough to change what the metadata says and write it back.
+
+Struct = list[tuple[int, int, Any]]
+
+
+class _Thrift:
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def byte(self) -> int:
+        self.at += 1
+        return self.data[self.at - 1]
+
+    def varint(self) -> int:
+        value, shift = 0, 0
+        while True:
+            byte = self.byte()
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    def value(self, kind: int) -> Any:
+        if kind in (1, 2):  # a boolean field: its type is its value
+            return None
+        if kind == 3:
+            return self.byte()
+        if kind in (4, 5, 6):
+            number = self.varint()
+            return number >> 1 ^ -(number & 1)
+        if kind == 8:
+            size = self.varint()
+            self.at += size
+            return self.data[self.at - size : self.at]
+        if kind == 9:
+            head = self.byte()
+            count = head >> 4 if head >> 4 < 15 else self.varint()
+            return (head & 15, [self.value(head & 15) for _ in range(count)])
+        assert kind == 12, kind
+        return self.struct()
+
+    def struct(self) -> Struct:
+        fields: Struct = []
+        number = 0
+        while head := self.byte():
+            if head >> 4:
+                number += head >> 4
+            else:
+                coded = self.varint()
+                number = coded >> 1 ^ -(coded & 1)
+            fields.append((number, head & 15, self.value(head & 15)))
+        return fields
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def _thrift(kind: int, value: Any) -> bytes:
+    if kind in (1, 2):
+        return b""
+    if kind == 3:
+        return bytes([value])
+    if kind in (4, 5, 6):
+        return _varint((value << 1 ^ value >> 63) & (2**64 - 1))
+    if kind == 8:
+        return _varint(len(value)) + value
+    if kind == 9:
+        inner, items = value
+        count = len(items)
+        head = bytes([count << 4 | inner]) if count < 15 else bytes([0xF0 | inner]) + _varint(count)
+        return head + b"".join(_thrift(inner, item) for item in items)
+    out = b""
+    last = 0
+    for number, inner, item in value:
+        assert 0 < number - last < 16
+        out += bytes([number - last << 4 | inner]) + _thrift(inner, item)
+        last = number
+    return out + b"\0"
+
+
+def lie(data: bytes, column: int, claims: Mapping[int, int | None]) -> bytes:
+    """Parquet whose footer says something else of a column in every row group.
+
+    ``claims``: field of ColumnMetaData -> value, None to leave it out. 5 number of values, 6 and
+    7 bytes unpacked and packed, 9 where the first data page is, 11 where the dictionary is.
+    """
+    size = int.from_bytes(data[-8:-4], "little")
+    footer = _Thrift(data[-8 - size : -8]).struct()
+    for group in next(value for number, _, value in footer if number == 4)[1]:
+        chunk = group[0][2][1][column]
+        index = next(i for i, field in enumerate(chunk) if field[0] == 3)
+        meta = {number: (kind, value) for number, kind, value in chunk[index][2]}
+        for number, claim in claims.items():
+            if claim is None:
+                meta.pop(number, None)
+            else:
+                meta[number] = (6 if number > 1 else 5, claim)
+        chunk[index] = (3, 12, [(number, *meta[number]) for number in sorted(meta)])
+    text = _thrift(12, footer)
+    return data[: -8 - size] + text + len(text).to_bytes(4, "little") + b"PAR1"
 
 
 # ---- parts -------------------------------------------------------------------------------

@@ -294,7 +294,6 @@ def test_unseal_interrupted_at_random(corpus: Path, tmp_path: Path, home: Path) 
     kill_unseals(corpus, tmp_path, home, 20, signal.SIGINT)
 
 
-@pytest.mark.xfail(strict=True, reason="nothing ever removes .pqvault-*.tmp of a killed unseal")
 def test_a_forced_unseal_clears_what_a_killed_one_left(tmp_path: Path) -> None:
     forger = h.Forger(tmp_path / "x.pqv", KEY.recipient)
     forger.part([h.file_row(b"a", b"content")], {0: h.plain_of(b"content")})
@@ -335,9 +334,6 @@ def sparse(path: Path, size: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=True, reason="take_digest never asks whether to stop, and _stop is set too late"
-)
 def test_ctrl_c_while_the_digest_of_a_large_file_is_taken(tmp_path: Path, home: Path) -> None:
     (tmp_path / "src").mkdir()
     sparse(tmp_path / "src" / "sparse", 1 << 40)
@@ -345,7 +341,6 @@ def test_ctrl_c_while_the_digest_of_a_large_file_is_taken(tmp_path: Path, home: 
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="verify has no way to stop within a file")
 def test_ctrl_c_while_a_large_file_is_verified(tmp_path: Path, home: Path) -> None:
     forger = h.Forger(tmp_path / "x.pqv", KEY.recipient)
     forger.part([h.row(b"a", size=1 << 40, extents=[(-1, 0, 1 << 40)])])
@@ -353,7 +348,6 @@ def test_ctrl_c_while_a_large_file_is_verified(tmp_path: Path, home: Path) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="run_tasks waits for what runs before _stop is set")
 def test_ctrl_c_while_a_large_file_is_unsealed(tmp_path: Path, home: Path) -> None:
     forger = h.Forger(tmp_path / "x.pqv", KEY.recipient)
     forger.part([h.row(b"a", size=1 << 40, extents=[(-1, 0, 1 << 40)])])
@@ -499,16 +493,7 @@ def every_step(small: Path, tmp_path: Path, mode: str, first: int, step: int) ->
     assert not result["failed"]
 
 
-DISCARDS = pytest.mark.xfail(
-    strict=True, reason="what fails after the commit is linked discards a part that is committed"
-)
-MODES = [
-    "kill",
-    "short",
-    pytest.param("error", marks=DISCARDS),
-    pytest.param("late error", marks=DISCARDS),
-    pytest.param("interrupt", marks=DISCARDS),
-]
+MODES = ["kill", "short", "error", "late error", "interrupt"]
 
 
 @pytest.mark.slow
@@ -523,7 +508,6 @@ def test_the_end_at_some_steps(small: Path, tmp_path: Path, mode: str, first: in
     every_step(small, tmp_path, mode, first, 14)
 
 
-@DISCARDS
 @pytest.mark.parametrize("how", [KeyboardInterrupt, OSError(5, "Input/output error")])
 def test_a_committed_part_is_never_discarded(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: Any
@@ -548,7 +532,6 @@ def test_a_committed_part_is_never_discarded(
     check_whole(archive, small, tmp_path / "out")
 
 
-@pytest.mark.xfail(strict=True, reason="gc does not look for unfinished files beside pqvault.json")
 def test_gc_takes_an_unfinished_header(small: Path, tmp_path: Path) -> None:
     archive = tmp_path / "x.pqv"
     pqvault.seal(small, archive, recipients=[KEY.recipient])

@@ -221,12 +221,7 @@ def test_room_for_some_inodes(disk: Disk, tmp_path: Path) -> None:
     print(f"{failures} failures before there was room")
 
 
-RAW_HOME = pytest.mark.xfail(
-    strict=True, reason="plan.py and home.py let the operating system's error through"
-)
-
-
-@pytest.mark.parametrize("room", [0, 1, 10, pytest.param(40, marks=RAW_HOME)])
+@pytest.mark.parametrize("room", [0, 1, 10, 40])
 def test_the_home_on_a_full_disk(
     disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
@@ -245,7 +240,6 @@ def test_the_home_on_a_full_disk(
     assert part_files(archive) == []
 
 
-@RAW_HOME
 @pytest.mark.parametrize("place", ["/proc/nowhere", "{tmp}/file", "/dev/null/x"])
 def test_a_home_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     noise(tmp_path / "src" / "a", 10)

@@ -759,8 +759,8 @@ def test_links_that_leave_through_each_other(target: Path, outside: Path) -> Non
         extractor.make_symlink(symlink(b"loop", b"loop/../loop"))
         report = extractor.finish()
     assert {skipped.path for skipped in report.skipped} == {b"a/b/out", b"loop"}
-    for at, folders, names in os.walk(target):
-        for name in folders + names:
+    for at, below, names in os.walk(target):
+        for name in below + names:
             assert Path(at, name).resolve().is_relative_to(target)
 
 

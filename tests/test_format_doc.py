@@ -62,7 +62,8 @@ def stream() -> str:
     pqvault.encrypt(io.BytesIO(CONTENT), out, [identity.recipient])
     body = "\n".join(textwrap.wrap(base64.b64encode(out.getvalue()).decode(), 110))
     return (
-        f"Content `{CONTENT.decode().strip()}` and a newline, sealed to the identity of section 2.1 =\n"
+        f"Content `{CONTENT.decode().strip()}` and a newline, sealed to the identity of"
+        " section 2.1 =\n"
         f"`{identity.text}`; the whole file in base64:\n\n```base64\n{body}\n```"
     )
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import faulthandler
 import io
 import os
 import random
+import resource
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,7 +19,7 @@ import zstandard
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from testkit import Pipe, kit
+from testkit import Pipe, kit, parquet
 
 from pqvault.archive.view import View
 from pqvault.crypto import cobblestone
@@ -117,7 +119,7 @@ def commits(draw: st.DrawFn) -> Commit:
         digest=digest,
         kind=draw(st.sampled_from(["seal", "append"])),
         parents=tuple(sorted(parents.items())),
-        replaces=tuple(sorted(draw(st.sets(hexes(16), max_size=3)))),
+        replaces=(),
         root=draw(hexes(32)),
         sealed_to=tuple(draw(st.lists(hexes(16), max_size=3, unique=True))),
         files=tuple(PartFile(n, draw(integers), draw(hexes(size))) for n in sorted(names)),
@@ -625,7 +627,10 @@ def test_objects_are_read_as_written(
 @st.composite
 def objects(draw: st.DrawFn) -> bytes:
     """The plaintext of an object of a few frames, in which some bytes are changed."""
-    blocks = st.sampled_from([kit.run(b"r", 70), kit.stored(b"stored " * 20), kit.stored(b"x")])
+    packed = zstandard.ZstdCompressor(level=5).compress(b"packed, as it comes, " * 50)
+    blocks = st.sampled_from(
+        [packed, kit.run(b"r", 70), kit.stored(b"stored " * 20), kit.stored(b"x")]
+    )
     frames = [
         (f, zstdseek.parse_frame_header(f, "")[1]) for f in draw(st.lists(blocks, max_size=4))
     ]
@@ -647,14 +652,6 @@ def objects(draw: st.DrawFn) -> bytes:
     return bytes(plain)
 
 
-def unused_bit(plain: bytes) -> bool:
-    """Whether the one deviation that is known may be in it (see test_vectors.KNOWN)."""
-    return any(
-        plain[at : at + 4] == kit.MAGIC and plain[at + 4 : at + 5] and plain[at + 4] & 0x10
-        for at in range(len(plain))
-    )
-
-
 @examples(600)
 @given(objects())
 def test_two_readers_never_see_two_contents(plain: bytes) -> None:
@@ -666,7 +663,7 @@ def test_two_readers_never_see_two_contents(plain: bytes) -> None:
         except IntegrityError:
             results.append(None)
     assert results[0] == results[1]
-    if results[0] is not None and not unused_bit(plain):
+    if results[0] is not None:
         assert (
             zstandard.ZstdDecompressor().stream_reader(plain, read_across_frames=True).read()
             == results[0]
@@ -762,7 +759,7 @@ def test_find_is_a_look_up(present: set[bytes], others: set[bytes], group: int) 
         patch.setattr(catalog, "ROW_GROUP", group)
         reader = CatalogReader(write_catalog(entries), frozenset(), "it")
         assert reader.rows == len(paths)
-        assert reader.groups == -(-len(paths) // group)
+        assert len(paths) / group <= reader.groups <= len(paths)
         for path in [*paths, *others, b"", b"\xff" * 6]:
             entry = reader.find(path)
             assert (entry.path if entry else None) == (path if path in paths else None)
@@ -797,21 +794,80 @@ def test_paths_are_refused_as_the_page_says(path: bytes) -> None:
             reader.batch(0)
 
 
-@examples(150)
-@given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=4))
-def test_damaged_catalogs_are_refused_or_read(changes: list[tuple[int, int]]) -> None:
-    """attack 32, attack 44: whatever the bytes, an error of ours or rows that keep the rules."""
-    entries = [(b"d%02d" % i, Kind.FOLDER) for i in range(30)]
-    data = bytearray(write_catalog(entries).getvalue())
-    for at, byte in changes:
-        data[at % len(data)] = byte
+def in_child(call: Callable[[], object]) -> int:
+    """The exit status of a child process that makes a call: 0, or what killed it."""
+    child = os.fork()
+    if child == 0:  # pragma: no cover, another process
+        status = 1
+        try:
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            faulthandler.disable()
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            call()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+FOLDERS = [kit.Row(b"d%02d" % i, "d", mode=0o755) for i in range(30)]
+CATALOG = parquet.write([FOLDERS[:10], FOLDERS[10:]])
+
+
+def damaged(seed: int) -> bytes:
+    """The catalog with one to three bytes changed, most of them in its footer."""
+    rng, data = random.Random(seed), bytearray(CATALOG)
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    for _ in range(rng.randint(1, 3)):
+        data[rng.randrange(footer if rng.random() < 0.8 else 0, len(data))] = rng.randrange(256)
+    return bytes(data)
+
+
+def read_damaged(data: bytes) -> None:
+    """An error of ours, or rows that keep the rules."""
     try:
-        reader = CatalogReader(io.BytesIO(bytes(data)), frozenset(), "it")
+        reader = CatalogReader(io.BytesIO(data), frozenset(), "it")
         paths = [p for batch in reader.batches() for p in batch.column(0).to_pylist()]
         reader.find(b"d07")
     except FormatError:
         return
     assert paths == sorted(set(paths)) and all(map(catalog_path, paths))
+
+
+def test_damaged_catalogs_are_refused_or_read() -> None:
+    """attack 32, attack 44: whatever the bytes, no other exception, no other rows, no crash."""
+
+    def all_of_them() -> None:
+        for seed in range(800):
+            read_damaged(damaged(seed))
+
+    assert in_child(all_of_them) == 0
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="pyarrow 26 calls std::terminate when a column of a row group is looked at from Python"
+    " whose size statistics do not fit: CatalogReader must not look before it has checked",
+)
+def test_catalog_that_ends_the_process() -> None:
+    """attack 32: the footer of a catalog may not abort whoever opens the archive."""
+    data = parquet.write([FOLDERS], extra=[parquet.histogram([1, 2, 3])])
+    assert in_child(lambda: read_damaged(data)) == 0
+
+
+def test_catalog_with_size_statistics() -> None:
+    """The same when they are true is a good catalog."""
+    data = parquet.write([FOLDERS], extra=[parquet.histogram([len(FOLDERS)])])
+    assert in_child(lambda: read_damaged(data)) == 0
+
+
+def test_catalog_column_of_a_type_that_is_not() -> None:
+    """attack 32: the same with a type of the column's metadata that Parquet does not know."""
+    at = 0
+    for _ in range(2):
+        at = CATALOG.index(b"\x15\x0c\x19\x25", at + 1)  # type 6, then the list of encodings
+        data = CATALOG[: at + 1] + b"\x3a" + CATALOG[at + 2 :]
+        assert in_child(lambda data=data: read_damaged(data)) == 0
 
 
 # -- several parts --------------------------------------------------------------------------
@@ -860,11 +916,13 @@ def view_of(history: History) -> dict[bytes, tuple[int, Kind]]:
         stands |= {path: (number, kind) for path, kind in entries.items()}
 
     def hidden(path: bytes) -> bool:
-        if stands[path][1] == Kind.TOMBSTONE:
+        part, kind = stands[path]
+        if kind == Kind.TOMBSTONE:
             return True
         above = path
         while above := above.rpartition(b"/")[0]:
-            if above in stands and stands[above][1] != Kind.FOLDER:
+            # rule 3: any later part that says of a folder around it that it is none
+            if any(later.get(above, Kind.FOLDER) != Kind.FOLDER for later in history[part + 1 :]):
                 return True
         return False
 
@@ -875,7 +933,7 @@ def check_view(history: History, steps: list[int]) -> None:
     fakes: list[Any] = [
         FakePart(f"{i:032x}", entries, steps[i]) for i, entries in enumerate(history)
     ]
-    view = View(fakes)
+    view = View(fakes, on_damage=pytest.fail)
     expected = view_of(history)
     listed = []
     for batch, where in view.batches():

@@ -298,9 +298,6 @@ def test_another_host_replaced_our_file(
     assert box.contents()["src/x"] == ("f", b"ours")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the journal alone decides, whatever parts of other hosts came after"
-)
 def test_another_host_removed_our_file_and_we_have_no_key(
     box: Box, monkeypatch: pytest.MonkeyPatch, private_home: Path
 ) -> None:
@@ -586,9 +583,6 @@ def test_folder_gone_while_a_file_stood_there_and_back(box: Box) -> None:
     assert snapshot(box.unseal() / "src") == snapshot(box.source)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="what a file hid stands again when a folder takes the file's place"
-)
 def test_delete_after_a_file_hid_a_folder(box: Box) -> None:
     """After --delete the archive holds what the source holds, not what a file had hidden."""
     box.tree({"a": {"old": b"1"}, "z": b""})

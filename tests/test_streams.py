@@ -326,7 +326,6 @@ def test_short_reads_and_writes(identity: pqvault.Identity) -> None:
     assert out.file.getvalue() == content
 
 
-@pytest.mark.xfail(strict=True, reason="readinto() of None is taken for the end: a short stream")
 def test_a_source_that_is_not_ready(identity: pqvault.Identity) -> None:
     """A non-blocking source without data at the moment is not at its end."""
 
@@ -407,7 +406,6 @@ def test_from_the_middle_of_a_file(tmp_path: Path, identity: pqvault.Identity) -
         assert out.getvalue() == content
 
 
-@pytest.mark.xfail(strict=True, reason="fileno() of a gzip file is that of the compressed file")
 def test_a_stream_in_gzip(tmp_path: Path, identity: pqvault.Identity) -> None:
     """A source that has a file number but other bytes is read by its read(), not by the number."""
     content = noise(100_000)
@@ -529,7 +527,6 @@ def test_fork() -> None:
     assert reader(out.getvalue()).read() == b"hello"
 
 
-@pytest.mark.xfail(strict=True, reason="SealedWriter has no flush()")
 def test_zipfile_writes_into_it() -> None:
     """STYLE rule 6: a zip file is written straight into a sealed object."""
     out = io.BytesIO()

@@ -220,7 +220,6 @@ def test_only_the_second_name_of_a_hard_link(box: Box, glob: str) -> None:
     assert not (out / "src/a").exists()
 
 
-@pytest.mark.xfail(strict=True, reason="unseal links to what stands under the first name now")
 def test_hard_link_whose_first_name_was_replaced_later(box: Box) -> None:
     """A hard link keeps the content of its own part when a later part replaces its first name."""
     box.tree({"first": b"old content"})

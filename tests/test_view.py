@@ -48,14 +48,18 @@ def above(path: str) -> Iterator[str]:
         yield path
 
 
+def say(standing: Model, said: Model) -> None:
+    """docs/format.md section 5.3 rules 1 and 3: what a part says, on top of older ones."""
+    for path, value in said.items():
+        if value != ("d",):
+            for below in [p for p in standing if p.startswith(path + "/")]:
+                del standing[below]
+    standing |= said
+
+
 def shown(standing: Model) -> Model:
-    """docs/format.md section 5.3 rules 2 and 3, on what stands by rule 1."""
-    return {
-        path: value
-        for path, value in standing.items()
-        if value is not None
-        and all(a not in standing or standing[a] == ("d",) for a in above(path))
-    }
+    """Rule 2: without tombstones."""
+    return {path: value for path, value in standing.items() if value is not None}
 
 
 def edit(source: Path, tree: dict[str, Any]) -> None:
@@ -119,9 +123,9 @@ def test_histories(history: list[tuple[dict[str, Any], str]], identity: pqvault.
                 append=mode == "append" or (mode == "journal" and not states),
             )
             before = shown(standing)
-            standing |= now
+            say(standing, now)
             if mode == "delete":
-                standing |= {path: None for path in before if path not in now}
+                say(standing, {path: None for path in before if path not in now})
             note(f"{mode} {tree} -> {report.parts}")
             assert read(box) == shown(standing)
             check_hidden(box, standing)

@@ -145,9 +145,6 @@ def test_listed_with_dot_and_with_two_sources(box: Box, monkeypatch: pytest.Monk
     box.check()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="Walker.listed yields the folders of a prefix once for each source"
-)
 def test_listed_with_two_sources_and_a_prefix(box: Box) -> None:
     """The folders of a prefix come once, however many sources are below them."""
     one, two = make_tree(box.root / "1", {"a": b"1"}), make_tree(box.root / "2", {"b": b"2"})
@@ -156,7 +153,6 @@ def test_listed_with_two_sources_and_a_prefix(box: Box) -> None:
     assert set(box.contents()) == {"p", "p/1", "p/1/a", "p/2", "p/2/b"}
 
 
-@pytest.mark.xfail(strict=True, reason="Walker.listed takes lstat of a source that is a link")
 def test_listed_in_a_source_that_is_a_link(box: Box) -> None:
     """A source that is a link to a folder is a folder in the archive, listed or walked."""
     make_tree(box.root / "real", {"a": b"1"})
@@ -166,7 +162,6 @@ def test_listed_in_a_source_that_is_a_link(box: Box) -> None:
     assert box.contents() == {"src": ("d", b""), "src/a": ("f", b"1")}
 
 
-@pytest.mark.xfail(strict=True, reason="Walker.listed follows links between source and path")
 def test_listed_through_a_link_inside(box: Box) -> None:
     """attack 27: a listed path that goes through a link inside the source is not followed."""
     make_tree(box.root / "real", {"a": b"1"})
@@ -179,9 +174,6 @@ def test_listed_through_a_link_inside(box: Box) -> None:
     assert "src/link/a" not in box.contents()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="Walker.listed seals a file whose folder is excluded, without the folder"
-)
 def test_listed_below_an_excluded_folder(box: Box) -> None:
     """A listed file whose folder is excluded is excluded with it."""
     box.tree({"a": {"x": b"1"}, "b": {"y": b"2"}})

@@ -16,6 +16,7 @@ if str(ROOT) not in sys.path:
 
 generate: Any = importlib.import_module("vectors.generate")
 kit: Any = importlib.import_module("vectors.testkit")
+parquet: Any = importlib.import_module("vectors.parquet")
 
 
 def load_vectors() -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -374,13 +375,26 @@ def parts_tombstone_of_folder() -> Made:
     ]
 
 
-@case("success", "what a third part brings back below a folder that a second one took away")
+@case(
+    "success", "a third part brings a folder back that a second one took away: not what was in it"
+)
 def parts_brought_back() -> Made:
     second = later([Row(b"d", "x", mode=0)])
     rows = [folder_row(b"d"), file(b"d/c", b"again")]
     third = later(rows, data=b"again", root=THREE, seq=3, parents=[second])
-    lines = [line(rows[0]), LINES[1], LINES[2], line(rows[1], b"again")]
-    return folder(part(), second, third), lines
+    return folder(part(), second, third), [line(rows[0]), line(rows[1], b"again")]
+
+
+@case("success", "a second part adds to a folder: what an older part has in it stays")
+def parts_folder_again() -> Made:
+    rows = [folder_row(b"d", mode=0o711), file(b"d/c", NEWER)]
+    lines = [line(rows[0]), LINES[1], LINES[2], line(rows[1], NEWER)]
+    return folder(part(), later(rows)), lines
+
+
+@case("success", "a tombstone of what no part has")
+def parts_tombstone_of_nothing() -> Made:
+    return folder(part(), later([Row(b"d/a/none", "x", mode=0), Row(b"z", "x", mode=0)])), LINES
 
 
 @case("success", "a link in a third part hides what two parts have below that name")
@@ -770,6 +784,11 @@ def commit_unknown_file() -> Made:
     return listed(lambda files: [*files, ["tables", 1, "00" * 32]])
 
 
+@case("commit failure", "it replaces a part, which is not of this version", **SHOWN)
+def commit_replaces_a_part() -> Made:
+    return edited(replaces=[TWO.part.hex()])
+
+
 @case("commit failure", "a parent twice", **SHOWN)
 def commit_parent_twice() -> Made:
     parent = [TWO.part.hex(), "00" * 32]
@@ -908,11 +927,10 @@ def object_frame_of_noise() -> Made:
 @case(
     "payload failure",
     "the commit says another size of an object, under a good MAC",
-    found="verify",
-    intact="no",
+    **READ,
 )
 def commit_size_of_object_wrong() -> Made:
-    return listed(lambda f: [f[0], [f[1][0], f[1][1] + 1, f[1][2]]]), LINES
+    return listed(lambda f: [f[0], [f[1][0], f[1][1] + 1, f[1][2]]]), ONE_LINE
 
 
 @case(
@@ -995,6 +1013,27 @@ def catalog_empty() -> Made:
     return archive(plain=sealable())
 
 
+@case(
+    "catalog failure",
+    "the commit says another size of the catalog, under a good MAC",
+    found="open",
+    intact="no",
+)
+def commit_size_of_catalog_wrong() -> Made:
+    return listed(lambda f: [["catalog", f[0][1] - 1, f[0][2]], f[1]])
+
+
+@case("catalog failure", "attack 42: a footer of over 4 MiB", found="open")
+def catalog_footer_of_4_mib() -> Made:
+    data = parquet.write([ROWS], created_by="\0" * (4 << 20))
+    return archive(plain=squeezed(data))
+
+
+@case("catalog failure", "attack 42: columns that say to unpack to 65 MiB", found="list")
+def catalog_columns_of_65_mib() -> Made:
+    return archive(plain=content(parquet.write([ROWS], unpacked=65 << 20)))
+
+
 @case("catalog failure", "JSON, no Parquet", found="open")
 def catalog_json() -> Made:
     return archive(plain=content(b'[{"path":"d"}]'))
@@ -1068,6 +1107,17 @@ def catalog_modes_optional() -> Made:
     return with_columns(mode=BY_NAME["mode"].but(optional=True))
 
 
+@case("catalog failure", "attack 42: paths in a dictionary", found="list")
+def catalog_paths_in_a_dictionary() -> Made:
+    return with_columns(path=BY_NAME["path"].but(dictionary=True))
+
+
+@case("success", "kinds, sizes, modes and times in dictionaries")
+def catalog_numbers_in_dictionaries() -> Made:
+    names = ("kind", "size", "mode", "mtime_ns")
+    return with_columns(**{n: BY_NAME[n].but(dictionary=True) for n in names}), LINES
+
+
 @case("catalog failure", "a path is missing", found="open")
 def catalog_path_missing() -> Made:
     column = BY_NAME["path"].but(optional=True, of=lambda row: None)
@@ -1087,25 +1137,25 @@ def catalog_row_group_of_8193_rows() -> Made:
     digits = "0123456789abcdefghijklmnopqrstuv"
     names = sorted(a + b + c for a in digits for b in digits for c in digits)[:8193]
     rows = [Row(name.encode(), "x", mode=0, mtime_ns=0) for name in names]
-    # Most of it is zeros, which run-length blocks keep short.
     return archive(objects={}, plain=squeezed(parquet.write([rows])))
 
 
 def squeezed(data: bytes) -> bytes:
-    """The plaintext of an object in one frame, its zeros in run-length blocks."""
+    """The plaintext of an object in one frame, long runs of one byte in run-length blocks."""
     blocks, at = [], 0
-    while at < len(data):
-        zeros = len(data) - at - len(data[at:].lstrip(b"\0"))
-        if zeros > 1000:
-            size = min(zeros, 131072)
-            blocks.append(block(b"\0", RUN, size=size))
-        else:
-            end = data.find(bytes(1001), at)
-            size = min((end if end >= 0 else len(data)) - at, 131072)
-            blocks.append(block(data[at : at + size]))
-        at += size
+    for found in re.finditer(rb"(.)\1{63,}", data, re.DOTALL):
+        blocks += [
+            block(data[i : min(i + MOST, found.start())]) for i in range(at, found.start(), MOST)
+        ]
+        at = found.end()
+        sizes = range(found.start(), at, MOST)
+        blocks += [block(found[1], RUN, size=min(MOST, at - i)) for i in sizes]
+    blocks += [block(data[i : i + MOST]) for i in range(at, len(data), MOST)]
     blocks[-1] = bytes([blocks[-1][0] | 1]) + blocks[-1][1:]
     return sealable((frame(len(data), *blocks), len(data)))
+
+
+MOST = 131072  # bytes of a block
 
 
 @case(
@@ -1218,15 +1268,21 @@ def catalog_component_of_256_bytes_beyond_ascii() -> Made:
 def catalog_path_of_65536_bytes() -> Made:
     path = b"/".join([b"n" * 254] * 255 + [b"n" * 255] * 2)
     assert len(path) == 65536
-    row = Row(path, "x", mode=0)
-    return archive([row], objects={}, statistics=lambda rows: None)
+    return long_path(path)
+
+
+def long_path(path: bytes) -> Files:
+    """A catalog of one path that is too long for statistics; a tombstone needs no folders."""
+    rows = [Row(path, "x", mode=0)]
+    data = parquet.write([rows], statistics=lambda rows: None)
+    return archive(rows, objects={}, plain=squeezed(data))
 
 
 @case("success", "a path of 65,535 bytes: a tombstone, which needs no folders around it")
 def catalog_path_of_65535_bytes() -> Made:
-    row = Row(b"/".join([b"n" * 254] * 256 + [b"n" * 255]), "x", mode=0)
-    assert len(row.path) == 65535
-    return archive([row], objects={}, statistics=lambda rows: None), []
+    path = b"/".join([b"n" * 254] * 256 + [b"n" * 255])
+    assert len(path) == 65535
+    return long_path(path), []
 
 
 @case("catalog failure", "two rows in another order", found="list")
@@ -1299,6 +1355,11 @@ def catalog_link_to_no_bytes() -> Made:
     return with_rows(Row(b"to", "l", link=b""))
 
 
+@case("catalog failure", "a NUL in a target", found="list")
+def catalog_link_with_nul() -> Made:
+    return with_rows(Row(b"to", "l", link=b"a\0b"))
+
+
 @case("catalog failure", "a target of 65,536 bytes", found="list")
 def catalog_link_of_65536_bytes() -> Made:
     rows = [Row(b"to", "l", link=b"\0" * 65536)]
@@ -1353,6 +1414,16 @@ def catalog_hard_link_to_other_content() -> Made:
 @case("catalog failure", "a hard link with another digest than its first name", **HARD)
 def catalog_hard_link_with_other_digest() -> Made:
     return hard_link(b"d/a", digest=None), linked()
+
+
+@case("catalog failure", "a hard link with another mode than its first name", **HARD)
+def catalog_hard_link_with_other_mode() -> Made:
+    return hard_link(b"d/a", mode=0o755), linked(mode=0o755)
+
+
+@case("catalog failure", "a hard link with another time than its first name", **HARD)
+def catalog_hard_link_with_other_time() -> Made:
+    return hard_link(b"d/a", mtime_ns=5), linked(mtime_ns=5)
 
 
 @case("catalog failure", "extents shorter than the file", found="list")
@@ -1460,9 +1531,13 @@ def catalog_digest_wrong() -> Made:
     return archive(rows), LINES
 
 
-@case(
-    "catalog failure", "the digest of a file has another length than its name says", found="verify"
-)
+@case("catalog failure", "the digest of a file has another length than its name says", found="list")
 def catalog_digest_of_other_length() -> Made:
     rows = [ROWS[0], ROWS[1]._replace(digest=DIGESTS["sha384"](A)), ROWS[2]]
-    return archive(rows), LINES
+    return archive(rows)
+
+
+@case("catalog failure", "the digest of a file of no bytes is another one", found="verify")
+def catalog_digest_of_no_bytes_wrong() -> Made:
+    row = file(b"a", b"", digest=bytes(32))
+    return with_rows(row), [line(row, b"")]

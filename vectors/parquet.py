@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, NamedTuple
 
-__all__ = ["CATALOG", "Column", "Row", "write"]
+__all__ = ["CATALOG", "Column", "Row", "histogram", "write"]
 
 # parquet.thrift: enum Type, ConvertedType, FieldRepetitionType, Encoding
 INT32, INT64, BYTES = 1, 2, 6
 UTF8, LIST, UINT_8, UINT_16 = 0, 3, 11, 12
 REQUIRED, OPTIONAL, REPEATED = 0, 1, 2
-PLAIN, RLE = 0, 3
+PLAIN, RLE, RLE_DICTIONARY = 0, 3, 8
 
 Claim = tuple[bytes, bytes] | None  # least and greatest
 
@@ -46,6 +46,7 @@ class Column:
     converted: int | None = None
     optional: bool = False
     nested: bool = False
+    dictionary: bool = False
 
     def but(self, **changes: Any) -> Column:
         """The same column with a fault."""
@@ -71,11 +72,15 @@ def write(
     *,
     statistics: Callable[[Sequence[Row]], Claim] = lambda rows: (rows[0].path, rows[-1].path),
     counted: int | None = None,
+    extra: Sequence[tuple[int, tuple[int, bytes]]] = (),
+    unpacked: int | None = None,
+    created_by: str = "pqvault vectors",
 ) -> bytes:
     """A Parquet file with one row group for each of ``groups``.
 
     ``statistics``: what the footer claims to be the least and the greatest path of a row group,
-    ``counted``: how many rows it says that each has.
+    ``counted``: how many rows it says that each has. ``extra``: more fields of the ColumnMetaData
+    of paths, as they are in Thrift; ``unpacked``: what it says to be the size of each column.
     """
     out = bytearray(b"PAR1")
     row_groups = []
@@ -84,7 +89,9 @@ def write(
         for column in columns:
             claim = statistics(rows) if column.name == "path" and rows else None
             for path, kind, count, pages in _leaves(column, rows):
-                chunks.append(_chunk(out, path, kind, count, pages, claim))
+                more = extra if column.name == "path" else ()
+                data = _Pages(count, pages, column.dictionary, unpacked)
+                chunks.append(_chunk(out, path, kind, data, claim, more))
         said = len(rows) if counted is None else counted
         sizes = [(1, _list(12, chunks)), (2, _i64(len(out) - start)), (3, _i64(said))]
         row_groups.append(_struct(sizes))
@@ -98,7 +105,7 @@ def write(
             (2, _list(12, schema)),
             (3, _i64(sum(map(len, groups)))),
             (4, _list(12, row_groups)),
-            (6, _text("pqvault vectors")),
+            (6, _text(created_by)),
             (7, _list(12, [order] * sum(3 if c.nested else 1 for c in columns))),
         ]
     )
@@ -123,29 +130,67 @@ def _leaves(column: Column, rows: Sequence[Row]) -> list[tuple[list[str], int, i
     return leaves
 
 
+class _Pages(NamedTuple):
+    """The values of a column chunk, plain; how they are to be written."""
+
+    count: int
+    plain: bytes
+    dictionary: bool
+    unpacked: int | None
+
+    def write(self) -> tuple[bytes, int, list[int]]:
+        """The pages, where the data page begins, and the encodings."""
+        if not self.dictionary:
+            return _page(self.plain, self.count, PLAIN), 0, [PLAIN, RLE]
+        # Each value is an entry of its own: the indices are 0, 1, 2, … in runs of one.
+        header = _struct([(1, _i32(self.count)), (2, _i32(PLAIN))])
+        size = _i32(len(self.plain))
+        head = _struct([(1, _i32(2)), (2, size), (3, size), (7, (12, header))])
+        indices = bytes([8]) + b"".join(bytes([1 << 1, index]) for index in range(self.count))
+        data = _page(indices, self.count, RLE_DICTIONARY)
+        return head + self.plain + data, len(head) + len(self.plain), [PLAIN, RLE, RLE_DICTIONARY]
+
+
+def _page(data: bytes, count: int, encoding: int) -> bytes:
+    """A data page: its header and its bytes."""
+    header = _struct([(1, _i32(count)), (2, _i32(encoding)), (3, _i32(RLE)), (4, _i32(RLE))])
+    size = _i32(len(data))
+    return _struct([(1, _i32(0)), (2, size), (3, size), (5, (12, header))]) + data
+
+
 def _chunk(
-    out: bytearray, path: list[str], kind: int, count: int, page: bytes, claim: Claim
+    out: bytearray,
+    path: list[str],
+    kind: int,
+    pages: _Pages,
+    claim: Claim,
+    extra: Sequence[tuple[int, tuple[int, bytes]]],
 ) -> bytes:
     """Append one column chunk; returns its ColumnChunk."""
-    data = _struct([(1, _i32(count)), (2, _i32(PLAIN)), (3, _i32(RLE)), (4, _i32(RLE))])
-    head = _struct([(1, _i32(0)), (2, _i32(len(page))), (3, _i32(len(page))), (5, (12, data))])
+    data, start, encodings = pages.write()
     at = len(out)
-    out += head + page
-    size = len(head) + len(page)
+    out += data
     meta = [
         (1, _i32(kind)),
-        (2, _list(5, [_varint(_zigzag(e)) for e in (PLAIN, RLE)])),
+        (2, _list(5, [_varint(_zigzag(e)) for e in encodings])),
         (3, _list(8, [_text(name)[1] for name in path])),
         (4, _i32(0)),
-        (5, _i64(count)),
-        (6, _i64(size)),
-        (7, _i64(size)),
-        (9, _i64(at)),
+        (5, _i64(pages.count)),
+        (6, _i64(len(data) if pages.unpacked is None else pages.unpacked)),
+        (7, _i64(len(data))),
+        (9, _i64(at + start)),
     ]
+    if pages.dictionary:
+        meta.append((11, _i64(at)))
     if claim is not None:
         least, greatest = claim
         meta.append((12, (12, _struct([(5, _bytes(greatest)), (6, _bytes(least))]))))
-    return _struct([(2, _i64(at)), (3, (12, _struct(meta)))])
+    return _struct([(2, _i64(at)), (3, (12, _struct([*meta, *extra])))])
+
+
+def histogram(levels: Sequence[int]) -> tuple[int, tuple[int, bytes]]:
+    """The field of a ColumnMetaData that counts how often each repetition level occurs."""
+    return 16, (12, _struct([(2, _list(6, [_varint(_zigzag(level)) for level in levels]))]))
 
 
 def _schema(column: Column) -> list[bytes]:

@@ -58,14 +58,28 @@ class PublicState:
         self.rolled_back = check_parents(self.parts, self.removed | damaged)
         self.problems += self.rolled_back
 
+    def next_seq(self) -> int:
+        """1 + the highest seq that writers who take turns could have reached.
+
+        A commit is public and anybody can write one: a seq beyond the number of parts there
+        ever were is nobody's, and must not use up the numbers.
+        """
+        count = len(self.parts) + len(self.removed) + len(self.problems)
+        honest = (p.commit.seq for p in self.parts.values() if p.commit.seq <= count)
+        return 1 + max(honest, default=0)
+
     def ordered(self) -> list[PublicPart]:
         """Parts in the order in which the later one wins."""
         return sorted(self.parts.values(), key=lambda part: part.commit.order)
 
     def heads(self) -> list[PublicPart]:
-        """The parts without a child: what the next part names as its parents."""
+        """The parts without a child: what the next part names as its parents.
+
+        Not those without an envelope, which nobody can open: a commit that somebody dropped
+        there must not become something that has to be kept.
+        """
         parents = {p for part in self.parts.values() for p, _ in part.commit.parents}
-        return [part for part in self.ordered() if part.id not in parents]
+        return [p for p in self.ordered() if p.id not in parents and p.envelope is not None]
 
 
 def select_parts(parts: list[PublicPart], as_of: str | datetime | None) -> list[PublicPart]:
@@ -143,7 +157,13 @@ class Archive:
             raise problems[0]
         self.problems = problems
         self.parts = parts
-        self.view = View(parts)
+        self.view = View(parts, self._on_damage)
+
+    def _on_damage(self, error: PQVaultError) -> None:
+        if self._strict:
+            raise error
+        if error.message not in {problem.message for problem in self.problems}:
+            self.problems.append(error)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The entries as Arrow record batches of at most 8,192 rows a part, sorted by path.

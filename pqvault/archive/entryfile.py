@@ -15,6 +15,8 @@ from pqvault.sealed import RangeFile
 
 __all__ = ["EntryFile"]
 
+# Holes cost nothing to claim and time to hash: 1 PiB, past what file systems take.
+MAX_WHOLE: Final = 2**50  # bytes of a file that is read from end to end
 _ZEROS: Final = memoryview(bytes(1024 * 1024))
 
 
@@ -72,6 +74,8 @@ class EntryFile(RangeFile):
 
         At most ``step`` bytes at a time; the buffer is used again for the next.
         """
+        if self.size > MAX_WHOLE:
+            raise FormatError(f"{self.name} claims {self.size} bytes, more than a file can have")
         buffer = memoryview(bytearray(min(step, self.size)))
         at = 0
         for extent in self.entry.extents:

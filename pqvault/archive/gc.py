@@ -9,7 +9,7 @@ from typing import Final
 
 from pqvault.archive import layout
 from pqvault.archive.archive import PublicState
-from pqvault.errors import NotFound
+from pqvault.errors import FormatError, NotFound, PQVaultError
 from pqvault.storage import Storage
 
 __all__ = ["GRACE", "GcReport", "collect"]
@@ -27,6 +27,7 @@ class GcReport:
     dry_run: bool = False
     removed: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
+    problems: list[PQVaultError] = field(default_factory=list)
     size: int = 0
 
 
@@ -41,7 +42,9 @@ def collect(storage: Storage, *, older_than: float = GRACE, dry_run: bool = Fals
     report = GcReport(dry_run=dry_run)
     now = time.time()
     committed = set(layout.listed_ids(storage, "commits")[0]) - state.removed
-    for part in sorted(set(storage.list("parts")) - committed):
+    for part in layout.listed_ids(storage, "parts")[0]:
+        if part in committed:
+            continue
         names = list(storage.walk(f"parts/{part}", leftovers=True))
         before = now - older_than
         if part in state.removed:
@@ -55,7 +58,7 @@ def collect(storage: Storage, *, older_than: float = GRACE, dry_run: bool = Fals
         _remove(storage, names, before, report)
         if not dry_run:
             storage.remove_folder(f"parts/{part}")
-    for part in sorted(set(storage.list("envelopes")) - committed - state.removed):
+    for part in sorted(set(layout.listed_ids(storage, "envelopes")[0]) - committed - state.removed):
         if not storage.list(f"parts/{part}"):
             _remove(storage, [layout.envelope_name(part)], now - older_than, report)
     for public in state.ordered():
@@ -70,11 +73,9 @@ def collect(storage: Storage, *, older_than: float = GRACE, dry_run: bool = Fals
 
 def _leftovers(storage: Storage) -> Iterator[str]:
     """Unfinished documents of writers that were killed."""
+    yield from storage.unfinished("")
     for folder in ("commits", "envelopes"):
-        whole = set(storage.walk(folder))
-        for name in list(storage.walk(folder, leftovers=True)):
-            if name not in whole:
-                yield name
+        yield from storage.unfinished(folder)
 
 
 def _remove(storage: Storage, names: list[str], before: float, report: GcReport) -> None:
@@ -85,11 +86,23 @@ def _remove(storage: Storage, names: list[str], before: float, report: GcReport)
         report.kept += [name for name, _ in present]
         return
     for name, _ in present:
-        with storage.open(name) as file:
-            report.size += file.size
-        if not report.dry_run:
-            storage.remove(name)
+        try:
+            size = _size(storage, name)
+            if not report.dry_run:
+                storage.remove(name)
+        except PQVaultError as error:  # what cannot go must not keep the rest from going
+            report.problems.append(error)
+            continue
+        report.size += size
         report.removed.append(name)
+
+
+def _size(storage: Storage, name: str) -> int:
+    try:
+        with storage.open(name) as file:
+            return file.size
+    except FormatError:
+        return 0  # a link, a FIFO: garbage that takes no room
 
 
 def _mtime(storage: Storage, name: str) -> float | None:

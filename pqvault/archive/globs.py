@@ -6,6 +6,9 @@ import os
 import re
 from collections.abc import Iterable
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 __all__ = ["Globs"]
 
 _MAGIC = re.compile(rb"[*?\[]")
@@ -18,45 +21,71 @@ class Globs:
     """
 
     def __init__(self, globs: Iterable[str | bytes]) -> None:
-        names = [os.fsencode(glob).rstrip(b"/") for glob in globs]
+        names = [os.fsencode(glob) for glob in globs]
         self._any = bool(names)
-        self._regex = re.compile(b"|".join(_translate(name) for name in names), re.DOTALL)
+        # RE2, which pyarrow carries: its time is linear in the path, whatever the glob. Python's
+        # own `re` backtracks, and a path may come from an archive's maker.
+        patterns = "|".join(_translate(name.rstrip(b"/") or name) for name in names)
+        self._pattern = rf"(?s)\A(?:{patterns})\z"
 
     def __bool__(self) -> bool:
         return self._any
 
     def match(self, path: bytes) -> bool:
         """Whether one of them matches the whole path."""
-        return self._any and self._regex.fullmatch(path) is not None
+        if not self._any:
+            return False
+        found = pc.match_substring_regex(pa.scalar(path, pa.binary()), self._pattern)
+        return bool(found.as_py())
 
 
-def _translate(glob: bytes) -> bytes:
+def _translate(glob: bytes) -> str:
     if not _MAGIC.search(glob):
-        return re.escape(glob) + b"(?:/.*)?"
+        return _literal(glob) + "(?:/.*)?"
     out, at = [], 0
     while at < len(glob):
         if glob.startswith(b"**/", at):
-            out.append(b"(?:.*/)?")
+            out.append("(?:.*/)?")
             at += 3
         elif glob.startswith(b"**", at):
-            out.append(b".*")
+            out.append(".*")
             at += 2
         else:
             piece, at = _single(glob, at)
             out.append(piece)
-    return b"(?:" + b"".join(out) + b")"
+    return "".join(out)
 
 
-def _single(glob: bytes, at: int) -> tuple[bytes, int]:
+def _single(glob: bytes, at: int) -> tuple[str, int]:
     char = glob[at : at + 1]
     if char == b"*":
-        return b"[^/]*", at + 1
+        return "[^/]*", at + 1
     if char == b"?":
-        return b"[^/]", at + 1
+        return "[^/]", at + 1
     if char == b"[":
-        end = glob.find(b"]", at + 2 + glob.startswith((b"[!", b"[^"), at))
+        negate = glob[at + 1 : at + 2] in (b"!", b"^")
+        end = glob.find(b"]", at + 2 + negate)
         if end > 0:
-            negate = glob[at + 1 : at + 2] in (b"!", b"^")
-            body = glob[at + 1 + negate : end].replace(b"\\", b"\\\\").replace(b"[", b"\\[")
-            return (b"(?!/)[^" if negate else b"(?!/)[") + body + b"]", end + 1
-    return re.escape(char), at + 1
+            return _set(glob[at + 1 + negate : end], negate), end + 1
+    return _literal(char), at + 1
+
+
+def _set(body: bytes, negate: bool) -> str:
+    """What is in brackets, byte by byte; a range that runs backwards is empty, ``/`` never in."""
+    wanted: set[int] = set()
+    at = 0
+    while at < len(body):
+        if body[at + 1 : at + 2] == b"-" and at + 2 < len(body):
+            wanted |= set(range(body[at], body[at + 2] + 1))
+            at += 3
+        else:
+            wanted.add(body[at])
+            at += 1
+    chosen = (set(range(256)) - wanted if negate else wanted) - {ord("/")}
+    if not chosen:
+        return r"[^\x00-\xff]"  # matches nothing
+    return "[" + "".join(rf"\x{byte:02x}" for byte in sorted(chosen)) + "]"
+
+
+def _literal(text: bytes) -> str:
+    return "".join(rf"\x{byte:02x}" for byte in text)

@@ -30,6 +30,14 @@ CREATE TABLE IF NOT EXISTS files (
     mtime_ns INTEGER NOT NULL, ctime_ns INTEGER NOT NULL, inode INTEGER NOT NULL,
     part TEXT NOT NULL
 ) WITHOUT ROWID;
+-- What stood below a folder is hidden for good once its path is no folder any more (format 5.3):
+-- it is not sealed any longer, and must be sealed again when a folder comes back.
+CREATE TRIGGER IF NOT EXISTS ended BEFORE INSERT ON files
+WHEN NEW.kind != 100 AND EXISTS (SELECT 1 FROM files WHERE path = NEW.path AND kind = 100)
+BEGIN
+    DELETE FROM files WHERE path > CAST(NEW.path || x'2f' AS BLOB)
+                        AND path < CAST(NEW.path || x'30' AS BLOB);
+END;
 """
 _BUSY = 60  # seconds to wait for another process's short transaction
 

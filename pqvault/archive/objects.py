@@ -44,6 +44,8 @@ class Sealed:
     digests: list[tuple[int, bytes]] = field(default_factory=list)
     ends: list[tuple[int, int]] = field(default_factory=list)
     """(row, size found) of files that were cut while they were read"""
+    undigested: list[int] = field(default_factory=list)
+    """rows of files that changed between the reading of their pieces: no digest is theirs"""
     changed: list[tuple[int, str]] = field(default_factory=list)
     failed: list[tuple[int, str]] = field(default_factory=list)
 
@@ -120,6 +122,8 @@ def _seal_piece(
     size = sum(length for _, length in piece.data())
     hasher = digests.new(digest) if piece.whole else None
     extents = []
+    # The end of what was read; what lies before a later piece is for the earlier ones to say.
+    reached = 0 if piece.whole else piece.data()[0][0]
     try:
         fd = _open(piece.source)
         try:
@@ -132,6 +136,7 @@ def _seal_piece(
                 offset = writer.tell()
                 done = _copy(fd, start, length, writer, hasher, on_bytes)
                 if done:
+                    reached = start + done
                     extents.append((piece.row, start, number, offset, done))
                 at = start + done
                 if done < length:
@@ -143,15 +148,18 @@ def _seal_piece(
         result.failed.append((piece.row, f"cannot be read: {error.strerror}"))
         return
     cut = sum(e[4] for e in extents) < size
+    # A file that got shorter ends where it ends now, or where reading it ended before that.
+    end = max(reached, min(at if cut else piece.expected.size, after.size))
     if hasher is not None:
-        if not cut:
-            _hash_zeros(hasher, piece.expected.size - at)
+        _hash_zeros(hasher, end - at)
         result.digests.append((piece.row, hasher.digest()))
     result.extents += extents
-    if cut:
-        result.ends.append((piece.row, at))
+    if end < piece.expected.size:
+        result.ends.append((piece.row, end))
     if cut or before != piece.expected or after != before:
         result.changed.append((piece.row, "changed while it was read"))
+        if hasher is None:
+            result.undigested.append(piece.row)
 
 
 def _copy(
@@ -178,8 +186,8 @@ def _copy(
     return done
 
 
-def take_digest(job: DigestJob, digest: str) -> Sealed:
-    """The digest of a file whose data goes to several objects."""
+def take_digest(job: DigestJob, digest: str, check: Callable[[], object]) -> Sealed:
+    """The digest of a file whose data goes to several objects. ``check`` may raise to end it."""
     piece, result = job.piece, Sealed()
     hasher = digests.new(digest)
     buffer = memoryview(bytearray(_READ))
@@ -188,15 +196,16 @@ def take_digest(job: DigestJob, digest: str) -> Sealed:
         try:
             at = 0
             for start, length in piece.data():
-                _hash_zeros(hasher, start - at)
+                _hash_zeros(hasher, start - at, check)
                 at, end = start, start + length
                 while at < end:
+                    check()
                     count = os.preadv(fd, [buffer[: end - at]], at)
                     if not count:
                         break
                     hasher.update(buffer[:count])
                     at += count
-            _hash_zeros(hasher, piece.expected.size - at)
+            _hash_zeros(hasher, piece.expected.size - at, check)
             facts = _facts(os.fstat(fd))
         finally:
             os.close(fd)
@@ -206,7 +215,9 @@ def take_digest(job: DigestJob, digest: str) -> Sealed:
     if facts == piece.expected:
         result.digests.append((piece.row, hasher.digest()))
     else:
-        # No digest: what was hashed may not be what was sealed.
+        result.undigested.append(piece.row)  # what was hashed may not be what was sealed
+        if facts.size < piece.expected.size and not piece.data():  # else its pieces say so
+            result.ends.append((piece.row, facts.size))
         result.changed.append((piece.row, "changed while it was read"))
     return result
 
@@ -224,8 +235,11 @@ def _facts(info: os.stat_result) -> Expected:
     return Expected(info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, info.st_dev)
 
 
-def _hash_zeros(hasher: digests.Hasher, count: int) -> None:
+def _hash_zeros(
+    hasher: digests.Hasher, count: int, check: Callable[[], object] = lambda: None
+) -> None:
     while count > 0:
+        check()
         take = min(count, len(_ZEROS))
         hasher.update(_ZEROS[:take])
         count -= take

@@ -107,13 +107,15 @@ class OpenPart:
         self._key = key
         self._storage = storage
         self._files = {object_number(f.name): f for f in commit.files if f.name != CATALOG}
+        self._sizes = {file.name: file.size for file in commit.files}
         self._cache = cache
         self._readers: OrderedDict[int, SealedReader] = OrderedDict()
         self._lock = threading.Lock()
         # (7) catalog
         self._catalog_file = self._open(CATALOG)
         where = f"the catalog of {what}"
-        self.catalog = CatalogReader(self._catalog_file, frozenset(self._files), where)
+        size = digests.SIZES[commit.digest]
+        self.catalog = CatalogReader(self._catalog_file, frozenset(self._files), where, size)
 
     @property
     def id(self) -> str:
@@ -127,6 +129,10 @@ class OpenPart:
         except NotFound:
             raise IntegrityError(f"{path} is missing") from None
         try:
+            if source.size != self._sizes[name]:
+                raise IntegrityError(
+                    f"{path} has {source.size} bytes, its commit says {self._sizes[name]}"
+                )
             key, context = self._key.object(name)
             return SealedReader(
                 source, key, context, path, cache=self._cache, close_source=source.close

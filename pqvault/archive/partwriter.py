@@ -24,6 +24,7 @@ from pqvault.format.catalog import (
     CatalogReader,
     CatalogWriter,
     Kind,
+    check_ancestors,
 )
 from pqvault.format.commit import CATALOG, Commit, PartFile
 from pqvault.format.envelope import Envelope
@@ -43,6 +44,7 @@ class PartTables:
         self._extents = tuple(array("q") for _ in range(5))  # row, start, object, offset, length
         self._digests = _Digests(digests.SIZES[digest])
         self._ends: dict[int, int] = {}
+        self._undigested: set[int] = set()
         self.files: list[PartFile] = []
         self.changed: dict[int, str] = {}
         self.failed: dict[int, str] = {}
@@ -59,6 +61,7 @@ class PartTables:
         for row, end in sealed.ends:
             self._ends[row] = min(end, self._ends.get(row, end))
         self.changed.update(sealed.changed)
+        self._undigested.update(sealed.undigested)
         self.failed.update(sealed.failed)
 
     def table(self, part: PartRows) -> pa.Table:
@@ -95,8 +98,11 @@ class PartTables:
         """Drop what lies beyond the end of a file that was cut while it was read."""
         if not self._ends:
             return
-        rows = zip(*self._extents, strict=True)
-        kept = [r for r in rows if r[1] < self._ends.get(r[0], r[1] + 1)]
+        kept = []
+        for row, start, number, offset, length in zip(*self._extents, strict=True):
+            length = min(length, self._ends.get(row, start + length) - start)
+            if length > 0:
+                kept.append((row, start, number, offset, length))
         for index, column in enumerate(self._extents):
             column[:] = array("q", [r[index] for r in kept])
 
@@ -109,6 +115,10 @@ class PartTables:
                 firsts[row].append(index)
         for row, first in part.same_as.items():
             self._digests.copy(first, row)
+            if first in self._undigested:
+                self._undigested.add(row)
+            if first in self._ends:
+                self._ends[row] = self._ends[first]
             for index in firsts[first]:
                 self._extents[0].append(row)
                 for column in self._extents[1:]:
@@ -143,6 +153,8 @@ class PartTables:
         for row, (kind, size) in enumerate(rows):
             if kind == file and not size:
                 self._digests.put(row, empty)
+        for row in self._undigested:
+            self._digests.drop(row)
         return self._digests.column(part.count)
 
     def _extent_column(self, count: int) -> Any:
@@ -193,6 +205,10 @@ class _Digests:
         self._there[row] = 1
         self._values[row * self._size : (row + 1) * self._size] = value
 
+    def drop(self, row: int) -> None:
+        self._grow(row + 1)
+        self._there[row] = 0
+
     def copy(self, source: int, row: int) -> None:
         if source < len(self._there) and self._there[source]:
             self.put(row, bytes(self._values[source * self._size : (source + 1) * self._size]))
@@ -238,9 +254,16 @@ class _Keep:
 
 
 def write_catalog(
-    table: pa.Table, key: RootKey, storage: Storage, options: SealOptions
+    table: pa.Table,
+    key: RootKey,
+    storage: Storage,
+    options: SealOptions,
+    objects: frozenset[int],
 ) -> PartFile:
-    """Seal the catalog of a part. Its frames are stored: Parquet compresses its own pages."""
+    """Seal the catalog of a part and read it back. ``objects``: the numbers it may name.
+
+    Its frames are stored: Parquet compresses its own pages.
+    """
 
     def fill(writer: SealedWriter) -> None:
         catalog = CatalogWriter(_Keep(writer))  # type: ignore[arg-type]
@@ -250,16 +273,19 @@ def write_catalog(
 
     stored = SealOptions(STORE, DEFAULT_FRAME, options.digest)
     file = seal_file(CATALOG, *key.object(CATALOG), storage, key.part, stored, fill)
-    _read_back(key, storage, table.num_rows)
+    _read_back(key, storage, table.num_rows, objects, options.digest)
     return file
 
 
-def _read_back(key: RootKey, storage: Storage, rows: int) -> None:
-    """Open what was just written with the keys that the commit will promise."""
+def _read_back(
+    key: RootKey, storage: Storage, rows: int, objects: frozenset[int], digest: str
+) -> None:
+    """Read what was just written as a reader will: what it would refuse must not be committed."""
     name = part_file(key.part, CATALOG)
     with storage.open(name) as source:
         reader = SealedReader(source, *key.object(CATALOG), name)
-        if CatalogReader(reader, frozenset(), name).rows != rows:
+        catalog = CatalogReader(reader, objects, name, digests.SIZES[digest])
+        if sum(len(b) for b in check_ancestors(catalog.batches(), name)) != rows:
             raise IntegrityError(f"{name} does not read back as it was written")
         reader.close()
 
@@ -280,7 +306,12 @@ def put_part(storage: Storage, envelope: Envelope, commit: Commit, data: bytes) 
 
 
 def discard(storage: Storage, part: str) -> None:
-    """Remove what was written of a part that will not be committed."""
+    """Remove what was written of a part that will not be committed.
+
+    Nothing when its commit is there: an error may come after the commit got its name.
+    """
+    if storage.exists(commit_name(part)):
+        return
     for name in list(storage.walk(f"parts/{part}", leftovers=True)):
         storage.remove(name)
     storage.remove_folder(f"parts/{part}")

@@ -19,7 +19,7 @@ import pyarrow as pa
 from pqvault import home
 from pqvault.archive.walk import Found, Walker
 from pqvault.crypto import digest as digests
-from pqvault.errors import PolicyRefused
+from pqvault.errors import PolicyRefused, PQVaultError
 from pqvault.format.catalog import Kind
 
 __all__ = ["Plan", "Prior", "make_plan"]
@@ -96,7 +96,10 @@ class Plan:
     def close(self) -> None:
         """Give the temporary file back."""
         if self._spool is not None:
-            self._spool.close()
+            try:
+                self._spool.close()
+            except OSError:  # a full disk: what was buffered is not wanted any more
+                pass
 
 
 def make_plan(
@@ -111,7 +114,10 @@ def make_plan(
 ) -> Plan:
     """Walk and compare. Raises PolicyRefused when ``delete`` would remove more than half."""
     plan = Plan()
-    spool = tempfile.TemporaryFile(dir=home.folder())
+    try:
+        spool = tempfile.TemporaryFile(dir=home.folder())
+    except OSError as error:
+        raise _spool_failed(error) from None
     plan._spool = spool
     writer = _Rows(spool, plan)
     covered = 0
@@ -126,16 +132,26 @@ def make_plan(
             elif prior is not None and delete and _is_gone(prior.path, walker):
                 writer.add(_tombstone(prior.path), True)
         writer.finish()
+    except OSError as error:
+        plan.close()
+        raise _spool_failed(error) from None
     except BaseException:
-        spool.close()
+        plan.close()
         raise
     if plan.tombstones * 2 > covered and not yes:
-        spool.close()
+        plan.close()
         raise PolicyRefused(
             f"--delete would remove {plan.tombstones} of {covered} entries, more than half",
             hint="check that the source is complete; if it is meant, add --yes",
         )
     return plan
+
+
+def _spool_failed(error: OSError) -> PQVaultError:
+    return PQVaultError(
+        f"the plan cannot be written to {home.folder()}: {error.strerror}",
+        hint="free some space there, or set PQVAULT_HOME to another folder",
+    )
 
 
 class _Rows:
@@ -233,7 +249,7 @@ def _changed(found: Found, prior: Prior, checksum: bool, plan: Plan) -> bool:
 
 def _digest(source: bytes, name: str) -> bytes | None:
     try:
-        with open(source, "rb", buffering=0, opener=_no_follow) as file:
+        with open(source, "rb", buffering=0, opener=_plain) as file:
             hasher = digests.new(name)
             buffer = bytearray(1024 * 1024)
             while count := file.readinto(buffer):
@@ -243,8 +259,9 @@ def _digest(source: bytes, name: str) -> bytes | None:
         return None  # sealing it will say what is wrong
 
 
-def _no_follow(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+def _plain(path: str, flags: int) -> int:
+    # Not through a link, and not waiting for whoever writes to a FIFO put in the file's place.
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
 def _is_gone(path: bytes, walker: Walker) -> bool:

@@ -21,7 +21,7 @@ from pqvault.archive.tasks import default_jobs, run_tasks
 from pqvault.archive.walk import Source, Walker
 from pqvault.crypto import digest as digests
 from pqvault.errors import Incomplete, PolicyRefused, PQVaultError, UsageError
-from pqvault.format.commit import Commit
+from pqvault.format.commit import Commit, object_number
 from pqvault.keys import Identity, Recipient
 from pqvault.names import printable
 from pqvault.progress import Progress, Report, ignore
@@ -175,7 +175,14 @@ class SealRun:
     def _check_journal(self, state: PublicState, journal: Journal) -> None:
         if self.append or not state.parts:
             return
-        if not journal.valid_parts(_committed(state)):
+        ours = journal.valid_parts(_committed(state))
+        others = len(state.parts) - len(ours)
+        if ours and others:
+            self.report.warnings.append(
+                f"{others} parts are of other writers, who may have replaced or removed what this"
+                " host sealed before; pass an identity with -i to compare"
+            )
+        if not ours:
             raise UsageError(
                 f"{self.storage.where('')} holds parts that this host has not sealed,"
                 " so what has changed since cannot be known",
@@ -291,9 +298,12 @@ class SealRun:
         options: SealOptions,
         total: int,
     ) -> None:
-        def on_bytes(count: int) -> None:
+        def check() -> None:
             if self._stop.is_set():
                 raise PQVaultError("stopped")
+
+        def on_bytes(count: int) -> None:
+            check()
             with self._lock:
                 self._done += count
                 done = self._done
@@ -301,14 +311,14 @@ class SealRun:
 
         def do(job: Job) -> Sealed:
             if isinstance(job, DigestJob):
-                return take_digest(job, options.digest)
+                return take_digest(job, options.digest, check)
             name = layout.new_object_name(job.number)
             return seal_object(
                 job, name, *key.object(name), self.storage, key.part, options, on_bytes
             )
 
         self.storage.make_folder(f"parts/{key.part}/objects")
-        run_tasks(pool, self.jobs, jobs, do, tables.add)
+        run_tasks(pool, self.jobs, jobs, do, tables.add, self._stop)
 
     def _commit(
         self,
@@ -325,7 +335,8 @@ class SealRun:
         if not table.num_rows:
             discard(self.storage, key.part)
             return
-        catalog = write_catalog(table, key, self.storage, options)
+        objects = frozenset(object_number(file.name) for file in tables.files)
+        catalog = write_catalog(table, key, self.storage, options, objects)
         files = tuple(sorted([*tables.files, catalog], key=lambda file: file.name))
         now = int(time.time() * 1000)
         envelope = key.envelope(self.recipients, created=now)
@@ -336,7 +347,7 @@ class SealRun:
             Commit(
                 archive=key.archive,
                 part=key.part,
-                seq=1 + max((p.commit.seq for p in state.parts.values()), default=0),
+                seq=state.next_seq(),
                 created=now,
                 profile=PROFILE,
                 digest=options.digest,

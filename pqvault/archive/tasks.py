@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from threading import Event
 from typing import Final, TypeVar
 
 from pqvault.archive.part import OpenPart
@@ -31,10 +32,12 @@ def run_tasks(
     tasks: Iterator[Task],
     do: Callable[[Task], Result],
     collect: Callable[[Result], object],
+    stop: Event,
 ) -> None:
     """Call ``do`` for each task in ``pool`` and ``collect``, here, for each result.
 
-    The first error ends it: tasks not begun are dropped, those that run are waited for.
+    The first error ends it: tasks not begun are dropped, ``stop`` is set so that those that run
+    can end too, and they are waited for.
     """
     running: set[Future[Result]] = set()
     try:
@@ -49,6 +52,7 @@ def run_tasks(
             for future in done:
                 collect(future.result())
     except BaseException:
+        stop.set()
         for future in running:
             future.cancel()
         wait(running)

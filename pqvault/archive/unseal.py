@@ -22,7 +22,7 @@ from pqvault.archive.globs import Globs
 from pqvault.archive.part import OpenPart
 from pqvault.archive.tasks import Located, content_tasks, default_jobs, run_tasks
 from pqvault.errors import NotFound, PQVaultError, UsageError
-from pqvault.format.catalog import HOLE, Entry, Kind
+from pqvault.format.catalog import HOLE, Entry, Extent, Kind
 from pqvault.names import printable
 from pqvault.progress import Progress, Report, ignore
 
@@ -73,7 +73,7 @@ def unseal(
     with Extractor(
         target, force=force, preserve_special=preserve_special, links=links, link_sources=sources
     ) as extractor:
-        run = _Run(extractor, report, jobs or default_jobs(), progress)
+        run = _Run(extractor, report, sources, jobs or default_jobs(), progress)
         run.run(_moved(_wanted(archive, selected), inner, roots))
         end = extractor.finish()
     for root in roots:
@@ -152,10 +152,17 @@ def _link_sources(archive: Archive) -> set[bytes]:
 
 class _Run:
     def __init__(
-        self, extractor: Extractor, report: UnsealReport, jobs: int, progress: Progress
+        self,
+        extractor: Extractor,
+        report: UnsealReport,
+        sources: set[bytes],
+        jobs: int,
+        progress: Progress,
     ) -> None:
         self._extractor = extractor
         self._report = report
+        self._sources = sources  # paths that hard links name
+        self._firsts: dict[bytes, tuple[str, tuple[Extent, ...]]] = {}
         self._jobs = jobs
         self._progress = progress
         self._lock = threading.Lock()
@@ -166,12 +173,8 @@ class _Run:
     def run(self, entries: Iterator[Located]) -> None:
         hard: list[Located] = []
         with ThreadPoolExecutor(self._jobs, "pqvault-unseal") as pool:
-            try:
-                files = content_tasks(self._files(entries, hard))
-                run_tasks(pool, self._jobs, files, self._task, lambda _: None)
-            except BaseException:
-                self._stop.set()
-                raise
+            files = content_tasks(self._files(entries, hard))
+            run_tasks(pool, self._jobs, files, self._task, lambda _: None, self._stop)
         for part, entry in hard:
             self._guard(partial(self._hardlink, part, entry))
 
@@ -179,6 +182,8 @@ class _Run:
         """Folders and links are made on the way; hard links when all files are there."""
         for part, entry in entries:
             if entry.kind == Kind.FILE:
+                if entry.path in self._sources:
+                    self._firsts[entry.path] = (part.id, entry.extents)
                 yield part, entry
             elif entry.kind == Kind.HARDLINK:
                 hard.append((part, entry))
@@ -247,7 +252,10 @@ class _Run:
             raise
 
     def _hardlink(self, part: OpenPart, entry: Entry) -> None:
-        if not self._extractor.make_hardlink(entry):
+        # Its own extents are its content. It is another name of what was extracted only when
+        # that is the very entry it was sealed with, not a later one under the same path.
+        same = self._firsts.get(entry.link or b"") == (part.id, entry.extents)
+        if not (same and self._extractor.make_hardlink(entry)):
             self._file(part, entry, None)
 
     def _tell(self, count: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from array import array
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -77,6 +78,9 @@ class _Verify:
         self._state = PublicState(storage)
         self.report = VerifyReport(storage.where(""), sample=sample)
         self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._damaged: set[tuple[str, int]] = set()  # (part, object) named already
+        self._used = (array("q"), array("q"), array("q"))  # object, offset, end of each extent
         self._done = 0
         self._chosen = self._choose(sample)
         self._total = sum(file.size for _, file in self._chosen)
@@ -105,10 +109,13 @@ class _Verify:
                 report.problems.append(IntegrityError(f"the envelope of part {part.id} is missing"))
         with ThreadPoolExecutor(self._jobs, "pqvault-verify") as pool:
             files = ((part, file, opened.get(part.id)) for part, file in self._chosen)
-            run_tasks(pool, self._jobs, files, self._check_file, self._collect)
+            run_tasks(pool, self._jobs, files, self._check_file, self._collect, self._stop)
             for open_part in opened.values():
                 tasks = content_tasks(self._catalog(open_part))
-                run_tasks(pool, self._jobs, tasks, self._check_contents, self._collect)
+                run_tasks(pool, self._jobs, tasks, self._check_contents, self._collect, self._stop)
+                run_tasks(
+                    pool, self._jobs, self._gaps(open_part), self._decode, self._collect, self._stop
+                )
         return report
 
     def _collect(self, problems: list[PQVaultError]) -> None:
@@ -121,11 +128,14 @@ class _Verify:
         name = layout.part_file(part.id, file.name)
         try:
             self._check_sealed(name, file, part.commit.digest, opened)
+            return []
         except NotFound:
-            return [IntegrityError(f"{name} is missing")]
+            problem: PQVaultError = IntegrityError(f"{name} is missing")
         except PQVaultError as error:
-            return [error]
-        return []
+            problem = error
+        with self._lock:
+            self._damaged.add((part.id, object_number(file.name)))
+        return [problem]
 
     def _check_sealed(
         self, name: str, file: PartFile, digest: str, opened: OpenPart | None
@@ -139,6 +149,7 @@ class _Verify:
                 raise IntegrityError(f"{name} has {source.size} bytes, its commit says {file.size}")
             for at in range(0, file.size, _STEP):
                 data = buffer[: min(_STEP, file.size - at)]
+                self._check_stop()
                 source.pread_into(data, at)
                 hasher.update(data)
                 if message is not None:
@@ -160,26 +171,53 @@ class _Verify:
     def _catalog(self, part: OpenPart) -> Iterator[Located]:
         """Every entry of a part, also those that a later part replaced; checks the catalog."""
         chosen = {object_number(f.name) for p, f in self._chosen if p.id == part.id} | {HOLE}
-        names = set(part.object_numbers())
-        used: set[int] = set()
-        firsts: dict[bytes, Entry] = {}
+        self._used = (array("q"), array("q"), array("q"))
         try:
             for batch in check_ancestors(part.batches(), f"the catalog of part {part.id}"):
                 for entry in entries_of(batch):
                     self.report.entries += 1
-                    numbers = {extent.object for extent in entry.extents}
-                    used |= numbers
-                    self._check_hard_link(part, entry, firsts)
-                    if entry.kind == Kind.FILE and numbers <= chosen:
+                    self._check_hard_link(part, entry)
+                    if entry.kind != Kind.FILE:
+                        continue
+                    for extent in entry.extents:
+                        for column, value in zip(
+                            self._used,
+                            (extent.object, extent.offset, extent.offset + extent.length),
+                            strict=True,
+                        ):
+                            column.append(value)
+                    if all(extent.object in chosen for extent in entry.extents):
                         self.report.size += entry.size
                         yield part, entry
         except PQVaultError as error:
             self.report.problems.append(error)
-            return
-        for number in sorted((names - used) & chosen):
-            self._decode_all(part, number)
 
-    def _check_hard_link(self, part: OpenPart, entry: Entry, firsts: dict[bytes, Entry]) -> None:
+    def _gaps(self, part: OpenPart) -> Iterator[tuple[OpenPart, int, list[tuple[int, int]]]]:
+        """What no entry uses of each object that was chosen: (part, object, ranges of content)."""
+        numbers = {object_number(f.name) for p, f in self._chosen if p.id == part.id}
+        used: dict[int, list[tuple[int, int]]] = {number: [] for number in numbers if number >= 0}
+        for number, start, end in zip(*self._used, strict=True):
+            if number in used:
+                used[number].append((start, end))
+        for number, ranges in sorted(used.items()):
+            if (part.id, number) in self._damaged:
+                continue
+            yield part, number, ranges
+
+    def _decode(self, item: tuple[OpenPart, int, list[tuple[int, int]]]) -> list[PQVaultError]:
+        """Frames that no entry reaches into are decoded all the same."""
+        part, number, ranges = item
+        try:
+            part.reader(number).check_frames(sorted(ranges), self._check_stop)
+        except PQVaultError as error:
+            return [error]
+        return []
+
+    def _check_stop(self) -> None:
+        if self._stop.is_set():
+            raise PQVaultError("stopped")
+
+    def _check_hard_link(self, part: OpenPart, entry: Entry) -> None:
         if entry.kind != Kind.HARDLINK:
             return
         first = part.find(entry.link or b"")
@@ -200,18 +238,12 @@ class _Verify:
             try:
                 hasher = file.hasher()
                 for _, data, _ in file.steps(4 * _STEP):
+                    self._check_stop()
                     hasher.update(data)
                 file.check(hasher.digest())
             except PQVaultError as error:
                 problems.append(_in_file(error, file))
         return problems
-
-    def _decode_all(self, part: OpenPart, number: int) -> None:
-        """An object that no entry names is decoded all the same."""
-        try:
-            part.reader(number).check_frames()
-        except PQVaultError as error:
-            self.report.problems.append(error)
 
 
 def _in_file(error: PQVaultError, file: EntryFile) -> PQVaultError:

@@ -3,61 +3,83 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
 
 from pqvault.archive.part import OpenPart
+from pqvault.errors import FormatError, PQVaultError
 from pqvault.format.catalog import SCHEMA, Entry, Kind, check_ancestors
+from pqvault.names import printable
 
 __all__ = ["View"]
 
 
 class View:
     """Parts in their order, seen as one list of entries sorted by path. Nothing is kept in memory
-    but one row group of each part."""
+    but one row group of each part. ``on_damage`` is told of a catalog that is found damaged on the
+    way, and may raise; otherwise that part ends there.
+    """
 
-    def __init__(self, parts: Sequence[OpenPart]) -> None:
+    def __init__(
+        self, parts: Sequence[OpenPart], on_damage: Callable[[PQVaultError], object]
+    ) -> None:
         self.parts = list(parts)
+        self._on_damage = on_damage
 
     def find(self, path: bytes) -> tuple[OpenPart, Entry] | None:
         """What stands under one path, with the part that holds it."""
-        found = self._newest(path)
-        if found is None or found[1].kind == Kind.TOMBSTONE:
+        for index in reversed(range(len(self.parts))):
+            entry = self.parts[index].find(path)
+            if entry is not None:
+                break
+        else:
+            return None
+        if entry.kind == Kind.TOMBSTONE:
             return None
         slash = path.find(b"/")
         while slash >= 0:
-            above = self._newest(path[:slash])
-            if above is not None and above[1].kind != Kind.FOLDER:
+            above = path[:slash]
+            if any(self._ends(part, above) for part in self.parts[index + 1 :]):
                 return None
+            found = self.parts[index].find(above)
+            if found is None or found.kind != Kind.FOLDER:
+                where = f"the catalog of part {self.parts[index].id}"
+                raise FormatError(f"{where} has {printable(path)}, but not the folder it is in")
             slash = path.find(b"/", slash + 1)
-        return found
+        return self.parts[index], entry
 
-    def _newest(self, path: bytes) -> tuple[OpenPart, Entry] | None:
-        for part in reversed(self.parts):
-            entry = part.find(path)
-            if entry is not None:
-                return part, entry
-        return None
+    @staticmethod
+    def _ends(part: OpenPart, path: bytes) -> bool:
+        """Whether a part says of a path that it is no folder, which ends what older parts have
+        below it."""
+        entry = part.find(path)
+        return entry is not None and entry.kind != Kind.FOLDER
 
     def batches(self) -> Iterator[tuple[pa.RecordBatch, list[int]]]:
         """Batches sorted by path, and for each row the index of its part in :attr:`parts`."""
         if len(self.parts) == 1:
             for batch in self._checked(0):
-                if Kind.TOMBSTONE in batch.column(1).to_pylist():
-                    keep = [i for i, k in enumerate(batch.column(1)) if k != Kind.TOMBSTONE]
+                kinds = batch.column(1).to_pylist()
+                if Kind.TOMBSTONE in kinds:
+                    keep = [i for i, kind in enumerate(kinds) if kind != Kind.TOMBSTONE]
                     batch = batch.take(pa.array(keep, pa.int64()))
-                yield batch, [0] * len(batch)
+                if len(batch):
+                    yield batch, [0] * len(batch)
         else:
             yield from self._merged()
 
     def _checked(self, index: int) -> Iterator[pa.RecordBatch]:
         part = self.parts[index]
-        return check_ancestors(part.batches(), f"the catalog of part {part.id}")
+        try:
+            yield from check_ancestors(part.batches(), f"the catalog of part {part.id}")
+        except PQVaultError as error:
+            # Found only now, after the part was opened: it costs this part, not the others.
+            self._on_damage(error)
 
     def _merged(self) -> Iterator[tuple[pa.RecordBatch, list[int]]]:
         cursors = [c for i in range(len(self.parts)) if (c := _Cursor(i, self._checked(i))).more()]
-        blockers: list[bytes] = []
+        blockers: list[tuple[bytes, int]] = []
         while cursors:
             # Up to the first end of a batch, every part has said all that it has to say.
             limit = min(cursor.paths[-1] for cursor in cursors)
@@ -79,26 +101,28 @@ class View:
 
 
 def _standing(
-    rows: list[tuple[bytes, int, int]], kinds: list[int], blockers: list[bytes]
+    rows: list[tuple[bytes, int, int]], kinds: list[int], blockers: list[tuple[bytes, int]]
 ) -> tuple[list[int], list[int]]:
-    """The rows that stand, with their parts. ``blockers``: the non-folders around the current
-    path, kept from call to call; their ranges nest, so only the innermost can hide it."""
+    """The rows that stand, with their parts. ``blockers``: paths around the current one of which
+    some part says that they are no folder, with the last such part; kept from call to call."""
     kept, parts = [], []
-    last = None
-    for path, negative_part, row in rows:
-        if path == last:
-            continue
-        last = path
-        while blockers and path >= blockers[-1] + b"0":  # "0" follows "/"
+    at, count = 0, len(rows)
+    while at < count:
+        path, negative_part, row = rows[at]
+        newest_end = -1  # the last part that says that this path is no folder
+        while at < count and rows[at][0] == path:
+            if newest_end < 0 and kinds[rows[at][2]] != Kind.FOLDER:
+                newest_end = -rows[at][1]
+            at += 1
+        while blockers and path >= blockers[-1][0] + b"0":  # "0" follows "/"
             blockers.pop()
-        if blockers and path.startswith(blockers[-1] + b"/"):
-            continue
-        kind = kinds[row]
-        if kind != Kind.FOLDER:
-            blockers.append(path)
-        if kind != Kind.TOMBSTONE:
+        part = -negative_part
+        hidden = any(part < end and path.startswith(above + b"/") for above, end in blockers)
+        if newest_end >= 0:
+            blockers.append((path, newest_end))
+        if not hidden and kinds[row] != Kind.TOMBSTONE:
             kept.append(row)
-            parts.append(-negative_part)
+            parts.append(part)
     return kept, parts
 
 

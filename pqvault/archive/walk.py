@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from pqvault.archive.globs import Globs
 from pqvault.errors import UsageError
-from pqvault.format.catalog import MAX_PATH, Kind
+from pqvault.format.catalog import MAX_NAME, MAX_PATH, Kind
 from pqvault.names import printable
 
 __all__ = ["Found", "Source", "Walker", "name_sources"]
@@ -60,7 +60,7 @@ def name_sources(
     if not sources:
         raise UsageError("no source is given", hint="name the folders or files to seal")
     head = os.fsencode(prefix).strip(b"/")
-    if head and any(part in (b"", b".", b"..") for part in head.split(b"/")):
+    if head and (b"\0" in head or any(part in (b"", b".", b"..") for part in head.split(b"/"))):
         raise UsageError(f"the prefix {prefix!r} is not a plain relative path")
     found: dict[bytes, Source] = {}
     for source in sources:
@@ -69,13 +69,26 @@ def name_sources(
             raise UsageError(f"{printable(root)} does not exist", hint="check the path")
         last = b"" if os.path.normpath(root) == b"." else os.path.basename(os.path.abspath(root))
         name = b"/".join(part for part in (head, last) if part)
+        if any(len(part) > MAX_NAME for part in name.split(b"/")) or len(name) > MAX_PATH:
+            raise UsageError(f"{printable(name)[:80]}… is too long a name for an entry")
         if name in found:
             raise UsageError(
                 f"two sources would both be called {printable(name) or '.'} in the archive",
                 hint="seal them in two runs with --prefix",
             )
+        for other in found:
+            if _within(name, other) or _within(other, name):
+                raise UsageError(
+                    f"the sources {printable(other) or '.'} and {printable(name) or '.'} would be"
+                    " one within the other in the archive",
+                    hint="seal them in two runs with --prefix",
+                )
         found[name] = Source(root, name)
     return sorted(found.values(), key=lambda source: source.name)
+
+
+def _within(path: bytes, folder: bytes) -> bool:
+    return not folder or path.startswith(folder + b"/")
 
 
 class Walker:
@@ -109,19 +122,30 @@ class Walker:
 
     def listed(self, names: Iterable[bytes]) -> Iterator[Found]:
         """Only what is named: paths on disk inside a source. Folders are not entered."""
-        wanted: dict[bytes, bytes] = {}
+        wanted = {found.path: found for s in self._sources for found in _prefix_folders(s.name)}
         for name in names:
-            path, disk = self._inside(name)
-            wanted[path] = disk
-            for source in self._sources:
-                if path == source.name or path.startswith(source.name + b"/") or not source.name:
-                    self._add_folders(wanted, source, path)
-        for source in self._sources:
-            yield from _prefix_folders(source.name)
-        for path in sorted(wanted):
-            found = self._found(path, wanted[path], root=False)
-            if found is not None:
-                yield found
+            source, path = self._inside(name)
+            self._add(wanted, source, path)
+        yield from (wanted[path] for path in sorted(wanted))
+
+    def _add(self, wanted: dict[bytes, Found], source: Source, path: bytes) -> bool:
+        """Put a path and the folders above it, each a real folder; False when it is left out."""
+        if path in wanted:
+            return True
+        if path != source.name:
+            above = path.rpartition(b"/")[0]
+            if above and not self._add(wanted, source, above):
+                return False
+            if above and wanted[above].kind != Kind.FOLDER:
+                self._report(path, "is not in a folder of its source: a link is not followed", True)
+                return False
+        rest = path[len(source.name) :].strip(b"/")
+        disk = os.path.join(os.path.realpath(source.root), rest) if rest else source.root
+        found = self._found(path, disk, root=not rest)
+        if found is None:
+            return False
+        wanted[path] = found
+        return True
 
     def excludes(self, path: bytes) -> bool:
         """Whether a path, or a folder above it, is excluded or was not seen for an error."""
@@ -137,7 +161,7 @@ class Walker:
             not s.name or path == s.name or path.startswith(s.name + b"/") for s in self._sources
         )
 
-    def _inside(self, name: bytes) -> tuple[bytes, bytes]:
+    def _inside(self, name: bytes) -> tuple[Source, bytes]:
         disk = os.path.abspath(name)
         for source in self._sources:
             root = os.path.abspath(source.root)
@@ -145,18 +169,11 @@ class Walker:
                 rest = disk[len(root) :].strip(b"/")
                 path = b"/".join(part for part in (source.name, rest) if part)
                 if path:
-                    return path, disk
+                    return source, path
         raise UsageError(
             f"{printable(name)} of --files-from is not inside a source",
             hint="list paths as `find SRC` prints them, with SRC as it is given to seal",
         )
-
-    def _add_folders(self, wanted: dict[bytes, bytes], source: Source, path: bytes) -> None:
-        above = path.rpartition(b"/")[0]
-        while above and above not in wanted and len(above) >= len(source.name):
-            rest = above[len(source.name) :].strip(b"/")
-            wanted[above] = os.path.join(source.root, rest) if rest else source.root
-            above = above.rpartition(b"/")[0]
 
     def _source(self, source: Source) -> Iterator[Found]:
         if not source.name:

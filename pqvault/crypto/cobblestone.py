@@ -130,6 +130,8 @@ class RandomReader:
     """
 
     def __init__(self, source: Source, key: bytes, context: bytes, what: str) -> None:
+        if len(key) != KEY_SIZE:
+            raise ValueError(f"a Cobblestone-256 key is {KEY_SIZE} bytes")
         self._source = source
         self._what = what
         size = plain_size(source.size, what)

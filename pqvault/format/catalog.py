@@ -17,9 +17,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pqvault.errors import FormatError
+from pqvault.names import printable
 
 __all__ = [
     "HOLE",
+    "MAX_NAME",
     "MAX_PATH",
     "ROW_GROUP",
     "SCHEMA",
@@ -33,6 +35,14 @@ __all__ = [
 ]
 
 ROW_GROUP: Final = 8192  # rows; one path found in 2 ms among 2 million (49 ms with 65,536)
+GROUP_BYTES: Final = 16 * 1024 * 1024  # of paths and links; a writer begins a new group then
+GROUP_EXTENTS: Final = 1024 * 1024  # likewise
+# What a reader takes. A catalog is written by whoever knows the public key, so nothing is
+# unpacked that these do not allow (ATTACKS row 30).
+MAX_GROUP_BYTES: Final = 64 * 1024 * 1024  # of a column of a row group, unpacked
+MAX_GROUP_VALUES: Final = 4 * 1024 * 1024
+MAX_FOOTER: Final = 4 * 1024 * 1024  # bytes
+_SLICE: Final = 1024  # rows unpacked at once
 MAX_PATH: Final = 65535  # bytes of an entry's path
 MAX_NAME: Final = 255  # bytes of one component
 MAX_SIZE: Final = 2**63 - 1
@@ -58,6 +68,13 @@ SCHEMA: Final = pa.schema(
             "extents", pa.list_(pa.field("element", EXTENT_TYPE, nullable=False)), nullable=False
         ),
     ]
+)
+
+
+# Of the leaves of SCHEMA, as Parquet stores them.
+_PHYSICAL: Final = (
+    *("BYTE_ARRAY", "INT32", "INT64", "INT32", "INT64", "BYTE_ARRAY", "BYTE_ARRAY"),
+    *("INT32", "INT64", "INT64"),
 )
 
 
@@ -116,22 +133,36 @@ class CatalogWriter:
             store_schema=False,
         )
         self._rows: list[pa.RecordBatch] = []
-        self._count = 0
+        self._count = self._size = self._extents = 0
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Take a batch of any length."""
-        self._rows.append(batch)
-        self._count += len(batch)
-        while self._count >= ROW_GROUP:
-            table = pa.Table.from_batches(self._rows, SCHEMA)
-            self._writer.write_table(table.slice(0, ROW_GROUP), row_group_size=ROW_GROUP)
-            self._rows = table.slice(ROW_GROUP).to_batches()
-            self._count -= ROW_GROUP
+        for row in range(0, len(batch), _SLICE):
+            piece = batch.slice(row, _SLICE)
+            extents = len(piece.column("extents").flatten())
+            size = sum(pc.sum(pc.binary_length(piece.column(c))).as_py() or 0 for c in (0, 5))
+            if self._count and (
+                self._count + len(piece) > ROW_GROUP
+                or self._size + size > GROUP_BYTES
+                or self._extents + extents > GROUP_EXTENTS
+            ):
+                self._flush()
+            self._rows.append(piece)
+            self._count += len(piece)
+            self._size += size
+            self._extents += extents
+
+    def _flush(self) -> None:
+        table = pa.Table.from_batches(self._rows, SCHEMA)
+        # One long slice may hold more than a group should: then a few rows a group.
+        few = self._size > GROUP_BYTES or self._extents > GROUP_EXTENTS
+        self._writer.write_table(table, row_group_size=16 if few else ROW_GROUP)
+        self._rows, self._count, self._size, self._extents = [], 0, 0, 0
 
     def finish(self) -> None:
         """Write the last rows and the footer."""
         if self._count:
-            self._writer.write_table(pa.Table.from_batches(self._rows, SCHEMA))
+            self._flush()
         self._writer.close()
 
 
@@ -139,12 +170,16 @@ class CatalogReader:
     """Reads a catalog by row group; every batch that it gives out has been checked.
 
     ``file``: a seekable binary file of authenticated bytes. ``objects``: the numbers of the
-    objects that extents may name. ``what`` names the catalog in errors.
+    objects that extents may name. ``what`` names the catalog in errors. ``digest_size``: bytes.
     """
 
-    def __init__(self, file: Any, objects: frozenset[int], what: str) -> None:
+    def __init__(
+        self, file: Any, objects: frozenset[int], what: str, digest_size: int = 32
+    ) -> None:
         self._what = what
+        self._digest_size = digest_size
         self._objects = pa.array(sorted(objects | {HOLE}), pa.int32())
+        _check_footer(file, self._bad)
         try:
             self._file = pq.ParquetFile(pa.PythonFile(file, mode="r"), pre_buffer=False)
             metadata, schema = self._file.metadata, self._file.schema_arrow
@@ -164,16 +199,47 @@ class CatalogReader:
     def batch(self, group: int) -> pa.RecordBatch:
         """One row group, checked."""
         try:
-            table = self._file.read_row_group(group, use_threads=False)
+            self._check_group(self._metadata.row_group(group))
+            table = pa.Table.from_batches(self._unpacked(group), SCHEMA)
             table.validate(full=True)
-            batch = table.combine_chunks().to_batches()[0].cast(SCHEMA)
+            batch = table.combine_chunks().to_batches()[0]
         except (pa.ArrowException, OSError, ValueError, IndexError) as error:
             raise self._bad(f"has a damaged row group {group}: {_first_line(error)}") from None
+        if len(batch) != self._metadata.row_group(group).num_rows:
+            raise self._bad(f"does not have the rows that it says in row group {group}")
         _check_batch(batch, self._objects, self._bad)
+        if _any(pc.not_equal(pc.binary_length(batch.column(6)), self._digest_size)):
+            raise self._bad("has a digest of another length than its commit's digest")
         # Look-ups go by the statistics, so they must say what is there.
         if self._statistic(group) not in (None, batch.column(0)[0].as_py()):
             raise self._bad(f"has statistics that lie about row group {group}")
         return batch
+
+    def _check_group(self, group: Any) -> None:
+        """What the metadata of a row group says must be within the caps."""
+        if group.num_columns != len(_PHYSICAL):
+            raise self._bad("does not have the columns of a catalog")
+        for index in range(group.num_columns):
+            column = group.column(index)
+            if column.physical_type != _PHYSICAL[index]:
+                raise self._bad("has a column of another type than it says")
+            binary = column.physical_type == "BYTE_ARRAY"
+            if (
+                column.total_uncompressed_size > MAX_GROUP_BYTES
+                or column.num_values > MAX_GROUP_VALUES
+                # A dictionary of one long path would make thousands of them out of nothing.
+                or (binary and column.has_dictionary_page)
+            ):
+                raise self._bad("has a row group that unpacks to more than it may")
+
+    def _unpacked(self, group: int) -> Iterator[pa.RecordBatch]:
+        """The rows of a group, stopping where they outgrow what the metadata could say."""
+        size = 0
+        for batch in self._file.iter_batches(_SLICE, row_groups=[group], use_threads=False):
+            size += batch.nbytes
+            if size > len(SCHEMA) * MAX_GROUP_BYTES:
+                raise self._bad("has a row group that unpacks to more than it may")
+            yield batch.cast(SCHEMA)
 
     def batches(self, start: bytes = b"") -> Iterator[pa.RecordBatch]:
         """All row groups from the one that may hold ``start``, in order of path."""
@@ -229,7 +295,10 @@ class CatalogReader:
         return first
 
     def _statistic(self, group: int) -> bytes | None:
-        statistics = self._metadata.row_group(group).column(0).statistics
+        column = self._metadata.row_group(group).column(0)
+        if column.physical_type != "BYTE_ARRAY":  # pyarrow 26 aborts over statistics of another
+            raise self._bad("has a column of another type than it says")
+        statistics = column.statistics
         if statistics is None or not statistics.has_min_max:
             return None
         return bytes(statistics.min)
@@ -275,11 +344,22 @@ def check_ancestors(batches: Iterator[pa.RecordBatch], what: str) -> Iterator[pa
                         break
                     folders.pop()
                 if parent and parent not in folders:
-                    raise FormatError(f"{what} has {path!r}, but not the folder that it is in")
+                    raise FormatError(f"{what} has {printable(path)}, but not the folder it is in")
                 last = parent
             if kind == Kind.FOLDER:
                 folders.append(path)
         yield batch
+
+
+def _check_footer(file: Any, bad: Any) -> None:
+    """Refuse a footer that would take memory without end, before it is parsed."""
+    size = file.seek(0, 2)
+    file.seek(max(0, size - 8))
+    tail = file.read(8)
+    file.seek(0)
+    length = int.from_bytes(tail[:4], "little")
+    if tail[4:] != b"PAR1" or length > min(MAX_FOOTER, size):
+        raise bad("is not Parquet, or its footer is too long")
 
 
 _BAD_PATH: Final = r"(?s)(^|/)\.{0,2}(/|$)|\x00|[^/]{256}"
@@ -310,6 +390,8 @@ def _check_batch(batch: pa.RecordBatch, objects: pa.Array, bad: Any) -> None:
         pc.greater(pc.binary_length(link), MAX_PATH)
     ):
         raise bad("has a link target of no bytes or too many")
+    if _any(pc.match_substring_regex(link, r"\x00")):
+        raise bad("has a link target with a NUL")
     hard = pc.filter(link, pc.equal(kind, int(Kind.HARDLINK)))
     if _any(_matches(hard)):
         raise bad("has a hard link to a path that no entry may have")

@@ -119,18 +119,24 @@ class Commit:
             digest=digest,
             kind=kind,
             parents=_parents(fields, what),
-            replaces=_ids(fields, "replaces", what, in_order=True),
+            replaces=_no_ids(fields, "replaces", what),
             root=fields.hex("root", 32),
-            sealed_to=_ids(fields, "sealed_to", what, in_order=False),
+            sealed_to=_ids(fields, "sealed_to", what),
             files=_files(fields, size, what),
             mac=mac,
         )
 
 
-def _ids(fields: textdoc.Fields, key: str, what: str, *, in_order: bool) -> tuple[str, ...]:
+def _no_ids(fields: textdoc.Fields, key: str, what: str) -> tuple[str, ...]:
+    if fields.items(key):
+        raise FormatError(f"{what} replaces other parts, which this version does not know")
+    return ()
+
+
+def _ids(fields: textdoc.Fields, key: str, what: str) -> tuple[str, ...]:
     ids = tuple(fields.hex_value(item, 16, key) for item in fields.items(key))
-    if len(set(ids)) != len(ids) or (in_order and list(ids) != sorted(ids)):
-        raise FormatError(f"{key!r} of {what} repeats an id or is out of order")
+    if len(set(ids)) != len(ids):
+        raise FormatError(f"{key!r} of {what} repeats an id")
     return ids
 
 

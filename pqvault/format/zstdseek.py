@@ -33,6 +33,7 @@ __all__ = [
     "MIN_FRAME",
     "STORED_HEADER_SIZE",
     "SeekTable",
+    "check_frame",
     "parse_block_header",
     "parse_frame_header",
     "stored_block_header",
@@ -151,8 +152,8 @@ def parse_frame_header(data: bytes | bytearray | memoryview, what: str) -> tuple
         raise FormatError(f"{what} is not a zstd frame")
     descriptor = head[4]
     single = bool(descriptor & 0x20)
-    if descriptor & 0b0000_1111 or (descriptor >> 6 == 0 and not single):
-        raise FormatError(f"{what} has a dictionary, a checksum or no content size")
+    if descriptor & 0b0001_1111 or (descriptor >> 6 == 0 and not single):
+        raise FormatError(f"{what} has a dictionary, a checksum, a reserved bit or no content size")
     at = 5
     window = 0
     if not single:
@@ -173,6 +174,22 @@ def parse_block_header(data: bytes | bytearray | memoryview, what: str) -> tuple
     if kind == 3 or size > BLOCK_SIZE:
         raise FormatError(f"{what} has a block that zstd does not know")
     return (1 if kind == 1 else size), bool(value & 1)  # 1: RLE, one byte stands for all
+
+
+def check_frame(data: bytes | bytearray | memoryview, content: int, what: str) -> None:
+    """Check one whole frame of ``content`` bytes, block by block, up to its very last byte.
+
+    Raises FormatError. What is left for the decompressor is the blocks' content.
+    """
+    at, size = parse_frame_header(data, what)
+    if size != content:
+        raise FormatError(f"{what} does not have the size that the seek table says")
+    last = False
+    while not last and at + BLOCK_HEADER_SIZE <= len(data):
+        block, last = parse_block_header(data[at : at + BLOCK_HEADER_SIZE], what)
+        at += BLOCK_HEADER_SIZE + block
+    if not last or at != len(data):
+        raise FormatError(f"{what} does not end where the seek table says")
 
 
 def stored_size(content: int) -> int:

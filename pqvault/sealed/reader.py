@@ -7,7 +7,7 @@ import itertools
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Final
@@ -228,10 +228,21 @@ class SealedReader(RangeFile):
         skip = offset - self.table.content[frame]
         return memoryview(content)[skip : skip + length]
 
-    def check_frames(self) -> None:
-        """Decode every frame and keep none. Raises IntegrityError for the first that is bad."""
+    def check_frames(
+        self, done: Sequence[tuple[int, int]] = (), check: Callable[[], object] = lambda: None
+    ) -> None:
+        """Decode every frame that does not lie within ``done``, sorted ranges of content that were
+        read already. Raises IntegrityError for the first that is bad; ``check`` may end it.
+        """
+        at = reach = 0
         for frame in range(self.table.frames):
-            self._decode(frame)
+            check()
+            start, end = self.table.content[frame], self.table.content[frame + 1]
+            while at < len(done) and done[at][0] <= max(reach, start):
+                reach = max(reach, done[at][1])
+                at += 1
+            if reach < end:
+                self._decode(frame)
 
     def _may_be_stored(self, frame: int) -> bool:
         content = self.table.content[frame + 1] - self.table.content[frame]
@@ -306,11 +317,10 @@ _local = threading.local()
 def decode_frame(sealed: bytes | bytearray | memoryview, size: int, what: str) -> bytes:
     """The ``size`` bytes of content of one whole zstd frame. Raises FormatError.
 
-    The frame's own header is checked first, so nothing is allocated that the seek table
-    did not announce (ATTACKS row 30).
+    The frame's own headers are checked first, so nothing is allocated that the seek table
+    did not announce (ATTACKS row 30), and both readers refuse the same frames.
     """
-    if zstdseek.parse_frame_header(sealed, what)[1] != size:
-        raise FormatError(f"{what} does not have the size that the seek table says")
+    zstdseek.check_frame(sealed, size, what)
     decompressor = getattr(_local, "decompressor", None)
     if decompressor is None:
         decompressor = _local.decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_FRAME)

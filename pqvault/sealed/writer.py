@@ -134,6 +134,9 @@ class SealedWriter:
         else:
             self._limit = grown
 
+    def flush(self) -> None:
+        """Nothing: frames are written when they are full. For zipfile and others who call it."""
+
     def tell(self) -> int:
         """Bytes of content taken so far."""
         return self._total

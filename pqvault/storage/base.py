@@ -135,6 +135,9 @@ class Storage(Protocol):
         With `leftovers` also the unfinished files of writers that were killed.
         """
 
+    def unfinished(self, folder: str) -> Names:
+        """The full names of what writers that were killed left in `folder`, not below it."""
+
     def exists(self, name: str) -> bool:
         """Whether anything bears this name."""
 

@@ -227,6 +227,11 @@ class LocalStorage:
         """The sorted names of files and folders in `folder`, without temporary ones."""
         return [name for name, _ in self._scan(folder) if not _TEMPORARY.fullmatch(name)]
 
+    def unfinished(self, folder: str) -> Names:
+        """Temporary files in `folder`; see `Storage.unfinished`."""
+        prefix = folder and folder + "/"
+        return [prefix + n for n, _ in self._scan(folder) if _TEMPORARY.fullmatch(n)]
+
     def walk(self, folder: str, *, leftovers: bool = False) -> Iterator[str]:
         """The full name of every file below `folder`; see `Storage.walk`."""
         # A stack, because a hostile tree may be deeper than Python recurses.

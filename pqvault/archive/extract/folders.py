@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import threading
 from collections import OrderedDict
@@ -11,11 +12,12 @@ from typing import NamedTuple
 
 from pqvault.archive.extract.links import split
 from pqvault.archive.extract.target import FOLDER_FLAGS, fold
-from pqvault.archive.extract.trouble import Refused
+from pqvault.archive.extract.trouble import Refused, unlink_quietly
 from pqvault.names import printable
 
 __all__ = ["OPEN_FOLDERS", "Folder", "Stamp", "Tree"]
 
+LEFTOVER = re.compile(r"\.pqvault-[0-9a-f]{16}-[0-9]+\.tmp")
 OPEN_FOLDERS = 256  # handles kept open: a quarter of the usual limit of 1,024
 
 
@@ -110,6 +112,15 @@ class Tree:
             os.fchmod(fd, stamp.mode)
             if stamp.mtime_ns is not None:
                 os.utime(fd, ns=(stamp.mtime_ns, stamp.mtime_ns))
+
+    def clear(self, ours: str) -> None:
+        """Remove what an extraction that was killed left in the folders of this one."""
+        for path in [b"", *self._stamps]:
+            with self.pinned(path) as fd, os.scandir(fd) as entries:
+                names = [e.name for e in entries if LEFTOVER.fullmatch(e.name)]
+                for name in names:
+                    if not name.startswith(ours):
+                        unlink_quietly(fd, name)
 
     def close(self) -> bool:
         """Close every handle, pinned ones when they are let go; False if closed before."""
