@@ -697,6 +697,7 @@ BAD_ROWS: dict[str, list[dict[str, Any]]] = {
     "a folder with a digest": [h.row(b"a", "d", digest=bytes(32))],
     "a link to nothing": [h.row(b"a", "l")],
     "an empty link": [h.row(b"a", "l", link=b"")],
+    "a link with NUL": [h.row(b"a", "l", link=b"a\0b")],
     "a long link": [h.row(b"a", "l", link=b"x" * 65536)],
     "a file with a link": [h.row(b"a", link=b"x")],
     "a hard link to nothing": [hard(b"a", b"")],
@@ -797,13 +798,12 @@ def test_odd_times_and_modes_are_harmless(tmp_path: Path) -> None:
 def test_symbolic_links_stay_inside(tmp_path: Path) -> None:
     rows = [
         h.row(b"d", "d"), h.row(b"d/up", "l", link=b".."), h.row(b"evil", "l", link=b"d/up/../.."),
-        h.row(b"nul", "l", link=b"a\0b"), h.row(b"out", "l", link=b"../x"),
-        h.row(b"root", "l", link=b"/"),
+        h.row(b"out", "l", link=b"../x"), h.row(b"root", "l", link=b"/"),
     ]  # fmt: skip
     with opened(forge(tmp_path, rows, victim=False)) as reader:
         report = reader.unseal(tmp_path / "out")
     assert h.tree(tmp_path / "out") == {b"d": "folder", b"d/up": "-> .."}
-    assert len(report.skipped) == 3 and len(report.failed) == 1
+    assert len(report.skipped) == 3 and not report.failed
 
 
 @pytest.mark.parametrize(

@@ -26,10 +26,6 @@ ARCHIVES = [v for v in VECTORS if v.kind == "archive"]
 
 # Where pqvault does not yet do what docs/format.md says: vector of an archive -> why.
 _HARD = "verify does not compare mode and time of a hard link (docs/format.md section 6 rule 3)"
-KNOWN = {
-    "catalog_hard_link_with_other_mode": _HARD,
-    "catalog_hard_link_with_other_time": _HARD,
-}
 
 
 def each(vectors: list[Any]) -> Any:
@@ -76,7 +72,6 @@ def test_vectors_are_there() -> None:
     assert len(VECTORS) >= 60
     assert set(Counter(v.expect for v in VECTORS)) == set(kit.CLASSES)
     assert len(STREAMS) >= 30 and len(ARCHIVES) >= 30
-    assert set(KNOWN) <= {v.name for v in ARCHIVES}
 
 
 def test_generator_makes_the_very_same_files() -> None:
@@ -233,8 +228,6 @@ def unpack(vector: Any, root: Path) -> Path:
 @each(ARCHIVES)
 def test_archive_in_order(vector: Any, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Open, list, read every entry, verify: the fault is met where the vector says."""
-    if vector.name in KNOWN:
-        request.applymarker(pytest.mark.xfail(strict=True, reason=KNOWN[vector.name]))
     archive = unpack(vector, tmp_path)
     who = identities(vector)
     found, lines = read_archive(archive, who, whole=vector.expect == "success")

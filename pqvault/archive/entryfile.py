@@ -47,6 +47,16 @@ class EntryFile(RangeFile):
                     self._read(extent.object, extent.offset + start - at, piece)
             at += extent.length
 
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Up to ``size`` bytes; the whole content in one read is compared with its digest too."""
+        if self.size > MAX_WHOLE and (size is None or size < 0):
+            raise self._too_large()
+        whole = self.tell() == 0
+        data = super().read(size)
+        if whole and len(data) == self.size:
+            self.check_content(memoryview(data))
+        return data
+
     def _read(self, number: int, offset: int, piece: memoryview) -> None:
         reader = self._part.reader(number)
         if offset + len(piece) > reader.size:
@@ -55,6 +65,9 @@ class EntryFile(RangeFile):
 
     def _beyond(self) -> FormatError:
         return FormatError(f"{self.name} claims content that its object does not have")
+
+    def _too_large(self) -> FormatError:
+        return FormatError(f"{self.name} claims {self.size} bytes, more than a file can have")
 
     def whole(self) -> memoryview:
         """All of the content at once; not a copy where it lies in one decoded frame."""
@@ -75,7 +88,7 @@ class EntryFile(RangeFile):
         At most ``step`` bytes at a time; the buffer is used again for the next.
         """
         if self.size > MAX_WHOLE:
-            raise FormatError(f"{self.name} claims {self.size} bytes, more than a file can have")
+            raise self._too_large()
         buffer = memoryview(bytearray(min(step, self.size)))
         at = 0
         for extent in self.entry.extents:

@@ -79,8 +79,8 @@ class PartTables:
         columns = [
             plan["path"],
             *self._kinds_sizes(plan, part),
-            plan["mode"],
-            plan["mtime_ns"],
+            _as_first(plan["mode"], part),
+            _as_first(plan["mtime_ns"], part),
             self._links(plan, part),
             self._digest_column(plan, part),
             self._extent_column(part.count),
@@ -184,6 +184,16 @@ class PartTables:
                 if row not in self.failed and row not in self.changed:
                     yield Known._make((*values, part_id))
                 row += 1
+
+
+def _as_first(column: Any, part: PartRows) -> Any:
+    """A column in which every other name of a file has the value of its first name."""
+    if not part.same_as:
+        return column
+    values = column.to_pylist()
+    for row, first in part.same_as.items():
+        values[row] = values[first]
+    return pa.array(values, column.type)
 
 
 class _Digests:

@@ -221,11 +221,11 @@ class _Verify:
         if entry.kind != Kind.HARDLINK:
             return
         first = part.find(entry.link or b"")
-        same = ("size", "digest", "extents")
+        same = ("size", "mode", "mtime_ns", "digest", "extents")
         if first is None or first.kind != Kind.FILE:
             self._bad(part, entry, "is a hard link to what is no file of its part")
         elif any(getattr(first, name) != getattr(entry, name) for name in same):
-            self._bad(part, entry, "is a hard link with other content than its first name")
+            self._bad(part, entry, "is a hard link that differs from its first name")
 
     def _bad(self, part: OpenPart, entry: Entry, sentence: str) -> None:
         error = FormatError(f"{printable(entry.path)} in part {part.id} {sentence}")

@@ -186,8 +186,6 @@ class Extractor:
             raise ValueError("this extractor is finished or aborted")
         try:
             self._make_symlinks()
-            if self._force:
-                self._tree.clear(self._temp_prefix)
             for path, stamp in self._tree.children_first():
                 self._attempt(path, partial(self._tree.stamp, path, stamp))
             if self._made_target:

@@ -17,7 +17,7 @@ from pqvault.names import printable
 
 __all__ = ["OPEN_FOLDERS", "Folder", "Stamp", "Tree"]
 
-LEFTOVER = re.compile(r"\.pqvault-[0-9a-f]{16}-[0-9]+\.tmp")
+LEFTOVER = re.compile(r"\.pqvault-[0-9a-f]{16}-[0-9]+\.tmp(?:-.*)?", re.DOTALL)
 OPEN_FOLDERS = 256  # handles kept open: a quarter of the usual limit of 1,024
 
 
@@ -65,6 +65,9 @@ class Tree:
         self._stamps: dict[bytes, Stamp] = {}
         self._implied = Stamp(new_mode, None)
         self._force = force
+        self._cleared = {b""}  # existing folders that were looked through before first use
+        if force:
+            _clear(root)
         self._claims: dict[str, bytes] | None = {} if folds else None
         self.closed = False
 
@@ -113,15 +116,6 @@ class Tree:
             if stamp.mtime_ns is not None:
                 os.utime(fd, ns=(stamp.mtime_ns, stamp.mtime_ns))
 
-    def clear(self, ours: str) -> None:
-        """Remove what an extraction that was killed left in the folders of this one."""
-        for path in [b"", *self._stamps]:
-            with self.pinned(path) as fd, os.scandir(fd) as entries:
-                names = [e.name for e in entries if LEFTOVER.fullmatch(e.name)]
-                for name in names:
-                    if not name.startswith(ours):
-                        unlink_quietly(fd, name)
-
     def close(self) -> bool:
         """Close every handle, pinned ones when they are let go; False if closed before."""
         with self._lock:
@@ -163,6 +157,9 @@ class Tree:
             folder = Folder(os.open(name, FOLDER_FLAGS, dir_fd=parent.fd))
         except OSError as error:
             raise _blocked(parent.fd, name, path, error) from error
+        if self._force and path not in self._cleared:
+            self._cleared.add(path)
+            _clear(folder.fd)
         self._open[path] = folder
         self._evict()  # never the new one: it is born pinned
         folder.pins -= 1
@@ -185,6 +182,15 @@ class Tree:
             if path is None:
                 return
             os.close(self._open.pop(path).fd)
+
+
+def _clear(fd: int) -> None:
+    """Remove what an extraction that was killed left in a folder, before this one writes there:
+    an entry of the archive may bear such a name too."""
+    with os.scandir(fd) as entries:
+        names = [entry.name for entry in entries if LEFTOVER.fullmatch(entry.name)]
+    for name in names:
+        unlink_quietly(fd, name)
 
 
 def _let_owner_in(fd: int) -> None:
