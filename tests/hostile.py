@@ -243,6 +243,19 @@ def lie(data: bytes, column: int, claims: Mapping[int, int | None]) -> bytes:
     return data[: -8 - size] + text + len(text).to_bytes(4, "little") + b"PAR1"
 
 
+def level_histogram(data: bytes) -> bytes:
+    """Parquet whose first column has a histogram of three repetition levels instead of one."""
+    size = int.from_bytes(data[-8:-4], "little")
+    footer = _Thrift(data[-8 - size : -8]).struct()
+    for group in next(value for number, _, value in footer if number == 4)[1]:
+        chunk = group[0][2][1][0]
+        index = next(i for i, field in enumerate(chunk) if field[0] == 3)
+        meta = [field for field in chunk[index][2] if field[0] < 16]
+        chunk[index] = (3, 12, [*meta, (16, 12, [(2, 9, (6, [1, 2, 3]))])])
+    text = _thrift(12, footer)
+    return data[: -8 - size] + text + len(text).to_bytes(4, "little") + b"PAR1"
+
+
 # ---- parts -------------------------------------------------------------------------------
 
 

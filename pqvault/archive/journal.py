@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -63,9 +64,28 @@ class Journal:
             # Made by us with its mode before SQLite sees it; -wal and -shm take the same mode.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             self._db = self._connect()
-            self._db.executescript(f"PRAGMA journal_mode=WAL; {_SCHEMA}")
         except (OSError, sqlite3.Error) as error:
             raise self._failed(error) from None
+        try:
+            self._prepare()
+        except sqlite3.Error as error:
+            self._db.close()
+            raise self._failed(error) from None
+
+    def _prepare(self) -> None:
+        """Tables, and the log that lets others read while one writes."""
+        began = time.monotonic()
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.executescript(_SCHEMA)
+                return
+            except sqlite3.OperationalError as error:
+                # Changing the mode answers "locked" at once, whatever the time-out.
+                busy = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+                if not busy or time.monotonic() - began > _BUSY:
+                    raise
+                time.sleep(0.05)
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(self.path, timeout=_BUSY, isolation_level=None)

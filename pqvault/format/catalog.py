@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pqvault.errors import FormatError
+from pqvault.format.parquetmeta import check_pages, parse_footer
 from pqvault.names import printable
 
 __all__ = [
@@ -68,13 +69,6 @@ SCHEMA: Final = pa.schema(
             "extents", pa.list_(pa.field("element", EXTENT_TYPE, nullable=False)), nullable=False
         ),
     ]
-)
-
-
-# Of the leaves of SCHEMA, as Parquet stores them.
-_PHYSICAL: Final = (
-    *("BYTE_ARRAY", "INT32", "INT64", "INT32", "INT64", "BYTE_ARRAY", "BYTE_ARRAY"),
-    *("INT32", "INT64", "INT64"),
 )
 
 
@@ -179,33 +173,33 @@ class CatalogReader:
         self._what = what
         self._digest_size = digest_size
         self._objects = pa.array(sorted(objects | {HOLE}), pa.int32())
-        _check_footer(file, self._bad)
+        self._source = file
+        # Parsed by us first: pyarrow may end the process over metadata that contradicts itself.
         try:
+            self._groups = parse_footer(_footer(file, self._bad))
             self._file = pq.ParquetFile(pa.PythonFile(file, mode="r"), pre_buffer=False)
-            metadata, schema = self._file.metadata, self._file.schema_arrow
+            schema = self._file.schema_arrow
         except (pa.ArrowException, OSError, ValueError) as error:
             raise self._bad(f"is not Parquet: {_first_line(error)}") from None
         if not schema.remove_metadata().equals(SCHEMA):
             raise self._bad("does not have the columns of a catalog")
-        groups = metadata.num_row_groups
-        sizes = [metadata.row_group(i).num_rows for i in range(groups)]
+        sizes = [group.rows for group in self._groups]
         if any(not 0 < size <= ROW_GROUP for size in sizes):
             raise self._bad(f"has a row group of no rows or over {ROW_GROUP}")
         self.rows: int = sum(sizes)
-        self.groups: int = groups
-        self._metadata = metadata
+        self.groups: int = len(sizes)
         self._recent: dict[int, tuple[pa.RecordBatch, list[bytes]]] = {}
 
     def batch(self, group: int) -> pa.RecordBatch:
         """One row group, checked."""
         try:
-            self._check_group(self._metadata.row_group(group))
+            self._check_pages(group)
             table = pa.Table.from_batches(self._unpacked(group), SCHEMA)
             table.validate(full=True)
             batch = table.combine_chunks().to_batches()[0]
         except (pa.ArrowException, OSError, ValueError, IndexError) as error:
             raise self._bad(f"has a damaged row group {group}: {_first_line(error)}") from None
-        if len(batch) != self._metadata.row_group(group).num_rows:
+        if len(batch) != self._groups[group].rows:
             raise self._bad(f"does not have the rows that it says in row group {group}")
         _check_batch(batch, self._objects, self._bad)
         if _any(pc.not_equal(pc.binary_length(batch.column(6)), self._digest_size)):
@@ -215,22 +209,15 @@ class CatalogReader:
             raise self._bad(f"has statistics that lie about row group {group}")
         return batch
 
-    def _check_group(self, group: Any) -> None:
-        """What the metadata of a row group says must be within the caps."""
-        if group.num_columns != len(_PHYSICAL):
-            raise self._bad("does not have the columns of a catalog")
-        for index in range(group.num_columns):
-            column = group.column(index)
-            if column.physical_type != _PHYSICAL[index]:
-                raise self._bad("has a column of another type than it says")
-            binary = column.physical_type == "BYTE_ARRAY"
-            if (
-                column.total_uncompressed_size > MAX_GROUP_BYTES
-                or column.num_values > MAX_GROUP_VALUES
-                # A dictionary of one long path would make thousands of them out of nothing.
-                or (binary and column.has_dictionary_page)
-            ):
-                raise self._bad("has a row group that unpacks to more than it may")
+    def _check_pages(self, group: int) -> None:
+        """What the page headers of a row group say must be within the caps."""
+        try:
+            for chunk in self._groups[group].chunks:
+                check_pages(self._source, chunk, MAX_GROUP_BYTES, MAX_GROUP_VALUES)
+        except ValueError as error:
+            raise self._bad(
+                f"has a row group {group} that is not to be unpacked: {error}"
+            ) from None
 
     def _unpacked(self, group: int) -> Iterator[pa.RecordBatch]:
         """The rows of a group, stopping where they outgrow what the metadata could say."""
@@ -295,13 +282,7 @@ class CatalogReader:
         return first
 
     def _statistic(self, group: int) -> bytes | None:
-        column = self._metadata.row_group(group).column(0)
-        if column.physical_type != "BYTE_ARRAY":  # pyarrow 26 aborts over statistics of another
-            raise self._bad("has a column of another type than it says")
-        statistics = column.statistics
-        if statistics is None or not statistics.has_min_max:
-            return None
-        return bytes(statistics.min)
+        return self._groups[group].chunks[0].least
 
     def _bad(self, sentence: str) -> FormatError:
         return FormatError(f"{self._what} {sentence}")
@@ -351,15 +332,16 @@ def check_ancestors(batches: Iterator[pa.RecordBatch], what: str) -> Iterator[pa
         yield batch
 
 
-def _check_footer(file: Any, bad: Any) -> None:
-    """Refuse a footer that would take memory without end, before it is parsed."""
+def _footer(file: Any, bad: Any) -> bytes:
+    """The metadata at the end of a Parquet file; refuses one that would take memory without end."""
     size = file.seek(0, 2)
     file.seek(max(0, size - 8))
     tail = file.read(8)
-    file.seek(0)
     length = int.from_bytes(tail[:4], "little")
-    if tail[4:] != b"PAR1" or length > min(MAX_FOOTER, size):
+    if tail[4:] != b"PAR1" or length > min(MAX_FOOTER, size - 8):
         raise bad("is not Parquet, or its footer is too long")
+    file.seek(size - 8 - length)
+    return bytes(file.read(length))
 
 
 _BAD_PATH: Final = r"(?s)(^|/)\.{0,2}(/|$)|\x00|[^/]{256}"

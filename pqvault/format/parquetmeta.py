@@ -1,0 +1,172 @@
+"""The footer and the page headers of a Parquet file, as far as a catalog needs them.
+
+pyarrow 26 aborts the process over metadata that contradicts itself (`.column(i)` with a level
+histogram of another length, `.statistics` of another type), and it believes a page's own header:
+its size unpacked, its number of values, its encoding. So both are read here first. Only PLAIN
+keeps a binary value as long as the bytes it is made of: a dictionary or shared prefixes
+(DELTA_BYTE_ARRAY) make gigabytes out of a kilobyte. Source: parquet.thrift of parquet-format,
+Thrift's compact protocol. Everything malformed raises ValueError.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+__all__ = ["LEAVES", "Chunk", "Group", "check_pages", "parse_footer"]
+
+# type (1 INT32, 2 INT64, 6 BYTE_ARRAY), maximal repetition level, maximal definition level
+LEAVES: Final = (
+    (6, 0, 0), (1, 0, 0), (2, 0, 0), (1, 0, 0), (2, 0, 0), (6, 0, 1), (6, 0, 1),
+    (1, 1, 1), (2, 1, 1), (2, 1, 1),
+)  # fmt: skip
+_BINARY: Final = 6
+_HEAD: Final = 64 * 1024  # bytes a page header may take
+_DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3
+# kind of page -> field of its own header, and in that: number of values, encoding
+_KINDS: Final = {_DATA: (5, 1, 2), _DICTIONARY: (7, 1, 2), _DATA_V2: (8, 1, 4)}
+_PLAIN, _PLAIN_DICTIONARY, _RLE_DICTIONARY = 0, 2, 8
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One column of a row group: where its pages are, and what the metadata says of them.
+
+    ``packed``, ``unpacked``: bytes; ``least``: of its statistics.
+    """
+
+    binary: bool
+    at: int
+    packed: int
+    unpacked: int
+    values: int
+    least: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One row group."""
+
+    rows: int
+    chunks: tuple[Chunk, ...]
+
+
+def parse_footer(data: bytes) -> list[Group]:
+    """FileMetaData without the four bytes of its length and the magic."""
+    try:
+        footer, _ = _struct(data, 0, 0)
+        return [
+            Group(group[3], tuple(_chunk(*pair) for pair in zip(group[1], LEAVES, strict=True)))
+            for group in footer[4]
+        ]
+    except (IndexError, KeyError, TypeError, AttributeError):
+        raise ValueError("the metadata is not that of a catalog") from None
+
+
+def _chunk(column: dict[int, Any], leaf: tuple[int, int, int]) -> Chunk:
+    meta = column[3]
+    kind, repetition, definition = leaf
+    sizes = meta.get(16, {})
+    for field, levels in ((2, repetition), (3, definition)):
+        if len(sizes.get(field, ())) not in (0, levels + 1):
+            raise ValueError("a level histogram is of another length")
+    at = meta[9]
+    if 0 < meta.get(11, 0) < at:
+        at = meta[11]
+    least = meta.get(12, {}).get(6)
+    if meta[1] != kind or at < 0 or meta[7] < 0 or 8 in column or 9 in column:
+        raise ValueError("a column is of another type, out of the file, or encrypted")
+    return Chunk(kind == _BINARY, at, meta[7], meta[6], meta[5], least)
+
+
+def check_pages(file: Any, chunk: Chunk, most: int, values: int) -> None:
+    """Raise ValueError unless a column chunk unpacks to ``most`` bytes and ``values`` values."""
+    at, end = chunk.at, chunk.at + chunk.packed
+    if max(chunk.packed, chunk.unpacked) > most or chunk.values > values:
+        raise ValueError("a column unpacks to more than it may")
+    while at < end:
+        file.seek(at)
+        try:
+            page, used = _struct(file.read(min(_HEAD, end - at)), 0, 0)
+            kind, unpacked, packed = page[1], page[2], page[3]
+            field, count_at, encoding_at = _KINDS[kind]
+            count, encoding = page[field][count_at], page[field][encoding_at]
+        except (IndexError, KeyError, TypeError):
+            raise ValueError("a page header is not one") from None
+        if encoding != _PLAIN and (
+            chunk.binary or encoding not in (_PLAIN_DICTIONARY, _RLE_DICTIONARY)
+        ):
+            raise ValueError("a page has an encoding that no catalog may have")
+        if chunk.binary and kind == _DICTIONARY:
+            raise ValueError("a page has an encoding that no catalog may have")
+        most -= unpacked
+        values -= count
+        if min(unpacked, packed, count, most, values) < 0:
+            raise ValueError("a column unpacks to more than it may")
+        at += used + packed
+
+
+# -- Thrift's compact protocol ---------------------------------------------------------------
+
+
+def _struct(data: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
+    fields: dict[int, Any] = {}
+    number = 0
+    while head := data[at]:
+        at += 1
+        if head > 15:
+            number += head >> 4
+        else:
+            number, at = _integer(data, at)
+        fields[number], at = _value(data, at, head & 15, depth)
+    return fields, at + 1
+
+
+def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
+    if kind in (4, 5, 6):
+        return _integer(data, at)
+    if kind == 12 and depth < 8:
+        return _struct(data, at, depth + 1)
+    if kind == 8:
+        size, at = _varint(data, at)
+        if size > len(data) - at:
+            raise IndexError
+        return data[at : at + size], at + size
+    if kind in (1, 2):
+        return kind == 1, at
+    if kind == 3:
+        return data[at], at + 1
+    if kind == 9:
+        head = data[at]
+        count, at = (head >> 4, at + 1) if head < 0xF0 else _varint(data, at + 1)
+        kind, items = head & 15, []
+        if count > len(data) - at or (kind in (1, 2) and count):
+            raise IndexError
+        for _ in range(count):
+            item, at = _value(data, at, kind, depth)
+            items.append(item)
+        return items, at
+    raise KeyError(kind)
+
+
+def _integer(data: bytes, at: int) -> tuple[int, int]:
+    coded, at = _varint(data, at)
+    return coded >> 1 ^ -(coded & 1), at
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = data[at]
+    at += 1
+    if value < 0x80:
+        return value, at
+    value &= 0x7F
+    shift = 7
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise IndexError
