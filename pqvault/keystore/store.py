@@ -1,0 +1,268 @@
+"""The keystore: what can be read of it without a passphrase, and how it is unlocked.
+
+Nothing read here is verified: whoever can write the file can write these values too. After
+`Keystore.unlock` everything is (`authentic.verify`).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from pqvault import home
+from pqvault.crypto.passphrase import COSTS, Cost
+from pqvault.errors import KeyStateForbids, NotFound, UsageError
+from pqvault.keys import Recipient
+from pqvault.keystore import authentic, database, tables, unlocks
+from pqvault.keystore.authentic import EMPTY, StoreKey
+from pqvault.keystore.change import Unlocked
+from pqvault.keystore.records import Address, KeyName, KeyVersion, Meta
+from pqvault.keystore.states import State
+
+__all__ = ["KeyFacts", "Keystore", "default_path", "now"]
+
+FILE_NAME: Final = "keystore.sqlite"
+
+
+def default_path() -> Path:
+    """``PQVAULT_HOME/keystore.sqlite``."""
+    return home.folder() / FILE_NAME
+
+
+def now() -> int:
+    """Unix time in milliseconds."""
+    return int(time.time() * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFacts:
+    """One key version as it is listed. ``opens``: a private key is here that may open.
+
+    ``expires``: Unix time in ms or None. ``floor_seal``, ``floor_open`` are the name's.
+    """
+
+    name: str
+    version: int
+    state: str
+    key_id: str
+    profile: str
+    created: int
+    expires: int | None
+    period: str
+    labels: dict[str, str]
+    private: bool
+    floor_seal: int
+    floor_open: int
+
+    @property
+    def address(self) -> str:
+        """``prod@2``."""
+        return f"{self.name}@{self.version}"
+
+
+def facts_of(name: KeyName, v: KeyVersion) -> KeyFacts:
+    """A version and its name, for a listing."""
+    return KeyFacts(
+        name=name.name,
+        version=v.version,
+        state=str(v.state),
+        key_id=v.key_id,
+        profile=v.profile,
+        created=v.created,
+        expires=v.expires,
+        period=v.period,
+        labels=dict(name.labels),
+        private=v.sealed_seed is not None,
+        floor_seal=name.floor_seal,
+        floor_open=name.floor_open,
+    )
+
+
+class Keystore:
+    """An open keystore file, locked. Several processes may use it at once."""
+
+    def __init__(self, path: Path | None = None, *, wait: float = database.WAIT) -> None:
+        """Raises NotFound when there is none. ``wait``: seconds for other processes."""
+        self.path = path or default_path()
+        self.db: sqlite3.Connection = database.connect(self.path, wait=wait)
+
+    @classmethod
+    def exists(cls, path: Path | None = None) -> bool:
+        """Whether there is one."""
+        return (path or default_path()).exists()
+
+    @classmethod
+    def create(
+        cls, passphrase: bytes, *, cost: Cost = COSTS["standard"], path: Path | None = None
+    ) -> Unlocked:
+        """Make an empty one and unlock it. Raises UsageError when there is one already."""
+        target = path or default_path()
+        if target.exists():
+            database.create_file(target)  # says so
+        beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+        database.create_file(beside)
+        try:
+            key = _fill(beside, passphrase, cost)
+            # A link is made only where nothing is, so that two of us cannot both win.
+            os.link(beside, target)
+        except FileExistsError:
+            database.create_file(target)
+            raise
+        finally:
+            beside.unlink(missing_ok=True)
+        _sync_folder(target.parent)
+        return Unlocked(cls(target), key)
+
+    def meta(self) -> Meta:
+        """The header, unverified."""
+        with database.guarded(self.path):
+            return tables.read_meta(self.db)
+
+    def names(self) -> dict[str, KeyName]:
+        """All names by uid, unverified."""
+        with database.guarded(self.path):
+            return {name.uid: name for name, _ in tables.read_names(self.db)}
+
+    def find_name(self, name: str) -> KeyName:
+        """A name. Raises NotFound."""
+        with database.guarded(self.path):
+            found = tables.read_names(self.db, "name = ?", name)
+        if not found:
+            raise NotFound(
+                f"there is no key {name!r} in the keystore",
+                hint="`pqvault key list` shows all; `pqvault key new NAME` makes one",
+            )
+        return found[0][0]
+
+    def versions(self, name: KeyName) -> list[KeyVersion]:
+        """All versions of a name, oldest first, unverified."""
+        with database.guarded(self.path):
+            return [v for v, _ in tables.read_versions(self.db, "uid = ?", name.uid)]
+
+    def find(self, text: str) -> tuple[KeyName, KeyVersion]:
+        """The version of an address; a bare name must have only one that is not destroyed.
+
+        Raises NotFound, UsageError when it is not clear which is meant.
+        """
+        address = Address.parse(text)
+        name = self.find_name(address.name)
+        found = _matching(self.versions(name), address)
+        if len(found) > 1:
+            found = [v for v in found if v.state is not State.DESTROYED] or found
+        if not found:
+            raise NotFound(
+                f"there is no version {text} in the keystore",
+                hint=f"`pqvault key show {name.name}` lists them",
+            )
+        if len(found) > 1:
+            several = ", ".join(f"{name.name}@{v.version}" for v in found)
+            raise UsageError(f"{text} may be any of {several}", hint="say which")
+        return name, found[0]
+
+    def list(self) -> list[KeyFacts]:
+        """All versions, in order of name and version, unverified."""
+        with database.reading(self.db, self.path):
+            names = {name.uid: name for name, _ in tables.read_names(self.db)}
+            versions = [v for v, _ in tables.read_versions(self.db)]
+        found = [facts_of(names[v.uid], v) for v in versions if v.uid in names]
+        return sorted(found, key=lambda facts: (facts.name, facts.version))
+
+    def recipient(self, text: str) -> Recipient:
+        """The public key that ``NAME`` or ``NAME@2`` seals to: the newest that may.
+
+        Raises NotFound, KeyStateForbids for states, floors and expiry that forbid sealing.
+        """
+        address = Address.parse(text)
+        name = self.find_name(address.name)
+        found = _matching(self.versions(name), address)
+        if not found:
+            raise NotFound(f"there is no version {text} in the keystore")
+        allowed = [v for v in found if _refusal(name, v) == ""]
+        if not allowed:
+            reasons = "; ".join(_refusal(name, v) for v in found[-3:])
+            raise KeyStateForbids(
+                f"nothing may be sealed to {text}: {reasons}",
+                hint=f"`pqvault key rotate {name.name}` makes a version that may",
+            )
+        chosen = allowed[-1]
+        return Recipient(chosen.public_key, f"the keystore, {name.name}@{chosen.version}")
+
+    def unlock(self, ask: Callable[[], bytes]) -> Unlocked:
+        """Unlock and verify all. ``ask`` gives the passphrase, unless another way works.
+
+        Costs Argon2id once. Raises NoKeyFits, IntegrityError.
+        """
+        with database.reading(self.db, self.path):
+            meta = tables.read_meta(self.db)
+            ways = tables.read_unlocks(self.db)
+        key = StoreKey.of(*unlocks.open_any(meta.keystore, ways, ask))
+        with database.reading(self.db, self.path):
+            authentic.verify(self.db, key)
+        return Unlocked(self, key)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.db.close()
+
+    def __enter__(self) -> Keystore:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _matching(versions: Iterable[KeyVersion], address: Address) -> list[KeyVersion]:
+    if address.period:
+        return [v for v in versions if v.period == address.period]
+    if address.version is not None:
+        return [v for v in versions if v.version == address.version]
+    return list(versions)
+
+
+def _refusal(name: KeyName, v: KeyVersion) -> str:
+    what = f"{name.name}@{v.version}"
+    if v.state is not State.ACTIVE:
+        return f"{what} is {v.state}"
+    if v.version < name.floor_seal:
+        return f"{what} is below {name.name}@{name.floor_seal}, the lowest that may seal"
+    if v.expires is not None and v.expires <= now():
+        return f"{what} has expired"
+    return ""
+
+
+def _fill(path: Path, passphrase: bytes, cost: Cost) -> StoreKey:
+    keystore = secrets.token_hex(16)
+    key = StoreKey.of(keystore, secrets.token_bytes(32))
+    db = database.connect(path)
+    try:
+        with database.guarded(path):
+            db.executescript(f"PRAGMA journal_mode=WAL; {database.SCHEMA}")
+        with database.transaction(db, path):
+            tables.write_unlock(db, unlocks.by_passphrase(key, passphrase, cost))
+            root = authentic.root_of(tables.read_unlocks(db), [])
+            meta = Meta(database.FORMAT, keystore, now(), 0, 0, EMPTY, root, EMPTY)
+            # The audit log begins with the first change; until then its head is empty.
+            Unlocked.begin(db, key, meta, cost)
+    finally:
+        db.close()
+    return key
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

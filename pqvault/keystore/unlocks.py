@@ -1,0 +1,68 @@
+"""Ways to the store key. Each seals the same 32 bytes; any one of them opens the keystore."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from pqvault.crypto import kdf, record
+from pqvault.crypto.passphrase import Cost, Lock, new_lock
+from pqvault.errors import FormatError
+from pqvault.format.textdoc import Fields, b64encode
+from pqvault.keystore.authentic import StoreKey
+from pqvault.keystore.records import Unlock
+
+__all__ = ["by_passphrase", "open_any"]
+
+PASSPHRASE: Final = "passphrase"
+_KEYS: Final = ("kdf", "memory", "passes", "lanes", "salt", "check")
+
+
+def by_passphrase(key: StoreKey, passphrase: bytes, cost: Cost) -> Unlock:
+    """The store key sealed under a passphrase, with a fresh salt."""
+    lock, wrapping = new_lock(passphrase, cost)
+    parameters = lock_text(lock)
+    aad = kdf.bind(
+        "keystore unlock", bytes.fromhex(key.keystore), PASSPHRASE.encode(), parameters.encode()
+    )
+    return Unlock(PASSPHRASE, parameters, record.seal_record(wrapping, key.secret, aad))
+
+
+def open_any(keystore: str, ways: Iterable[Unlock], ask: Callable[[], bytes]) -> tuple[str, bytes]:
+    """(keystore id, store key). Raises NoKeyFits for a wrong passphrase, FormatError."""
+    for way in ways:
+        if way.kind == PASSPHRASE:
+            lock = parse_lock(way.parameters)
+            wrapping = lock.open(ask(), "the keystore")
+            return keystore, _open(keystore, way, wrapping)
+    raise FormatError("the keystore has no way to be unlocked")
+
+
+def _open(keystore: str, way: Unlock, wrapping: bytes) -> bytes:
+    aad = kdf.bind(
+        "keystore unlock", bytes.fromhex(keystore), way.kind.encode(), way.parameters.encode()
+    )
+    return record.open_record(wrapping, way.sealed, aad, "the store key")
+
+
+def lock_text(lock: Lock) -> str:
+    """The public half of a passphrase's lock as one line of JSON."""
+    cost = lock.cost
+    values = ("argon2id", cost.memory, cost.passes, cost.lanes)
+    texts = (b64encode(lock.salt), b64encode(lock.check))
+    return json.dumps(dict(zip(_KEYS, values + texts, strict=True)), separators=(",", ":"))
+
+
+def parse_lock(text: str) -> Lock:
+    """What :func:`lock_text` wrote. Raises FormatError, also for a cost beyond the caps."""
+    what = "the passphrase's parameters"
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise FormatError(f"{what} are not JSON") from None
+    fields = Fields(value, _KEYS, what)
+    if fields.text("kdf") != "argon2id":
+        raise FormatError(f"{what} name a derivation that is not known")
+    cost = Cost(fields.integer("memory"), fields.integer("passes"), fields.integer("lanes"))
+    return Lock(cost, fields.base64("salt"), fields.base64("check"))
