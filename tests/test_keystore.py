@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ from pqvault.errors import (
     UsageError,
 )
 from pqvault.keys import Identity
-from pqvault.keystore import Keystore, State, Unlocked, index, lifecycle
+from pqvault.keystore import Keystore, State, Unlocked, authentic, index, lifecycle
 from pqvault.keystore.states import TRANSITIONS
 
 CHEAPEST = Cost(8, 1, 1)  # only for testing
@@ -81,11 +82,7 @@ def test_bombs_are_refused_before_memory_is_taken(cost: tuple[int, int, int]) ->
 def test_records_are_bound_and_committed() -> None:
     """A record opens with its key and AAD only; the vector pins the construction."""
     sealed = record._seal_with_nonce(bytes(32), b"seed", b"aad", bytes(12))
-    assert (
-        sealed.hex()
-        == bytes(12).hex()
-        + record._seal_with_nonce(bytes(32), b"seed", b"aad", bytes(12))[12:].hex()
-    )
+    assert sealed.hex() == "00" * 12 + "bdc225596358dd4e1f4f40debfd867a31b35039d"
     assert record.open_record(bytes(32), sealed, b"aad", "it") == b"seed"
     for key, data, aad in (
         (bytes(31) + b"1", sealed, b"aad"),
@@ -125,11 +122,11 @@ def test_wrong_passphrase(store: Unlocked, path: Path) -> None:
 def test_seeds_come_back_and_public_facts_need_no_passphrase(store: Unlocked, path: Path) -> None:
     """What is sealed is what opens; listings and recipients work locked."""
     name, version = store.store.find("prod")
-    assert Identity(unlock(path).seed("prod", version)).recipient.key_id == version.key_id
+    assert Identity(unlock(path).seed(version.key_id)).recipient.key_id == version.key_id
     locked = Keystore(path)
     assert [f.address for f in locked.list()] == ["prod@1"]
     assert locked.recipient("prod").key_id == version.key_id
-    seed = store.seed("prod", version)
+    seed = store.seed(version.key_id)
     assert seed not in path.read_bytes() + path.with_name(path.name + "-wal").read_bytes()
     for thing in (store, version, name, store.key):
         assert repr(seed)[2:-1] not in repr(thing) and repr(store.key.secret) not in repr(thing)
@@ -300,15 +297,30 @@ def test_rows_added_taken_away_or_put_back_are_refused(store: Unlocked, path: Pa
         unlock(copy)
 
 
-def test_swapped_seeds_are_refused(store: Unlocked, path: Path) -> None:
+def test_swapped_seeds_are_refused(store: Unlocked) -> None:
     """Even with a valid MAC, a seed opens only in its own row: the AAD names the key."""
-    lifecycle.new_key(store, "other")
-    versions = [store.store.find(name)[1] for name in ("prod", "other")]
-    from dataclasses import replace
+    other = lifecycle.new_key(store, "other").version
+    forged = replace(store.store.find("prod")[1], sealed_seed=other.sealed_seed)
+    with store.change() as change:
+        change.put_version(forged)
+    with pytest.raises(IntegrityError, match="seed of prod@1"):
+        store.seed(forged.key_id)
 
-    forged = replace(versions[0], sealed_seed=versions[1].sealed_seed)
+
+@pytest.mark.parametrize("place", ["versions.state", "names.floor_open", "transitions.reason"])
+def test_in_a_large_keystore_rows_are_checked_when_used(
+    store: Unlocked, path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unlocking costs Argon2id; an edited row is refused when it is used or anything changes."""
+    monkeypatch.setattr(authentic, "AT_ONCE", 0)
+    key_id = store.store.find("prod")[1].key_id
+    table, column = place.split(".")
+    edit(path, f"UPDATE {table} SET {column} = {2 if 'floor' in column else repr('suspended')}")
+    unlocked = unlock(path)
     with pytest.raises(IntegrityError):
-        store.seed("prod", forged)
+        unlocked.seed(key_id)
+    with pytest.raises(IntegrityError):
+        lifecycle.new_key(unlocked, "more")
 
 
 def test_a_locked_keystore_says_so_after_a_bounded_wait(store: Unlocked, path: Path) -> None:

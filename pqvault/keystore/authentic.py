@@ -12,6 +12,7 @@ older copy changes the root; a header that does not fit fails its own MAC.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -30,26 +31,32 @@ from pqvault.keystore.records import (
     Unlock,
 )
 
-__all__ = ["EMPTY", "StoreKey", "audit_hash", "encode", "extend_history", "root_of", "verify"]
+__all__ = [
+    "EMPTY",
+    "StoreKey",
+    "audit_hash",
+    "encode",
+    "extend_history",
+    "root_of",
+    "verify",
+    "verify_for_use",
+    "verify_version",
+]
 
 EMPTY: Final = bytes(32)  # the history and the audit hash before their first entry
 _HINT: Final = "the keystore was edited or damaged: restore it with `pqvault key restore`"
 
 
+_encoder: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True)
+
+
 def encode(kind: str, *fields: str | int | bytes | None) -> bytes:
-    """One injective encoding: for each field a letter for its type, uint32 length, bytes."""
-    out = [kind.encode("ascii"), b"\x00"]
-    for field_ in fields:
-        if field_ is None:
-            letter, data = b"n", b""
-        elif isinstance(field_, str):
-            letter, data = b"t", field_.encode("utf-8", "surrogateescape")
-        elif isinstance(field_, bytes):
-            letter, data = b"b", field_
-        else:
-            letter, data = b"i", str(int(field_)).encode("ascii")
-        out += (letter, len(data).to_bytes(4, "big"), data)
-    return b"".join(out)
+    """The JSON array of ``kind`` and the fields, ASCII without spaces, bytes as hex.
+
+    Each kind has fixed fields of fixed types, so no two rows share an encoding.
+    """
+    plain = [field.hex() if isinstance(field, bytes) else field for field in fields]
+    return _encoder.encode([kind, *plain]).encode("ascii")
 
 
 def _hash(*pieces: bytes) -> bytes:
@@ -137,12 +144,17 @@ class StoreKey:
         )
 
 
-def verify(db: sqlite3.Connection, key: StoreKey) -> Meta:
+# More versions than this are checked when used and when changed, not at once: 1,000 take 20 ms.
+AT_ONCE: Final = 1000
+
+
+def verify(db: sqlite3.Connection, key: StoreKey, *, rows: bool = True) -> Meta:
     """Check every row that is authenticated, in one state of the file; returns the header.
 
-    Steps: (1) header MAC, (2) its format, (3) each name, (4) each version and its history,
-    (5) the root over them, (6) the last entry of the audit log. The chain of that log is for
-    `audit.verify`. Raises IntegrityError that names what is wrong.
+    Steps: (1) header MAC, (2) its format, (3) the last entry of the audit log, (4) the root
+    over ways to unlock and the MACs of all rows; with ``rows``, (5) each name and (6) each
+    version with its history. The chain of the audit log is for `audit.verify`. Raises
+    IntegrityError that names what is wrong.
     """
     meta = tables.read_meta(db)
     # (1)
@@ -152,44 +164,74 @@ def verify(db: sqlite3.Connection, key: StoreKey) -> Meta:
     if meta.format != FORMAT:
         raise IntegrityError(f"the keystore has format {meta.format}, not {FORMAT}", hint=_HINT)
     # (3)
-    names = tables.read_names(db)
-    for name, found in names:
-        if not mac.equal(key.name_mac(name), found):
-            raise IntegrityError(f"the key {name.name!r} failed authentication", hint=_HINT)
-    # (4)
-    versions = tables.read_versions(db)
-    _verify_versions(db, key, versions, {name.uid: name.name for name, _ in names})
-    # (5)
-    macs = [found for _, found in names] + [found for _, found in versions]
-    if not mac.equal(root_of(tables.read_unlocks(db), macs), meta.root):
-        raise IntegrityError("rows of the keystore were added or taken away", hint=_HINT)
-    # (6)
     head = db.execute("SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
     if head != (meta.audit_seq, meta.audit_hash):
         raise IntegrityError("the end of the keystore's audit log is missing", hint=_HINT)
+    # (4)
+    if not mac.equal(root_of(tables.read_unlocks(db), tables.read_macs(db)), meta.root):
+        raise IntegrityError("rows of the keystore were added or taken away", hint=_HINT)
+    if rows:
+        _verify_rows(db, key)
     return meta
 
 
-def _verify_versions(
-    db: sqlite3.Connection,
-    key: StoreKey,
-    versions: list[tuple[KeyVersion, bytes]],
-    names: dict[str, str],
-) -> None:
-    histories = _histories(db)
-    for v, found in versions:
-        what = f"{names.get(v.uid, '?')}@{v.version}"
-        if not mac.equal(key.version_mac(v), found):
-            raise IntegrityError(f"the key version {what} failed authentication", hint=_HINT)
-        if histories.pop((v.uid, v.version), None) != (v.transitions, v.history):
-            raise IntegrityError(f"the history of {what} failed authentication", hint=_HINT)
+def verify_for_use(db: sqlite3.Connection, key: StoreKey) -> Meta:
+    """:func:`verify`, without the rows of a large keystore: `verify_version` checks them."""
+    count = db.execute("SELECT count(*) FROM versions").fetchone()[0]
+    return verify(db, key, rows=count <= AT_ONCE)
+
+
+def _verify_rows(db: sqlite3.Connection, key: StoreKey) -> None:
+    # (5)
+    names = tables.read_names(db)
+    for name, found in names:
+        _check_name(key, name, found)
+    # (6)
+    known = {name.uid: name.name for name, _ in names}
+    histories = _histories(tables.all_transitions(db))
+    for v, found in tables.read_versions(db):
+        what = f"{known.get(v.uid, '?')}@{v.version}"
+        _check_version(key, v, found, what)
+        _check_history(v, histories.pop((v.uid, v.version), (0, EMPTY)), what)
     if histories:
         raise IntegrityError("the keystore holds the history of a key it lacks", hint=_HINT)
 
 
-def _histories(db: sqlite3.Connection) -> dict[tuple[str, int], tuple[int, bytes]]:
+def verify_version(
+    db: sqlite3.Connection, key: StoreKey, key_id: str
+) -> tuple[KeyName, KeyVersion]:
+    """One version by its key id, checked with its name and history. Raises IntegrityError."""
+    for v, found in tables.read_versions(db, "key_id = ?", key_id):
+        for name, name_mac in tables.read_names(db, "uid = ?", v.uid):
+            what = f"{name.name}@{v.version}"
+            _check_name(key, name, name_mac)
+            _check_version(key, v, found, what)
+            steps = [(v.uid, v.version, t) for t in tables.read_transitions(db, v.uid, v.version)]
+            _check_history(v, _histories(steps).get((v.uid, v.version), (0, EMPTY)), what)
+            return name, v
+    raise IntegrityError(f"the key {key_id} has gone from the keystore", hint=_HINT)
+
+
+def _check_name(key: StoreKey, name: KeyName, found: bytes) -> None:
+    if not mac.equal(key.name_mac(name), found):
+        raise IntegrityError(f"the key {name.name!r} failed authentication", hint=_HINT)
+
+
+def _check_version(key: StoreKey, v: KeyVersion, found: bytes, what: str) -> None:
+    if not mac.equal(key.version_mac(v), found):
+        raise IntegrityError(f"the key version {what} failed authentication", hint=_HINT)
+
+
+def _check_history(v: KeyVersion, found: tuple[int, bytes], what: str) -> None:
+    if found != (v.transitions, v.history):
+        raise IntegrityError(f"the history of {what} failed authentication", hint=_HINT)
+
+
+def _histories(
+    steps: Iterable[tuple[str, int, Transition]],
+) -> dict[tuple[str, int], tuple[int, bytes]]:
     found: dict[tuple[str, int], tuple[int, bytes]] = {}
-    for uid, version, t in tables.all_transitions(db):
+    for uid, version, t in steps:
         count, history = found.get((uid, version), (0, EMPTY))
         found[uid, version] = (count + 1, extend_history(history, t))
     return found

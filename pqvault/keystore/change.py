@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
 from pqvault.crypto.passphrase import Cost
-from pqvault.errors import Locked
+from pqvault.errors import KeyStateForbids, Locked
 from pqvault.keystore import authentic, database, tables
 from pqvault.keystore.authentic import StoreKey
 from pqvault.keystore.records import AuditEntry, KeyName, KeyVersion, Meta, Transition, Unlock
@@ -66,9 +66,18 @@ class Unlocked:
         with database.reading(self.store.db, self.store.path):
             return authentic.verify(self.store.db, self._key)
 
-    def seed(self, name: str, v: KeyVersion) -> bytes:
-        """The seed of a version, 32 bytes. Raises IntegrityError."""
-        return self._key.open_seed(v, f"{name}@{v.version}")
+    def checked(self, key_id: str) -> tuple[KeyName, KeyVersion]:
+        """A version and its name, read again and authenticated. Raises IntegrityError."""
+        with database.reading(self.store.db, self.store.path):
+            return authentic.verify_version(self.store.db, self._key, key_id)
+
+    def seed(self, key_id: str) -> bytes:
+        """The seed of a version, 32 bytes, whatever its state. Raises IntegrityError."""
+        name, v = self.checked(key_id)
+        if v.sealed_seed is None:
+            why = "was destroyed" if v.state is State.DESTROYED else "was never here"
+            raise KeyStateForbids(f"the private key of {name.name}@{v.version} {why}")
+        return self._key.open_seed(v, f"{name.name}@{v.version}")
 
     @staticmethod
     def begin(db: sqlite3.Connection, key: StoreKey, meta: Meta, cost: Cost) -> None:
@@ -144,10 +153,7 @@ class Change:
 
     def finish(self) -> None:
         """Seal the new state: generation, root, header. Raises Locked when we lost a race."""
-        macs = [row[0] for row in self.db.execute("SELECT mac FROM names ORDER BY uid")]
-        macs += [
-            row[0] for row in self.db.execute("SELECT mac FROM versions ORDER BY uid, version")
-        ]
+        macs = tables.read_macs(self.db)
         root = authentic.root_of(tables.read_unlocks(self.db), macs)
         meta = replace(self._meta, generation=self._generation + 1, root=root)
         meta = replace(meta, mac=self.key.meta_mac(meta))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 from pqvault import home
 from pqvault.crypto.passphrase import COSTS, Cost
@@ -43,7 +43,7 @@ def now() -> int:
 
 @dataclass(frozen=True, slots=True)
 class KeyFacts:
-    """One key version as it is listed. ``opens``: a private key is here that may open.
+    """One key version as it is listed. ``private``: its private key is here.
 
     ``expires``: Unix time in ms or None. ``floor_seal``, ``floor_open`` are the name's.
     """
@@ -56,10 +56,10 @@ class KeyFacts:
     created: int
     expires: int | None
     period: str
-    labels: dict[str, str]
-    private: bool
     floor_seal: int
     floor_open: int
+    labels: dict[str, str]
+    private: bool
 
     @property
     def address(self) -> str:
@@ -67,22 +67,8 @@ class KeyFacts:
         return f"{self.name}@{self.version}"
 
 
-def facts_of(name: KeyName, v: KeyVersion) -> KeyFacts:
-    """A version and its name, for a listing."""
-    return KeyFacts(
-        name=name.name,
-        version=v.version,
-        state=str(v.state),
-        key_id=v.key_id,
-        profile=v.profile,
-        created=v.created,
-        expires=v.expires,
-        period=v.period,
-        labels=dict(name.labels),
-        private=v.sealed_seed is not None,
-        floor_seal=name.floor_seal,
-        floor_open=name.floor_open,
-    )
+def _facts(row: tuple[Any, ...]) -> KeyFacts:
+    return KeyFacts(*row[:10], labels=dict(tables.labels_of(row[10])), private=bool(row[11]))
 
 
 class Keystore:
@@ -169,10 +155,7 @@ class Keystore:
     def list(self) -> list[KeyFacts]:
         """All versions, in order of name and version, unverified."""
         with database.reading(self.db, self.path):
-            names = {name.uid: name for name, _ in tables.read_names(self.db)}
-            versions = [v for v, _ in tables.read_versions(self.db)]
-        found = [facts_of(names[v.uid], v) for v in versions if v.uid in names]
-        return sorted(found, key=lambda facts: (facts.name, facts.version))
+            return [_facts(row) for row in tables.read_listing(self.db)]
 
     def recipient(self, text: str) -> Recipient:
         """The public key that ``NAME`` or ``NAME@2`` seals to: the newest that may.
@@ -204,7 +187,7 @@ class Keystore:
             ways = tables.read_unlocks(self.db)
         key = StoreKey.of(*unlocks.open_any(meta.keystore, ways, ask))
         with database.reading(self.db, self.path):
-            authentic.verify(self.db, key)
+            authentic.verify_for_use(self.db, key)
         return Unlocked(self, key)
 
     def close(self) -> None:

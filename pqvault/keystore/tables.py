@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import sqlite3
 from collections.abc import Iterator
+from types import NoneType
 from typing import Any, Final
 
 from pqvault.errors import FormatError
@@ -19,8 +21,6 @@ from pqvault.keystore.records import (
 )
 from pqvault.keystore.states import State
 
-__all__ = ["labels_text", "read_audit", "read_meta", "read_names", "read_transitions"]
-
 Row = tuple[Any, ...]
 
 META: Final = "format, keystore, created, generation, audit_seq, audit_hash, root, mac"
@@ -32,14 +32,24 @@ VERSIONS: Final = (
 AUDIT: Final = "seq, time, action, subject, detail, previous, hash"
 
 
-def _typed(row: Row, types: str, what: str) -> Row:
-    # i integer, t text, b bytes; a capital letter may be None. bool is no integer here.
-    kinds = {"i": int, "t": str, "b": bytes}
-    for value, letter in zip(row, types, strict=True):
-        if value is None and letter.isupper():
-            continue
-        if type(value) is not kinds[letter.lower()]:
-            raise FormatError(f"{what} of the keystore holds a value of a wrong type")
+def _shapes(types: str) -> frozenset[tuple[type, ...]]:
+    # i integer, t text, b bytes; a capital letter may be None.
+    kinds = {"i": (int,), "t": (str,), "b": (bytes,), "I": (int, NoneType), "B": (bytes, NoneType)}
+    return frozenset(itertools.product(*(kinds[letter] for letter in types)))
+
+
+_META: Final = _shapes("itiiibbb")
+_UNLOCK: Final = _shapes("ttb")
+_NAME: Final = _shapes("ttitiib")
+_VERSION: Final = _shapes("tittbBtiItibb")
+_TRANSITION: Final = _shapes("tiiittt")
+_AUDIT: Final = _shapes("iitttbb")
+_LISTED: Final = _shapes("titttiItiiti")
+
+
+def _typed(row: Row, shapes: frozenset[tuple[type, ...]], what: str) -> Row:
+    if tuple(map(type, row)) not in shapes:
+        raise FormatError(f"{what} of the keystore holds a value of a wrong type")
     return row
 
 
@@ -48,7 +58,7 @@ def read_meta(db: sqlite3.Connection) -> Meta:
     row = db.execute(f"SELECT {META} FROM meta").fetchone()
     if row is None:
         raise FormatError("the keystore has no header")
-    meta = Meta(*_typed(row, "itiiibbb", "the header"))
+    meta = Meta(*_typed(row, _META, "the header"))
     if not re.fullmatch(r"[0-9a-f]{32}", meta.keystore):
         raise FormatError("the id of the keystore is damaged")
     return meta
@@ -57,7 +67,7 @@ def read_meta(db: sqlite3.Connection) -> Meta:
 def read_unlocks(db: sqlite3.Connection) -> list[Unlock]:
     """All ways to unlock, in order of kind."""
     found = db.execute("SELECT kind, parameters, sealed FROM unlocks ORDER BY kind")
-    return [Unlock(*_typed(row, "ttb", "an unlock")) for row in found]
+    return [Unlock(*_typed(row, _UNLOCK, "an unlock")) for row in found]
 
 
 def read_names(
@@ -65,12 +75,12 @@ def read_names(
 ) -> list[tuple[KeyName, bytes]]:
     """Names with their MACs, in order of uid."""
     found = db.execute(f"SELECT {NAMES} FROM names WHERE {where} ORDER BY uid", values)
-    return [_name(_typed(row, "ttitiib", "a name")) for row in found]
+    return [_name(_typed(row, _NAME, "a name")) for row in found]
 
 
 def _name(row: Row) -> tuple[KeyName, bytes]:
     uid, name, created, labels, seal, opens, mac = row
-    return KeyName(uid, name, created, _labels(labels), seal, opens), mac
+    return KeyName(uid, name, created, labels_of(labels), seal, opens), mac
 
 
 def read_versions(
@@ -80,7 +90,7 @@ def read_versions(
     found = db.execute(
         f"SELECT {VERSIONS} FROM versions WHERE {where} ORDER BY uid, version", values
     )
-    return [_version(_typed(row, "tittbBtiItibb", "a version")) for row in found]
+    return [_version(_typed(row, _VERSION, "a version")) for row in found]
 
 
 def _version(row: Row) -> tuple[KeyVersion, bytes]:
@@ -94,31 +104,59 @@ def _version(row: Row) -> tuple[KeyVersion, bytes]:
 
 def read_transitions(db: sqlite3.Connection, uid: str, version: int) -> list[Transition]:
     """The history of one version, oldest first."""
-    query = "SELECT seq, time, old, new, reason FROM transitions WHERE uid=? AND version=?"
-    found = db.execute(f"{query} ORDER BY seq", (uid, version))
-    return [Transition(*_typed(row, "iittt", "a transition")) for row in found]
+    return [t for _, _, t in all_transitions(db, "uid=? AND version=?", uid, version)]
 
 
-def all_transitions(db: sqlite3.Connection) -> Iterator[tuple[str, int, Transition]]:
+def all_transitions(
+    db: sqlite3.Connection, where: str = "1", *values: object
+) -> Iterator[tuple[str, int, Transition]]:
     """The histories of all versions: (uid, version, transition), each oldest first."""
     query = "SELECT uid, version, seq, time, old, new, reason FROM transitions"
-    for row in db.execute(f"{query} ORDER BY uid, version, seq"):
-        uid, version, *rest = _typed(row, "tiiittt", "a transition")
+    for row in db.execute(f"{query} WHERE {where} ORDER BY uid, version, seq", values):
+        uid, version, *rest = _typed(row, _TRANSITION, "a transition")
         yield uid, version, Transition(*rest)
 
 
 def read_audit(db: sqlite3.Connection, where: str = "1", *values: object) -> list[AuditEntry]:
     """Entries of the audit log, oldest first."""
     found = db.execute(f"SELECT {AUDIT} FROM audit WHERE {where} ORDER BY seq", values)
-    return [AuditEntry(*_typed(row, "iitttbb", "the audit log")) for row in found]
+    return [AuditEntry(*_typed(row, _AUDIT, "the audit log")) for row in found]
+
+
+def read_macs(db: sqlite3.Connection) -> list[bytes]:
+    """The MACs of all names, then of all versions, in their orders."""
+    query = (
+        "SELECT mac FROM (SELECT 0 AS part, uid, 0 AS version, mac FROM names"
+        " UNION ALL SELECT 1, uid, version, mac FROM versions) ORDER BY part, uid, version"
+    )
+    macs = [row[0] for row in db.execute(query)]
+    if any(type(mac) is not bytes for mac in macs):
+        raise FormatError("a MAC of the keystore is no bytes")
+    return macs
+
+
+def read_listing(db: sqlite3.Connection) -> list[Row]:
+    """(name, version, state, key id, profile, created, expires, period, floors, labels, has a
+    seed) of all versions, in order of name and version; without the keys themselves."""
+    query = (
+        "SELECT n.name, v.version, v.state, v.key_id, v.profile, v.created, v.expires, v.period,"
+        " n.floor_seal, n.floor_open, n.labels, v.sealed_seed IS NOT NULL"
+        " FROM versions v JOIN names n USING (uid) ORDER BY n.name, v.version"
+    )
+    return [_typed(row, _LISTED, "a version") for row in db.execute(query)]
 
 
 def labels_text(labels: tuple[tuple[str, str], ...]) -> str:
     """Labels as they are stored: JSON, sorted."""
+    if not labels:
+        return "{}"
     return json.dumps(dict(sorted(labels)), separators=(",", ":"))
 
 
-def _labels(text: str) -> tuple[tuple[str, str], ...]:
+def labels_of(text: str) -> tuple[tuple[str, str], ...]:
+    """What :func:`labels_text` wrote. Raises FormatError."""
+    if text == "{}":
+        return ()
     try:
         labels = tuple(json.loads(text).items())
         if labels_text(labels) == text:
