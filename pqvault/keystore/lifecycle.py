@@ -17,7 +17,16 @@ from pqvault.keystore.records import KeyName, KeyVersion, check_name
 from pqvault.keystore.states import State
 from pqvault.rootkey import PROFILE
 
-__all__ = ["Made", "add_key", "add_version", "change_state", "destroy", "new_key", "rotate"]
+__all__ = [
+    "Made",
+    "add_key",
+    "add_version",
+    "change_state",
+    "dependants_of",
+    "destroy",
+    "new_key",
+    "rotate",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +204,11 @@ def destroy(store: Unlocked, address: str, reason: str = "", *, force: bool = Fa
         change.audit("destroy", what, key_id=v.key_id, reason=reason, archives=paths)
     _truncate_wal(store)
     return Made(name, changed)
+
+
+def dependants_of(store: Unlocked, address: str) -> list[index.Dependant]:
+    """The archives that are known to be sealed to a version."""
+    return index.dependants(store.store.db, store.store.find(address)[1].key_id)
 
 
 def _listed(dependants: list[index.Dependant]) -> str:

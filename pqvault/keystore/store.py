@@ -23,7 +23,7 @@ from pqvault.keys import Recipient
 from pqvault.keystore import authentic, database, tables, unlocks
 from pqvault.keystore.authentic import EMPTY, StoreKey
 from pqvault.keystore.change import Unlocked
-from pqvault.keystore.records import Address, KeyName, KeyVersion, Meta
+from pqvault.keystore.records import Address, KeyName, KeyVersion, Meta, Transition
 from pqvault.keystore.states import State
 
 __all__ = ["KeyFacts", "Keystore", "default_path", "now"]
@@ -68,7 +68,8 @@ class KeyFacts:
 
 
 def _facts(row: tuple[Any, ...]) -> KeyFacts:
-    return KeyFacts(*row[:10], labels=dict(tables.labels_of(row[10])), private=bool(row[11]))
+    values = (*row[:10], dict(tables.labels_of(row[10])), bool(row[11]))
+    return KeyFacts(*values)
 
 
 class Keystore:
@@ -152,10 +153,22 @@ class Keystore:
             raise UsageError(f"{text} may be any of {several}", hint="say which")
         return name, found[0]
 
+    def has(self, text: str) -> bool:
+        """Whether there is a key of this address's name."""
+        with database.guarded(self.path):
+            return bool(tables.read_names(self.db, "name = ?", Address.parse(text).name))
+
     def list(self) -> list[KeyFacts]:
         """All versions, in order of name and version, unverified."""
         with database.reading(self.db, self.path):
             return [_facts(row) for row in tables.read_listing(self.db)]
+
+    def public_key(self, key_id: str) -> Recipient:
+        """The public key of a key id, unverified. Raises NotFound."""
+        with database.guarded(self.path):
+            for v, _ in tables.read_versions(self.db, "key_id = ?", key_id):
+                return Recipient(v.public_key)
+        raise NotFound(f"there is no key {key_id} in the keystore")
 
     def recipient(self, text: str) -> Recipient:
         """The public key that ``NAME`` or ``NAME@2`` seals to: the newest that may.
@@ -204,6 +217,25 @@ class Keystore:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def history(store: Keystore, text: str) -> list[tuple[KeyFacts, str, list[Transition]]]:
+    """(facts, recipient's text, transitions) of the versions of an address, unverified."""
+    address = Address.parse(text)
+    name = store.find_name(address.name)
+    with database.reading(store.db, store.path):
+        facts = {f.version: f for f in store.list() if f.name == name.name}
+        found = [
+            (facts[v.version], Recipient(v.public_key).text, _steps(store, v))
+            for v in _matching(store.versions(name), address)
+        ]
+    if not found:
+        raise NotFound(f"there is no version {text} in the keystore")
+    return found
+
+
+def _steps(store: Keystore, v: KeyVersion) -> list[Transition]:
+    return tables.read_transitions(store.db, v.uid, v.version)
 
 
 def _matching(versions: Iterable[KeyVersion], address: Address) -> list[KeyVersion]:

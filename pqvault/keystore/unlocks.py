@@ -9,14 +9,14 @@ from typing import Final
 from pqvault.crypto import kdf, record
 from pqvault.crypto.passphrase import Cost, Lock, new_lock
 from pqvault.errors import FormatError
-from pqvault.format.textdoc import Fields, b64encode
+from pqvault.format.textdoc import Fields
 from pqvault.keystore.authentic import StoreKey
 from pqvault.keystore.records import Unlock
+from pqvault.sealedfile import LOCK_KEYS, lock_fields, lock_of
 
 __all__ = ["by_passphrase", "open_any"]
 
 PASSPHRASE: Final = "passphrase"
-_KEYS: Final = ("kdf", "memory", "passes", "lanes", "salt", "check")
 
 
 def by_passphrase(key: StoreKey, passphrase: bytes, cost: Cost) -> Unlock:
@@ -48,10 +48,7 @@ def _open(keystore: str, way: Unlock, wrapping: bytes) -> bytes:
 
 def lock_text(lock: Lock) -> str:
     """The public half of a passphrase's lock as one line of JSON."""
-    cost = lock.cost
-    values = ("argon2id", cost.memory, cost.passes, cost.lanes)
-    texts = (b64encode(lock.salt), b64encode(lock.check))
-    return json.dumps(dict(zip(_KEYS, values + texts, strict=True)), separators=(",", ":"))
+    return json.dumps(lock_fields(lock), separators=(",", ":"))
 
 
 def parse_lock(text: str) -> Lock:
@@ -61,8 +58,7 @@ def parse_lock(text: str) -> Lock:
         value = json.loads(text)
     except (ValueError, RecursionError):
         raise FormatError(f"{what} are not JSON") from None
-    fields = Fields(value, _KEYS, what)
-    if fields.text("kdf") != "argon2id":
-        raise FormatError(f"{what} name a derivation that is not known")
-    cost = Cost(fields.integer("memory"), fields.integer("passes"), fields.integer("lanes"))
-    return Lock(cost, fields.base64("salt"), fields.base64("check"))
+    lock = lock_of(Fields(value, LOCK_KEYS, what), what)
+    if lock_text(lock) != text:
+        raise FormatError(f"{what} are not as pqvault writes them")
+    return lock

@@ -1,0 +1,92 @@
+"""Changes that are not of state: name, labels, expiry, floors, passphrase."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from pqvault.crypto.passphrase import Cost
+from pqvault.errors import UsageError
+from pqvault.keystore import tables, unlocks
+from pqvault.keystore.change import Unlocked
+from pqvault.keystore.lifecycle import Made
+from pqvault.keystore.records import KeyName, check_name
+
+__all__ = ["expire", "floor", "label", "labels_from", "passwd", "rename"]
+
+MAX_LABELS = 64
+
+
+def rename(store: Unlocked, old: str, new: str) -> KeyName:
+    """Give a key another name; its versions, history and archives stay its own."""
+    with store.change() as change:
+        name = store.store.find_name(old)
+        if tables.read_names(change.db, "name = ?", check_name(new)):
+            raise UsageError(f"there is a key {new!r} already")
+        renamed = replace(name, name=new)
+        change.put_name(renamed)
+        change.audit("rename", new, old=old)
+    return renamed
+
+
+def labels_from(texts: Iterable[str]) -> dict[str, str]:
+    """``KEY=VALUE`` texts as a mapping. Raises UsageError."""
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", key) or len(value) > 255:
+            raise UsageError(
+                f"{text[:80]!r} is no label",
+                hint="write it like env=production: a word of letters, digits and ._-, a value",
+            )
+        found[key] = value
+    return found
+
+
+def label(
+    store: Unlocked, name: str, add: Mapping[str, str], remove: Iterable[str] = ()
+) -> KeyName:
+    """Set and remove labels."""
+    with store.change() as change:
+        found = store.store.find_name(name)
+        labels = {**dict(found.labels), **add}
+        for key in remove:
+            labels.pop(key, None)
+        if len(labels) > MAX_LABELS:
+            raise UsageError(f"a key has at most {MAX_LABELS} labels")
+        changed = replace(found, labels=tuple(sorted(labels.items())))
+        change.put_name(changed)
+        change.audit("label", name, labels=labels)
+    return changed
+
+
+def expire(store: Unlocked, address: str, when: int | None) -> Made:
+    """Nothing is sealed to a version from ``when`` on (Unix ms; None: never). It still opens."""
+    with store.change() as change:
+        name, v = store.store.find(address)
+        changed = replace(v, expires=when)
+        change.put_version(changed)
+        change.audit("expire", f"{name.name}@{v.version}", key_id=v.key_id, expires=when)
+    return Made(name, changed)
+
+
+def floor(store: Unlocked, name: str, *, seal: int | None, opens: int | None) -> KeyName:
+    """The lowest versions that may seal and open; None leaves one as it is."""
+    with store.change() as change:
+        found = store.store.find_name(name)
+        changed = replace(
+            found, floor_seal=seal or found.floor_seal, floor_open=opens or found.floor_open
+        )
+        change.put_name(changed)
+        change.audit("floor", name, seal=changed.floor_seal, open=changed.floor_open)
+    return changed
+
+
+def passwd(store: Unlocked, passphrase: bytes, cost: Cost) -> None:
+    """Another passphrase. The store key stays: whoever kept an old copy of the file and knows
+    the old passphrase still has it."""
+    with store.change() as change:
+        change.put_unlock(unlocks.by_passphrase(change.key, passphrase, cost))
+        kdf = f"argon2id {cost.memory} {cost.passes} {cost.lanes}"
+        change.audit("passwd", "keystore", kdf=kdf)
