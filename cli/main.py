@@ -31,6 +31,7 @@ COMMANDS = {
     "inspect": "Show what can be read without a key.",
     "verify": "Check an archive, with or without a key.",
     "gc": "Remove leftovers of interrupted seals.",
+    "scan": "Note which archives the keys of the keystore open.",
     "encrypt": "Seal one file or a pipe into a sealed stream.",
     "decrypt": "Open a sealed stream.",
     "doctor": "Show versions and features, and run a self-test.",

@@ -12,11 +12,15 @@ if TYPE_CHECKING:
     from pqvault.keys import Identity
     from pqvault.keystore import Unlocked
 
+STREAM = "stream"  # what the index calls the archive of a sealed stream
+
 __all__ = [
+    "STREAM",
     "ask",
     "ask_new",
     "identities_at",
     "identities_in",
+    "remember",
     "stored_identities",
     "unlocked",
     "warn",
@@ -40,6 +44,17 @@ def ask_new(prompt: str, *prefixes: str) -> bytes:
     from pqvault import passphrases
 
     return passphrases.ask_new(prompt, *prefixes, warn=warn)
+
+
+def remember(archive: str, path: str, key_ids: list[str]) -> None:
+    """Note which keys open what was just sealed. A failure is a warning: the seal is done."""
+    from pqvault.errors import PQVaultError
+    from pqvault.keystore import index
+
+    try:
+        index.record(archive, os.path.abspath(path), key_ids)
+    except PQVaultError as error:
+        warn(f"the keystore does not know of {path}: {error.message}")
 
 
 def unlocked() -> Unlocked:

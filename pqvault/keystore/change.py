@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import pwd
-import socket
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -174,4 +173,4 @@ def _who() -> str:
         user = pwd.getpwuid(uid).pw_name
     except KeyError:
         user = f"uid {uid}"
-    return f"{user}@{socket.gethostname()}"
+    return f"{user}@{os.uname().nodename}"

@@ -15,7 +15,9 @@ from pathlib import Path
 from pqvault.keystore import database
 from pqvault.keystore.store import Keystore, now
 
-__all__ = ["Dependant", "dependants", "record"]
+__all__ = ["Dependant", "Row", "dependants", "record", "replace_below"]
+
+Row = tuple[str, str, str]  # archive id (or "stream"), path, key id
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,3 +44,24 @@ def record(
     with Keystore(keystore) as store, database.transaction(store.db, store.path):
         rows = [(archive_id, path, key_id, now()) for key_id in key_ids]
         store.db.executemany("INSERT OR REPLACE INTO archives VALUES (?,?,?,?)", rows)
+
+
+def replace_below(
+    folder: str, rows: Iterable[Row], keep: Iterable[str] = (), *, keystore: Path | None = None
+) -> int:
+    """Make the index for all that is below ``folder`` be ``rows``, except paths of ``keep``.
+
+    Returns how many entries went. Raises NotFound when there is no keystore.
+    """
+    kept = set(keep)
+    prefix = folder.rstrip("/") + "/"
+    new = set(rows)
+    with Keystore(keystore) as store, database.transaction(store.db, store.path):
+        old = set(store.db.execute("SELECT archive, path, key_id FROM archives"))
+        below = {row for row in old if row[1] == folder or row[1].startswith(prefix)}
+        gone = {row for row in below - new if row[1] not in kept}
+        where = "archive=? AND path=? AND key_id=?"
+        store.db.executemany(f"DELETE FROM archives WHERE {where}", gone)
+        stamped = [(*row, now()) for row in new]
+        store.db.executemany("INSERT OR REPLACE INTO archives VALUES (?,?,?,?)", stamped)
+    return len(gone)

@@ -188,7 +188,7 @@ def change_state(store: Unlocked, address: str, new: State, reason: str = "") ->
 def destroy(store: Unlocked, address: str, reason: str = "", *, force: bool = False) -> Made:
     """Erase the seed; the record stays. ``force``: although archives depend on it.
 
-    Raises KeyStateForbids naming the archives that only this version may open.
+    Raises KeyStateForbids naming the archives that are sealed to it.
     """
     with store.change() as change:
         name, v = store.store.find(address)
