@@ -25,9 +25,8 @@ def command(kdf_profile: str, empty: bool, output: Output) -> None:
     terminal, or comes from PQVAULT_PASSPHRASE_FILE, _FD or _COMMAND. Nobody can recover it.
     """
     from pqvault import passphrases
-    from pqvault.crypto.passphrase import COSTS
     from pqvault.errors import UsageError
-    from pqvault.keystore import Keystore, lifecycle
+    from pqvault.keystore import COSTS, Keystore, lifecycle
     from pqvault.keystore.store import default_path
 
     from . import unlocking

@@ -96,8 +96,7 @@ def passwd(kdf_profile: str, output: Output) -> None:
     Whoever has an old copy of the keystore and the old passphrase still opens that copy.
     """
     from pqvault import passphrases
-    from pqvault.crypto.passphrase import COSTS
-    from pqvault.keystore import edits
+    from pqvault.keystore import COSTS, edits
 
     from . import unlocking
 

@@ -28,20 +28,27 @@ LEVELS = {
     "crypto": 2,
     "format": 2,
     "storage": 2,
+    "sealedfile": 2.5,
     "keys": 3,
     "rootkey": 4,
+    "keystore": 4.5,
     "sealed": 5,
     "streams": 6,
     "archive": 7,
     "api": 8,
+    "scan": 8,
     "doctor": 9,
 }
-APART = {"home": 1, "wholefile": 3}  # small helpers: nothing of keys or formats in them
+APART = {
+    "home": 1,
+    "passphrases": 1,
+    "wholefile": 3,
+}  # small helpers: nothing of keys or formats in them
 OUTSIDE = {
     "cryptography": {"crypto"},
     "oqs": set[str](),
     "blake3": {"crypto"},
-    "sqlite3": {"archive"},
+    "sqlite3": {"archive", "keystore"},
     "zstandard": {"sealed", "doctor"},
     "rich": set[str](),
     "click": set[str](),
@@ -53,7 +60,7 @@ OUTSIDE = {
     "dill": set[str](),
     "yaml": set[str](),
     "tarfile": set[str](),
-    "subprocess": set[str](),
+    "subprocess": {"passphrases"},
     "urllib.request": set[str](),
     "requests": set[str](),
     "socket": set[str](),

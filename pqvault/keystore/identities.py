@@ -92,7 +92,9 @@ def check_opens(name: KeyName, v: KeyVersion) -> None:
     """Raise KeyStateForbids unless this version may open what was sealed to it."""
     what = f"{name.name}@{v.version}"
     if v.state not in OPENS:
-        hint = "" if v.state is State.DESTROYED else f"`pqvault key activate {what}` allows it"
+        hint = f"`pqvault key activate {what}` allows it"
+        if v.state is State.DESTROYED:
+            hint = "its private key is gone; only a backup of the keystore from before has it"
         raise KeyStateForbids(f"this is sealed to {what}, which is {v.state}", hint=hint)
     if v.version < name.floor_open:
         raise KeyStateForbids(

@@ -14,7 +14,7 @@ from pqvault.keystore import index, tables
 from pqvault.keystore.authentic import EMPTY
 from pqvault.keystore.change import Change, Unlocked
 from pqvault.keystore.records import KeyName, KeyVersion, check_name
-from pqvault.keystore.states import State
+from pqvault.keystore.states import State, check_transition
 from pqvault.rootkey import PROFILE
 
 __all__ = [
@@ -193,6 +193,8 @@ def destroy(store: Unlocked, address: str, reason: str = "", *, force: bool = Fa
     with store.change() as change:
         name, v = store.store.find(address)
         what = f"{name.name}@{v.version}"
+        # The state first: nobody should move archives to hear then that it cannot be.
+        check_transition(v.state, State.DESTROYED, what)
         dependants = index.dependants(change.db, v.key_id)
         if dependants and not force:
             raise KeyStateForbids(
