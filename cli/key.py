@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from . import key_edit, key_life, key_move, key_show
+from . import key_edit, key_escrow, key_life, key_move, key_show
 
 _COMMANDS = (
     key_show.list_,
@@ -23,6 +23,11 @@ _COMMANDS = (
     key_edit.passwd,
     key_move.export,
     key_move.import_,
+    key_escrow.backup,
+    key_escrow.restore,
+    key_escrow.drill,
+    key_escrow.split,
+    key_escrow.join,
 )
 
 

@@ -176,7 +176,7 @@ compromise = _mover(
 
 
 @click.command(
-    epilog="Example: pqvault key deactivate default && pqvault key destroy default --reason audit"
+    epilog="Example: pqvault key new old && pqvault key deactivate old && pqvault key destroy old"
 )
 @click.argument("key", metavar="NAME[@VERSION]")
 @click.option("--force", is_flag=True, help="Although archives that are known depend on it.")

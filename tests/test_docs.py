@@ -53,6 +53,8 @@ def with_keystore(folder: Path, env: dict[str, str]) -> dict[str, str]:
     script = """
     umask 077 && echo 'correct horse' > words.txt && echo 'battery staple' > new.txt
     pqvault init -q && pqvault audit-log head > head.txt
+    echo hi > hi.txt && pqvault encrypt hi.txt -o mine.pqv -r default
+    pqvault key backup backup.sqlite -q && pqvault key split --threshold 3 --shares 5 -o shares -q
     """
     env = {**env, "PQVAULT_PASSPHRASE_FILE": str(folder / "words.txt")}
     subprocess.run(["sh", "-ec", script], cwd=folder, env=env, check=True)
@@ -66,6 +68,7 @@ MAKES = {
     "decrypt": "model.safetensors",
     "pqvault": "key.txt",
     "init": "../home/keystore.sqlite",
+    "key split": "shares",
 }
 
 

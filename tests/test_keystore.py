@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import shutil
 import sqlite3
 import stat
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from pqvault.crypto import passphrase, record
+from pqvault.crypto import kdf, passphrase, record
 from pqvault.crypto.passphrase import COSTS, Cost
 from pqvault.errors import (
     FormatError,
@@ -364,3 +365,14 @@ def test_two_processes_rotate_one_key_a_hundred_times_each(store: Unlocked, path
     assert [f.version for f in facts] == list(range(1, 202))
     assert [f.state for f in facts] == ["deactivated"] * 200 + ["active"]
     assert unlock(path).verify().generation == 1 + 1 + 200
+
+
+def test_the_page_has_every_purpose_and_every_state() -> None:
+    """docs/keystore.md and the code agree on the closed tables."""
+    page = (Path(__file__).resolve().parent.parent / "docs" / "keystore.md").read_text()
+    rows = re.findall(r"^\| `([a-z ]+)` \| ([a-z, ]+) \|", page, re.MULTILINE)
+    assert {name: tuple(fields.split(", ")) for name, fields in rows} == dict(kdf.KEYSTORE_PURPOSES)
+    for state, ways in TRANSITIONS.items():
+        listed = re.search(rf"^\| {state} \|.*\| ([a-z, -]*)\|$", page, re.MULTILINE)
+        assert listed is not None
+        assert {way.strip() for way in listed[1].split(",")} - {""} == {str(w) for w in ways}

@@ -37,6 +37,7 @@ LEVELS = {
     "archive": 7,
     "api": 8,
     "scan": 8,
+    "drill": 9,
     "doctor": 9,
 }
 APART = {

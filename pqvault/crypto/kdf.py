@@ -37,7 +37,6 @@ KEYSTORE_PURPOSES: Final = MappingProxyType(
         "keystore mac": ("keystore",),
         "keystore seed": ("keystore", "key", "version", "profile", "key id", "public key"),
         "audit head": ("keystore",),
-        "backup": ("keystore",),
         "sealed identities": ("salt",),
         "sealed identities mac": ("salt",),
     }

@@ -11,7 +11,7 @@ from pqvault.keystore.records import Address, KeyName, KeyVersion
 from pqvault.keystore.states import OPENS, State
 from pqvault.keystore.store import KeyFacts, Keystore
 
-__all__ = ["Opener", "StoredIdentity", "identities"]
+__all__ = ["Opener", "StoredIdentity", "identities", "identities_of"]
 
 Warn = Callable[[str], None]
 
@@ -19,9 +19,9 @@ Warn = Callable[[str], None]
 class Opener:
     """Unlocks a keystore when it is first needed, once: one Argon2id for thousands of parts."""
 
-    def __init__(self, store: Keystore, ask: Callable[[], bytes], warn: Warn) -> None:
+    def __init__(self, store: Keystore, unlock: Callable[[], Unlocked], warn: Warn) -> None:
         self.store = store
-        self._ask = ask
+        self._unlock = unlock
         self._warn = warn
         self._unlocked: Unlocked | None = None
         self._seeds: dict[str, bytes] = {}
@@ -30,7 +30,7 @@ class Opener:
         """The seed of a version whose row was authenticated and whose state allows it."""
         if key_id not in self._seeds:
             if self._unlocked is None:
-                self._unlocked = self.store.unlock(self._ask)
+                self._unlocked = self._unlock()
             name, v = self._unlocked.checked(key_id)
             check_opens(name, v)
             if v.state is State.COMPROMISED:
@@ -112,10 +112,18 @@ def identities(
     Destroyed ones too, so that what was sealed to them gives that reason and not "no key fits".
     Raises NotFound for an address that is not there.
     """
-    opener = Opener(store, ask, warn)
+    return _identities(Opener(store, lambda: store.unlock(ask), warn), addresses)
+
+
+def identities_of(store: Unlocked, warn: Warn) -> list[Identity]:
+    """The same of a keystore that is unlocked."""
+    return _identities(Opener(store.store, lambda: store, warn), ())
+
+
+def _identities(opener: Opener, addresses: Iterable[str]) -> list[Identity]:
     wanted = [Address.parse(text) for text in addresses]
     found: list[Identity] = []
-    for facts in store.list():
+    for facts in opener.store.list():
         if wanted and not any(_is_at(facts, address) for address in wanted):
             continue
         if facts.private or facts.state == State.DESTROYED:

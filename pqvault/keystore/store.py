@@ -26,7 +26,7 @@ from pqvault.keystore.change import Unlocked
 from pqvault.keystore.records import Address, KeyName, KeyVersion, Meta, Transition
 from pqvault.keystore.states import State
 
-__all__ = ["KeyFacts", "Keystore", "default_path", "now"]
+__all__ = ["KeyFacts", "Keystore", "default_path", "now", "sync_folder"]
 
 FILE_NAME: Final = "keystore.sqlite"
 
@@ -104,7 +104,7 @@ class Keystore:
             raise
         finally:
             beside.unlink(missing_ok=True)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
         return Unlocked(cls(target), key)
 
     def meta(self) -> Meta:
@@ -198,8 +198,15 @@ class Keystore:
         with database.reading(self.db, self.path):
             meta = tables.read_meta(self.db)
             ways = tables.read_unlocks(self.db)
-        key = StoreKey.of(*unlocks.open_any(meta.keystore, ways, ask))
+        return self.unlock_with(unlocks.open_any(meta.keystore, ways, ask))
+
+    def unlock_with(self, secret: bytes) -> Unlocked:
+        """Unlock with the store key itself, 32 bytes, for example from shares.
+
+        Raises IntegrityError, also when it is the key of another keystore.
+        """
         with database.reading(self.db, self.path):
+            key = StoreKey.of(tables.read_meta(self.db).keystore, secret)
             authentic.verify_for_use(self.db, key)
         return Unlocked(self, key)
 
@@ -275,7 +282,8 @@ def _fill(path: Path, passphrase: bytes, cost: Cost) -> StoreKey:
     return key
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder last."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)

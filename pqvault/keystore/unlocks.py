@@ -29,13 +29,13 @@ def by_passphrase(key: StoreKey, passphrase: bytes, cost: Cost) -> Unlock:
     return Unlock(PASSPHRASE, parameters, record.seal_record(wrapping, key.secret, aad))
 
 
-def open_any(keystore: str, ways: Iterable[Unlock], ask: Callable[[], bytes]) -> tuple[str, bytes]:
-    """(keystore id, store key). Raises NoKeyFits for a wrong passphrase, FormatError."""
+def open_any(keystore: str, ways: Iterable[Unlock], ask: Callable[[], bytes]) -> bytes:
+    """The store key, 32 bytes. Raises NoKeyFits for a wrong passphrase, FormatError."""
     for way in ways:
         if way.kind == PASSPHRASE:
             lock = parse_lock(way.parameters)
             wrapping = lock.open(ask(), "the keystore")
-            return keystore, _open(keystore, way, wrapping)
+            return _open(keystore, way, wrapping)
     raise FormatError("the keystore has no way to be unlocked")
 
 
