@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from . import key_edit, key_escrow, key_life, key_move, key_show
+from . import key_edit, key_escrow, key_life, key_move, key_show, key_unlock
 
 _COMMANDS = (
     key_show.list_,
@@ -21,6 +21,7 @@ _COMMANDS = (
     key_edit.expire,
     key_edit.floor,
     key_edit.passwd,
+    key_unlock.unlock_with,
     key_move.export,
     key_move.import_,
     key_escrow.backup,

@@ -13,7 +13,17 @@ from pqvault.keystore.change import Unlocked
 from pqvault.keystore.lifecycle import Made
 from pqvault.keystore.records import KeyName, check_name
 
-__all__ = ["expire", "floor", "label", "labels_from", "passwd", "rename"]
+__all__ = [
+    "add_keyring",
+    "add_token",
+    "expire",
+    "floor",
+    "label",
+    "labels_from",
+    "passwd",
+    "remove_unlock",
+    "rename",
+]
 
 MAX_LABELS = 64
 
@@ -86,7 +96,33 @@ def floor(store: Unlocked, name: str, *, seal: int | None, opens: int | None) ->
 def passwd(store: Unlocked, passphrase: bytes, cost: Cost) -> None:
     """Another passphrase. The store key stays: whoever kept an old copy of the file and knows
     the old passphrase still has it."""
+    unlock = unlocks.by_passphrase(store.key, passphrase, cost)  # slow: not while others wait
     with store.change() as change:
-        change.put_unlock(unlocks.by_passphrase(change.key, passphrase, cost))
+        change.put_unlock(unlock)
         kdf = f"argon2id {cost.memory} {cost.passes} {cost.lanes}"
         change.audit("passwd", "keystore", kdf=kdf)
+
+
+def add_keyring(store: Unlocked) -> None:
+    """Unlock with the operating system's keyring too."""
+    unlock = unlocks.by_keyring(store.key)
+    with store.change() as change:
+        change.put_unlock(unlock)
+        change.audit("unlock-with", "keystore", way=unlocks.KEYRING)
+
+
+def add_token(store: Unlocked, label: str, key_label: str) -> None:
+    """Unlock with a PKCS#11 token too."""
+    unlock = unlocks.by_token(store.key, label, key_label)  # a person types the PIN
+    with store.change() as change:
+        change.put_unlock(unlock)
+        change.audit("unlock-with", "keystore", way=unlocks.PKCS11, token=label, key=key_label)
+
+
+def remove_unlock(store: Unlocked, kind: str) -> None:
+    """Unlock no more with the keyring or the token; the passphrase always stays."""
+    if kind not in (unlocks.KEYRING, unlocks.PKCS11):
+        raise UsageError(f"{kind} cannot be removed")
+    with store.change() as change:
+        change.db.execute("DELETE FROM unlocks WHERE kind=?", (kind,))
+        change.audit("unlock-without", "keystore", way=kind)
