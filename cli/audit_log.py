@@ -35,10 +35,9 @@ def show(last: int | None, output: Output) -> None:
                 "hash": entry.hash.hex(),
             }
         )
-        detail = name(entry.detail.encode())
-        output.result(
-            f"{entry.seq:>5}  {when(entry.time)}  {entry.action} {entry.subject}  {detail}"
-        )
+        # Unverified, so it must not drive the terminal.
+        text = f"{when(entry.time)}  {entry.action} {entry.subject}  {entry.detail}"
+        output.result(f"{entry.seq:>5}  {name(text.encode('utf-8', 'surrogateescape'))}")
 
 
 @command.command(epilog="Example: pqvault audit-log head > head.txt")

@@ -24,13 +24,15 @@ def list_(verify: bool, output: Output) -> None:
     width = max((len(f.address) for f in found), default=0)
     lines = []
     for f in found:
-        output.document({**_plain(f), "verified": verify})
+        if output.json:
+            output.document({**_plain(f), "verified": verify})
+            continue
         notes = [f"{key}={value}" for key, value in f.labels.items()]
         notes += [f"expires {when(f.expires)}"] if f.expires is not None else []
         notes += [] if f.private or f.state == "destroyed" else ["public key only"]
         notes += [f.period] if f.period else []
         line = f"{f.address:<{width}}  {f.state:<11}  {f.key_id}  {when(f.created)}"
-        lines.append("  ".join([line, *notes]))
+        lines.append(_safe("  ".join([line, *notes])))
     if lines:
         output.result("\n".join(lines))
     state = "verified" if verify else "unverified; --verify checks"
@@ -52,17 +54,17 @@ def show(name: str, output: Output) -> None:
         histories = history(store, name)
     for f, recipient, steps in histories:
         output.document({**_plain(f), "recipient": recipient, "history": steps, "verified": False})
-        output.result(f"{f.address}  {f.state}  (unverified)")
-        output.result(f"  key id     {f.key_id}, profile {f.profile}")
+        output.result(_safe(f"{f.address}  {f.state}  (unverified)"))
+        output.result(_safe(f"  key id     {f.key_id}, profile {f.profile}"))
         output.result(f"  recipient  {recipient}")
         expires = "never" if f.expires is None else when(f.expires)
         output.result(f"  made {when(f.created)}, expires {expires}")
         output.result(f"  lowest that seals {f.floor_seal}, that opens {f.floor_open}")
         for key, value in f.labels.items():
-            output.result(f"  label {key}={value}")
+            output.result(_safe(f"  label {key}={value}"))
         for step in steps:
-            reason = f": {_safe(step.reason)}" if step.reason else ""
-            output.result(f"  {when(step.time)}  {step.old or 'made'} → {step.new}{reason}")
+            reason = f": {step.reason}" if step.reason else ""
+            output.result(_safe(f"  {when(step.time)}  {step.old or 'made'} → {step.new}{reason}"))
 
 
 def _plain(facts: object) -> dict[str, object]:
@@ -74,6 +76,7 @@ def _plain(facts: object) -> dict[str, object]:
 
 
 def _safe(text: str) -> str:
+    # Nothing of it is verified: an edited row must not drive the terminal (ATTACKS row 28).
     from pqvault.names import printable
 
     return printable(text.encode("utf-8", "surrogateescape"))

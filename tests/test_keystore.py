@@ -28,7 +28,7 @@ from pqvault.errors import (
     UsageError,
 )
 from pqvault.keys import Identity
-from pqvault.keystore import Keystore, State, Unlocked, authentic, index, lifecycle
+from pqvault.keystore import Keystore, State, Unlocked, audit, authentic, index, lifecycle
 from pqvault.keystore.states import TRANSITIONS
 
 CHEAPEST = Cost(8, 1, 1)  # only for testing
@@ -376,3 +376,57 @@ def test_the_page_has_every_purpose_and_every_state() -> None:
         listed = re.search(rf"^\| {state} \|.*\| ([a-z, -]*)\|$", page, re.MULTILINE)
         assert listed is not None
         assert {way.strip() for way in listed[1].split(",")} - {""} == {str(w) for w in ways}
+
+
+ROTATE_FOR_EVER = ROTATE_100.replace("for _ in range(100):", "print(1, flush=True)\nwhile True:")
+
+
+def test_kill_9_at_any_moment_leaves_a_keystore_that_verifies(store: Unlocked, path: Path) -> None:
+    """Whatever a rotation was doing: all of it is there, or nothing."""
+    store.close()
+    versions = 1
+    for moment in range(20):
+        process = subprocess.Popen(
+            [sys.executable, "-c", ROTATE_FOR_EVER, str(path)], stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        process.stdout.read(1)
+        time.sleep(0.003 * moment)
+        process.kill()
+        process.communicate()
+        with unlock(path) as again:
+            facts = again.store.list()
+            assert [f.version for f in facts] == list(range(1, len(facts) + 1))
+            assert [f.state for f in facts].count("active") == 1 and facts[-1].state == "active"
+            audit.verify(again.store, again.key)
+            assert len(facts) >= versions
+            versions = len(facts)
+    assert versions > 20
+
+
+def test_two_who_make_a_keystore_at_once(path: Path) -> None:
+    """One of them has made it, the others hear so; no file is left beside it."""
+    code = (
+        "import sys; from pathlib import Path; from pqvault.keystore import Keystore\n"
+        "from pqvault.crypto.passphrase import Cost; from pqvault.errors import UsageError\n"
+        "try: Keystore.create(b'correct horse', cost=Cost(8, 1, 1), path=Path(sys.argv[1]))\n"
+        "except UsageError: sys.exit(2)"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    racing = [subprocess.Popen(command) for _ in range(4)]
+    assert sorted(process.wait() for process in racing) == [0, 2, 2, 2]
+    unlock(path).close()
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_hostile_name_does_not_drive_the_terminal(store: Unlocked, path: Path) -> None:
+    """ATTACKS row 28: unverified rows are shown with escapes."""
+    store.close()
+    edit(path, "UPDATE names SET name = 'a' || char(27) || '[2Jb'")
+    done = subprocess.run(
+        [sys.executable, "-m", "pqvault_cli", "key", "list"],
+        env={**os.environ, "PQVAULT_HOME": str(path.parent)},
+        capture_output=True,
+        check=True,
+    )
+    assert b"\x1b" not in done.stdout and b"a%1B[2Jb" in done.stdout

@@ -86,7 +86,9 @@ def test_no_command_shows_a_secret(desk: tuple[Path, dict[str, str]]) -> None:
         *("key label mine a=b", "key expire mine@2 30d", "key floor mine --seal 1"),
         *("key export mine@2 --public", "key export mine@1 -o out.txt -v", "key rename prod p2"),
         *("audit-log show", "audit-log head", "audit-log verify --json", "key show mine"),
+        *("encrypt out.txt -o x.pqv -r mine", "decrypt x.pqv -o y.txt", "key unlock-with keyring"),
         *("key compromise mine@1 --json", "key destroy mine@1 -v", "key passwd", "doctor -v"),
+        *("key backup b.sqlite", "scan . -v", "key drill --backup b.sqlite x.pqv"),
         *("key new mine", "key destroy nothing", "key suspend mine@9", "keygen -p -o k.txt"),
     ]
     shown = ""

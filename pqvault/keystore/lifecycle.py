@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import sqlite3
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -221,5 +222,8 @@ def _listed(dependants: list[index.Dependant]) -> str:
 
 def _truncate_wal(store: Unlocked) -> None:
     # The write-ahead log still holds the page with the sealed seed; secure_delete has
-    # overwritten it in the page itself. Another reader may hold it up: then it goes later.
-    store.store.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    # overwritten it in the page itself.
+    try:
+        store.store.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.OperationalError:
+        pass  # another process reads: the last of us to close truncates the log
