@@ -27,9 +27,11 @@ from pqvault.errors import (
     NotFound,
     UsageError,
 )
-from pqvault.keys import Identity
+from pqvault.keys import Identity, Recipient
 from pqvault.keystore import Keystore, State, Unlocked, audit, authentic, index, lifecycle
+from pqvault.keystore.identities import identities
 from pqvault.keystore.states import TRANSITIONS
+from pqvault.rootkey import RootKey, keyring
 
 CHEAPEST = Cost(8, 1, 1)  # only for testing
 WORDS = b"correct horse"
@@ -430,3 +432,52 @@ def test_a_hostile_name_does_not_drive_the_terminal(store: Unlocked, path: Path)
         check=True,
     )
     assert b"\x1b" not in done.stdout and b"a%1B[2Jb" in done.stdout
+
+
+def test_of_several_keys_that_fit_the_best_is_used(store: Unlocked, path: Path) -> None:
+    """Not one that is refused, nor one with a warning, while another opens; one unlock for all."""
+    names = ("suspended", "compromised", "good")
+    made = [lifecycle.new_key(store, name).version for name in names]
+    lifecycle.change_state(store, "suspended", State.SUSPENDED)
+    lifecycle.change_state(store, "compromised", State.COMPROMISED)
+    recipients = [Recipient(v.public_key) for v in made]
+    warnings: list[str] = []
+    asked: list[int] = []
+
+    def ask() -> bytes:
+        asked.append(1)
+        return WORDS
+
+    ours = keyring(identities(Keystore(path), ask, warnings.append))
+    assert not asked
+    key = RootKey.generate("00" * 16, "11" * 16)
+
+    def opened(to: list[Recipient]) -> bytes:
+        return RootKey.unwrap(key.envelope(to, created=1), ours, "it").secret
+
+    assert opened(recipients) == key.secret and not warnings
+    assert opened(recipients[:2]) == key.secret and "compromised@1" in warnings[0]
+    with pytest.raises(KeyStateForbids, match="suspended@1"):
+        opened(recipients[:1])
+    with pytest.raises(NoKeyFits):
+        opened([Identity.generate().recipient])
+    assert asked == [1]
+    (one,) = identities(Keystore(path), ask, warnings.append, ["good"])
+    assert repr(one) == "StoredIdentity(good@1)" and one == Identity(store.seed(one.key_id))
+    assert one.recipient.key_id == one.key_id and asked == [1]
+    with pytest.raises(TypeError):
+        pickle.dumps(one)
+
+
+def test_the_index_follows_a_rotation(store: Unlocked, path: Path) -> None:
+    """`record` adds, `replace` says which keys and no others."""
+    db = store.store.db
+    for archive in ("/a", "/a/b", "/ab"):
+        index.record("00", archive, ["k1", "k2"], keystore=path)
+    index.replace("00", "/a/b", ["k2"], keystore=path)
+    assert [d.path for d in index.dependants(db, "k1")] == ["/a", "/ab"]
+    index.replace_below("/a", [("00", "/a", "k3")], ["/a/b"], keystore=path)
+    assert [d.path for d in index.dependants(db, "k1")] == ["/ab"]
+    assert [d.path for d in index.dependants(db, "k2")] == ["/a/b", "/ab"]
+    index.record("00", "/x", ["k1"], keystore=path.with_name("none"))
+    store.verify()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -247,3 +249,18 @@ def test_the_audit_log_shows_what_was_cut(store, path, tmp_path) -> None:  # typ
         db.close()
         with pytest.raises(IntegrityError):
             audit.verify(Keystore(copy))
+
+
+def test_the_pages_commands_and_python_run_as_printed(desk: tuple[Path, dict[str, str]]) -> None:
+    """docs/keystore.md, its first two blocks."""
+    folder, env = desk
+    page = (Path(__file__).resolve().parent.parent / "docs" / "keystore.md").read_text()
+    commands = re.search(r"```sh\n(.*?)```", page, re.DOTALL)
+    code = re.search(r"```python\n(.*?)```", page, re.DOTALL)
+    assert commands and code
+    Path(env["PQVAULT_HOME"], "keystore.sqlite").unlink()
+    (folder / "datasets").mkdir()
+    (folder / "datasets" / "train.jsonl").write_text("{}\n")
+    (folder / "words.txt").write_text("the passphrase\n")
+    done = run(desk, f"set -e; {commands[1]}\n{sys.executable} -c '{code[1]}'")
+    assert done.returncode == 0 and "b'{}\\n'" in done.stdout, done.stderr

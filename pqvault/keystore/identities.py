@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 
 from pqvault.errors import KeyStateForbids, NotFound
@@ -25,21 +26,26 @@ class Opener:
         self._warn = warn
         self._unlocked: Unlocked | None = None
         self._seeds: dict[str, bytes] = {}
+        self._one_at_a_time = threading.Lock()
 
     def seed(self, key_id: str) -> bytes:
         """The seed of a version whose row was authenticated and whose state allows it."""
-        if key_id not in self._seeds:
-            if self._unlocked is None:
-                self._unlocked = self._unlock()
-            name, v = self._unlocked.checked(key_id)
-            check_opens(name, v)
-            if v.state is State.COMPROMISED:
-                self._warn(
-                    f"{name.name}@{v.version} is compromised: what it opens may be known to "
-                    "others; seal it anew with new root keys"
-                )
-            self._seeds[key_id] = self._unlocked.seed(key_id)
-        return self._seeds[key_id]
+        with self._one_at_a_time:  # parts may be opened on several threads
+            if key_id not in self._seeds:
+                self._seeds[key_id] = self._unsealed(key_id)
+            return self._seeds[key_id]
+
+    def _unsealed(self, key_id: str) -> bytes:
+        if self._unlocked is None:
+            self._unlocked = self._unlock()
+        name, v = self._unlocked.checked(key_id)
+        check_opens(name, v)
+        if v.state is State.COMPROMISED:
+            self._warn(
+                f"{name.name}@{v.version} is compromised: what it opens may be known to "
+                "others; seal it anew with new root keys"
+            )
+        return self._unlocked.seed(key_id)
 
 
 class StoredIdentity(Identity):

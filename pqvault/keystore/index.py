@@ -15,7 +15,7 @@ from pathlib import Path
 from pqvault.keystore import database
 from pqvault.keystore.store import Keystore, now
 
-__all__ = ["Dependant", "Row", "dependants", "record", "replace_below"]
+__all__ = ["Dependant", "Row", "dependants", "record", "replace", "replace_below"]
 
 Row = tuple[str, str, str]  # archive id (or "stream"), path, key id
 
@@ -44,6 +44,14 @@ def record(
     with Keystore(keystore) as store, database.transaction(store.db, store.path):
         rows = [(archive_id, path, key_id, now()) for key_id in key_ids]
         store.db.executemany("INSERT OR REPLACE INTO archives VALUES (?,?,?,?)", rows)
+
+
+def replace(
+    archive_id: str, path: str, key_ids: Iterable[str], *, keystore: Path | None = None
+) -> None:
+    """Remember that ``key_ids`` and no others open the archive at ``path``: after a rotation."""
+    if Keystore.exists(keystore):
+        replace_below(path, [(archive_id, path, key_id) for key_id in key_ids], keystore=keystore)
 
 
 def replace_below(
