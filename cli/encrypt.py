@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from . import unlocking
 from .options import Size, jobs_option, load_recipients, output_options, recipient_options
 from .output import Output
 from .progress import shown
@@ -57,6 +58,7 @@ def command(
             binary=True,
         )
     if target != "-":
+        unlocking.remember(unlocking.STREAM, target, [r.key_id for r in recipients])
         output.document(
             {"output": target, "size": done, "recipients": [r.key_id for r in recipients]}
         )

@@ -19,6 +19,9 @@ __all__ = ["cli", "main"]
 
 # name -> one line for `pqvault --help`, which so imports no command.
 COMMANDS = {
+    "init": "Make a keystore with one key, `default`.",
+    "key": "Make, list, rotate, retire, export and back up keys.",
+    "audit-log": "Show, check or export the log of what happened to keys.",
     "keygen": "Make an identity, or show its recipient.",
     "seal": "Seal files and folders into an archive.",
     "unseal": "Extract an archive.",
@@ -28,6 +31,7 @@ COMMANDS = {
     "inspect": "Show what can be read without a key.",
     "verify": "Check an archive, with or without a key.",
     "gc": "Remove leftovers of interrupted seals.",
+    "scan": "Note which archives the keys of the keystore open.",
     "encrypt": "Seal one file or a pipe into a sealed stream.",
     "decrypt": "Open a sealed stream.",
     "doctor": "Show versions and features, and run a self-test.",
@@ -44,7 +48,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f".{cmd_name}", __package__)
+        module = importlib.import_module(f".{cmd_name.replace('-', '_')}", __package__)
         command: click.Command = module.command
         return command
 

@@ -98,7 +98,8 @@ def identity_option(command: Command) -> Command:
         multiple=True,
         type=click.Path(),
         metavar="FILE",
-        help="Identity file that opens it; PQVAULT_IDENTITY when left out. Repeatable.",
+        help="Identity file or key of the keystore that opens it. When left out: PQVAULT_IDENTITY,"
+        " else the keystore. Repeatable.",
     )
     return decorate(command)
 
@@ -110,7 +111,8 @@ def recipient_options(command: Command) -> Command:
         "--recipient",
         multiple=True,
         metavar="RECIPIENT",
-        help="Who may open it: age1pq1… text, or @FILE with one a line. Repeatable.",
+        help="Who may open it: age1pq1… text, @FILE with one a line, or a key of the keystore"
+        " (prod, prod@2). Repeatable.",
     )
     file = click.option(
         "-R",
@@ -135,35 +137,37 @@ def jobs_option(command: Command) -> Command:
 
 
 def load_identities(paths: tuple[str, ...], *, needed: bool = True) -> list[Identity]:
-    """From ``-i``, else from PQVAULT_IDENTITY. Raises UsageError when one is needed."""
-    from pqvault.keys import Identity
+    """From ``-i`` (files, or keys of the keystore), else PQVAULT_IDENTITY, else the keystore.
 
-    files = list(paths)
-    if not files and os.environ.get("PQVAULT_IDENTITY"):
-        files = [os.environ["PQVAULT_IDENTITY"]]
-    if not files and needed:
-        raise UsageError(
-            "no identity is given, and this cannot be opened without one",
-            hint="pass the identity file with -i FILE, or name it in PQVAULT_IDENTITY",
-        )
-    return [identity for file in files for identity in Identity.load_file(file)]
+    Raises UsageError when one is needed and there is none. The keystore is asked only when one
+    is needed: its keys are unlocked when they fit an envelope, and not before.
+    """
+    from . import unlocking
+
+    given = list(paths)
+    if not given and os.environ.get("PQVAULT_IDENTITY"):
+        given = [os.environ["PQVAULT_IDENTITY"]]
+    if not given and needed:
+        stored = unlocking.stored_identities()
+        if stored is None:
+            raise UsageError(
+                "no identity is given, and this cannot be opened without one",
+                hint="pass the identity file with -i FILE, or name it in PQVAULT_IDENTITY",
+            )
+        return stored
+    return [identity for item in given for identity in unlocking.identities_at(item)]
 
 
 def load_recipients(texts: tuple[str, ...], files: tuple[str, ...]) -> list[Recipient]:
-    """From ``-r`` and ``-R``, each key once. Raises UsageError when there is none."""
+    """From ``-r`` (text, @FILE, or a key of the keystore) and ``-R``, each key once.
+
+    Raises UsageError when there is none, KeyStateForbids for a key that may not seal.
+    """
     from pqvault.keys import Recipient
 
     found: list[Recipient] = []
     for text in texts:
-        if text.startswith("@"):
-            found += Recipient.load_file(text[1:])
-        elif os.path.exists(text):
-            raise UsageError(
-                f"-r {text} is the name of a file, and -r takes a recipient's text",
-                hint=f"write -r @{text} or -R {text}",
-            )
-        else:
-            found.append(Recipient.parse(text))
+        found += Recipient.load_file(text[1:]) if text.startswith("@") else [_recipient(text)]
     for file in files:
         found += Recipient.load_file(file)
     if not found:
@@ -172,3 +176,19 @@ def load_recipients(texts: tuple[str, ...], files: tuple[str, ...]) -> list[Reci
             hint="name one with -r age1pq1… or -R FILE; `pqvault keygen` makes a key",
         )
     return list(dict.fromkeys(found))
+
+
+def _recipient(text: str) -> Recipient:
+    from pqvault.keys import Recipient
+    from pqvault.keystore import Keystore, is_address
+
+    if is_address(text) and Keystore.exists():
+        with Keystore() as store:
+            if not os.path.exists(text) or store.has(text):
+                return store.recipient(text)
+    if os.path.exists(text):
+        raise UsageError(
+            f"-r {text} is the name of a file, and -r takes a recipient's text",
+            hint=f"write -r @{text} or -R {text}",
+        )
+    return Recipient.parse(text)

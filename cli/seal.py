@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from . import unlocking
 from .main import fail_with
 from .options import (
     Size,
@@ -94,6 +95,8 @@ def command(src: tuple[str, ...], output: Output, **options: Any) -> None:
         except Incomplete as error:
             report, incomplete = run.report, error
     _show(output, report)
+    if report.parts and not report.dry_run:
+        unlocking.remember(report.archive_id, report.archive, report.recipients)
     if incomplete is not None:
         output.failure(incomplete)
         fail_with(incomplete.exit_code)

@@ -22,6 +22,7 @@ _HOMES = {
     "Archive": "pqvault.archive.archive",
     "Entry": "pqvault.format.catalog",
     "Identity": "pqvault.keys",
+    "Keystore": "pqvault.keystore",
     "Kind": "pqvault.format.catalog",
     "Recipient": "pqvault.keys",
     "SealReport": "pqvault.archive.seal",
@@ -43,6 +44,7 @@ __all__ = [
     "Archive",
     "Entry",
     "Identity",
+    "Keystore",
     "Kind",
     "Recipient",
     "SealReport",
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
     from pqvault.archive.verify import VerifyReport
     from pqvault.format.catalog import Entry, Kind
     from pqvault.keys import Identity, Recipient
+    from pqvault.keystore import Keystore
     from pqvault.sealed import SealedReader, SealedWriter
     from pqvault.streams import decrypt, encrypt, open_stream
 

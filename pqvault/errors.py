@@ -5,7 +5,7 @@
     PQVaultError                    1   something went wrong
     ├── UsageError                  2   the call's words are off
     ├── Incomplete                  3   some items failed, the rest is done
-    ├── NotFound                   10   no such archive, part or entry
+    ├── NotFound                   10   no such archive, part, entry or key
     ├── Locked                     11   another process holds it
     ├── NoKeyFits                  12   no identity fits (or a wrong passphrase)
     ├── IntegrityError             13   authentication failed: damaged or altered
@@ -64,7 +64,7 @@ class Incomplete(PQVaultError):
 
 
 class NotFound(PQVaultError):
-    """No such archive, part or entry."""
+    """No such archive, part, entry, keystore or key."""
 
     exit_code = 10
 

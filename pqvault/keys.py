@@ -6,10 +6,12 @@ import os
 import secrets
 import stat
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
+from pqvault import passphrases, sealedfile
 from pqvault.crypto import kem
 from pqvault.errors import FormatError, UsageError
 from pqvault.format import keytext
@@ -88,19 +90,36 @@ class Identity:
         return cls(keytext.decode_identity(text))
 
     @classmethod
-    def load_file(cls, path: str | os.PathLike[str]) -> list[Identity]:
-        """All identities of an identity file in age's form.
+    def load_file(
+        cls, path: str | os.PathLike[str], *, ask: Callable[[str], bytes] | None = None
+    ) -> list[Identity]:
+        """All identities of an identity file in age's form, or one sealed under a passphrase.
 
-        Raises UsageError when it is a regular file that others may read (ATTACKS row 38).
+        ``ask(prompt)`` gives the passphrase; by default `pqvault.passphrases` does. Raises
+        UsageError when it is a regular file that others may read (ATTACKS row 38), NoKeyFits
+        for a wrong passphrase.
         """
         source = os.fspath(path)
         data = _read(source, private=True)
+        if sealedfile.is_sealed(data):
+            words = (ask or _ask)(f"passphrase of {source}: ")
+            data = sealedfile.open_file(data, words, f"the identity file {source}")
         return [cls(seed) for seed in keytext.parse_identity_file(data, source)]
 
     @property
     def recipient(self) -> Recipient:
         """The public half, computed from the seed: it cannot disagree with it."""
         return Recipient(kem.public_key_of(self.seed))
+
+    @property
+    def key_id(self) -> str:
+        """The recipient's."""
+        return self.recipient.key_id
+
+    @property
+    def rank(self) -> int:
+        """Which is used when several fit an envelope: the lowest. Keys in a keystore differ."""
+        return 0
 
     @property
     def text(self) -> str:
@@ -111,9 +130,14 @@ class Identity:
         """An identity file in age's form: a secret."""
         return keytext.format_identity_file(self.seed, self.recipient.text, time.time())
 
-    def save_file(self, path: str | os.PathLike[str]) -> None:
-        """Write a new identity file, mode 0600. Raises UsageError when the file exists."""
+    def save_file(self, path: str | os.PathLike[str], passphrase: bytes | None = None) -> None:
+        """Write a new identity file, mode 0600, sealed when there is a passphrase.
+
+        Raises UsageError when the file exists.
+        """
         data = self.file_text().encode()
+        if passphrase is not None:
+            data = sealedfile.seal_file(data, passphrase)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         target = Path(path)
         try:
@@ -140,6 +164,10 @@ class Identity:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("an identity is not pickled: hand over a reference to its file instead")
+
+
+def _ask(prompt: str) -> bytes:
+    return passphrases.ask(prompt, passphrases.IDENTITY, passphrases.KEYSTORE)
 
 
 def _read(path: str, *, private: bool = False) -> bytes:

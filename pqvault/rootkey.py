@@ -37,7 +37,7 @@ Keyring = Mapping[str, Identity]
 
 def keyring(identities: Iterable[Identity]) -> dict[str, Identity]:
     """Identities by key id."""
-    return {identity.recipient.key_id: identity for identity in identities}
+    return {identity.key_id: identity for identity in identities}
 
 
 def new_id() -> str:
@@ -103,7 +103,7 @@ class RootKey:
 
     @classmethod
     def unwrap(cls, envelope: Envelope, identities: Keyring, what: str) -> RootKey:
-        """Open an envelope with the first of its recipients that we are, then check its MAC.
+        """Open an envelope with the first and best of its recipients that we are; check its MAC.
 
         Raises NoKeyFits when it names none of them, IntegrityError when it names one and
         does not open, or when its MAC is wrong.
@@ -112,15 +112,13 @@ class RootKey:
         for wrapped in envelope.recipients:
             if wrapped.kem != kem.KEM_NAME:
                 raise FormatError(f"{what} names the KEM {wrapped.kem!r}, which is not known")
-        for wrapped in envelope.recipients:
-            identity = identities.get(wrapped.key_id)
-            if identity is not None:
-                break
-        else:
+        fits = [(w, identities[w.key_id]) for w in envelope.recipients if w.key_id in identities]
+        if not fits:
             sealed_to = ", ".join(w.key_id for w in envelope.recipients)
             raise NoKeyFits(
                 f"no identity fits {what}: {len(identities)} tried, sealed to {sealed_to}"
             )
+        wrapped, identity = min(fits, key=lambda fit: fit[1].rank)
         info = _wrap_info(envelope.archive, envelope.part, envelope.group, wrapped.key_id)
         secret = kem.unwrap(wrapped.sealed, identity.seed, info, f"the wrapped key in {what}")
         key = cls(envelope.archive, envelope.part, secret)

@@ -12,7 +12,7 @@ from typing import Final
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-__all__ = ["PURPOSES", "ROOT_KEY_SIZE", "bind", "derive"]
+__all__ = ["KEYSTORE_PURPOSES", "PURPOSES", "ROOT_KEY_SIZE", "bind", "derive"]
 
 ROOT_KEY_SIZE: Final = 32  # bytes; a part's root key, uniformly random
 
@@ -28,6 +28,20 @@ PURPOSES: Final = MappingProxyType(
     }
 )
 
+# The same for keys at rest: docs/keystore.md has this table.
+KEYSTORE_PURPOSES: Final = MappingProxyType(
+    {
+        "passphrase": ("salt", "parameters"),
+        "keystore unlock": ("keystore", "kind", "parameters"),
+        "keystore seal": ("keystore",),
+        "keystore mac": ("keystore",),
+        "keystore seed": ("keystore", "key", "version", "profile", "key id", "public key"),
+        "audit head": ("keystore",),
+        "sealed identities": ("salt",),
+        "sealed identities mac": ("salt",),
+    }
+)
+
 
 def bind(purpose: str, *fields: bytes) -> bytes:
     """``pqvault.dev/<purpose>@v1`` ‖ 0x00 ‖ for each field: uint16 big-endian length ‖ bytes.
@@ -35,8 +49,9 @@ def bind(purpose: str, *fields: bytes) -> bytes:
     Raises KeyError for a purpose that is not in the table and ValueError for a wrong number
     of fields or a field over 65,535 bytes: both are bugs of the caller, never of the data.
     """
-    if len(fields) != len(PURPOSES[purpose]):
-        raise ValueError(f"purpose {purpose!r} takes the fields {PURPOSES[purpose]}")
+    names = KEYSTORE_PURPOSES.get(purpose) or PURPOSES[purpose]
+    if len(fields) != len(names):
+        raise ValueError(f"purpose {purpose!r} takes the fields {names}")
     out = [b"pqvault.dev/", purpose.encode("ascii"), b"@v1\x00"]
     for field in fields:
         if len(field) > 0xFFFF:

@@ -1,0 +1,199 @@
+"""pqvault key split, join, backup, restore, drill"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .main import fail_with
+from .options import Percent, output_options
+from .output import Output, number, size
+
+if TYPE_CHECKING:
+    from pqvault.keystore import Keystore, Unlocked
+
+shares_option = click.option(
+    "--share",
+    "share_files",
+    multiple=True,
+    type=click.Path(),
+    metavar="FILE",
+    help="Unlock with shares of `key split` instead of the passphrase. Repeatable.",
+)
+
+
+@click.command(epilog="Example: pqvault key split --threshold 3 --shares 5 -o shares/")
+@click.option("--threshold", type=int, required=True, metavar="N", help="So many open it.")
+@click.option("--shares", type=int, required=True, metavar="M", help="So many are made, up to 16.")
+@click.option(
+    "-o", "--output-folder", type=click.Path(), metavar="DIR", help="A file each, mode 0600."
+)
+@output_options
+def split(threshold: int, shares: int, output_folder: str | None, output: Output) -> None:
+    """Split the key of the keystore into shares of words (SLIP-39), for people to keep apart.
+
+    Any N of them and a backup of the keystore open it without its passphrase; fewer are worth
+    nothing. They stay good when the passphrase changes.
+    """
+    from pqvault.keystore import escrow
+
+    from . import unlocking
+
+    with unlocking.unlocked() as store:
+        made = escrow.split(store, threshold, shares)
+    for share in made:
+        facts: dict[str, object] = {"number": share.number, "threshold": threshold}
+        if output_folder is None:
+            output.document({**facts, "words": share.words})
+            output.result(share.text())
+            continue
+        path = Path(output_folder, f"share-{share.number}-of-{shares}.txt")
+        _write_secret(path, share.text())
+        output.document({**facts, "file": str(path)})
+        output.line(str(path))
+
+
+@click.command(
+    epilog="Example: PQVAULT_NEW_PASSPHRASE_FILE=new.txt pqvault key join"
+    " shares/share-1-of-5.txt shares/share-3-of-5.txt shares/share-4-of-5.txt"
+)
+@click.argument("files", nargs=-1, required=True, type=click.Path(), metavar="FILE...")
+@output_options
+def join(files: tuple[str, ...], output: Output) -> None:
+    """Open the keystore with shares, and give it a new passphrase.
+
+    A FILE holds one share a line; - is standard input. The new passphrase is asked for, or
+    comes from PQVAULT_NEW_PASSPHRASE_FILE, _FD or _COMMAND.
+    """
+    from pqvault import passphrases
+    from pqvault.keystore import COSTS, Keystore, edits
+
+    from . import unlocking
+
+    with unlock_by_shares(Keystore(), files) as store:
+        words = unlocking.ask_new("new passphrase: ", passphrases.NEW)
+        edits.passwd(store, words, COSTS["standard"])
+        keystore = store.key.keystore
+    output.document({"keystore": keystore, "changed": True})
+    output.line(f"the keystore {keystore} has a new passphrase")
+
+
+@click.command(epilog="Example: pqvault key backup keystore-backup.sqlite")
+@click.argument("file", type=click.Path())
+@output_options
+def backup(file: str, output: Output) -> None:
+    """Write a verified copy of the whole keystore to FILE, mode 0600, never overwritten.
+
+    It is sealed under the passphrase of today; names, states and public keys are readable.
+    """
+    from pqvault.keystore import backup as backups
+
+    from . import unlocking
+
+    with unlocking.unlocked() as store:
+        backups.backup(store, Path(file))
+        count = len(store.store.list())
+    output.document({"backup": file, "keys": count})
+    output.line(f"{number(count, 'key version')} in {file}; try it with `pqvault key drill`")
+
+
+@click.command(epilog="Example: pqvault key restore backup.sqlite --replace")
+@click.argument("file", type=click.Path())
+@click.option("--replace", is_flag=True, help="Although there is a keystore; it is kept beside.")
+@shares_option
+@output_options
+def restore(file: str, replace: bool, share_files: tuple[str, ...], output: Output) -> None:
+    """Put a backup in the keystore's place, after it was unlocked and every row was checked."""
+    from pqvault.keystore import backup as backups
+
+    old = backups.restore(
+        Path(file), lambda store: _unlock(store, share_files, file), replace=replace
+    )
+    output.document({"restored": file, "replaced": None if old is None else str(old)})
+    output.line(f"restored {file}")
+    if old is not None:
+        output.line(f"the keystore that was there is {old}")
+
+
+@click.command(epilog="Example: pqvault key drill --backup backup.sqlite mine.pqv --sample 50%")
+@click.argument("archive", type=click.Path())
+@click.option("--backup", required=True, type=click.Path(), metavar="FILE", help="Of `key backup`.")
+@click.option("--sample", type=Percent(), default="100%", metavar="5%", help="Look at a share.")
+@shares_option
+@output_options
+def drill(
+    archive: str, backup: str, sample: float, share_files: tuple[str, ...], output: Output
+) -> None:
+    """Prove that a backup opens an archive or a sealed stream, without changing anything.
+
+    Only keys of the backup are used, and its content is decrypted and checked.
+    """
+    from pqvault.drill import drill as run
+
+    from . import unlocking
+
+    report = run(
+        backup,
+        archive,
+        lambda store: _unlock(store, share_files, backup),
+        sample=sample,
+        warn=unlocking.warn,
+    )
+    output.failures(report.problems)
+    output.document(report)
+    if report.problems:
+        fail_with(max(3, report.problems[0].exit_code))
+    output.line(
+        f"{backup} opens {archive}: {number(report.keys, 'key version')} tried, "
+        f"{size(report.size)} of content checked"
+    )
+
+
+def _unlock(store: Keystore, share_files: tuple[str, ...], file: str) -> Unlocked:
+    from pqvault import passphrases
+
+    from . import unlocking
+
+    if share_files:
+        return unlock_by_shares(store, share_files)
+    prompt = f"passphrase of {file}: "
+    return store.unlock(lambda: passphrases.ask(prompt, passphrases.KEYSTORE, warn=unlocking.warn))
+
+
+def unlock_by_shares(store: Keystore, files: tuple[str, ...]) -> Unlocked:
+    """Unlock with the shares in files."""
+    from pqvault.keystore import escrow
+
+    words = [share for file in files for share in escrow.parse(_read_secret(file))]
+    return store.unlock_with(escrow.join(words))
+
+
+def _read_secret(file: str) -> str:
+    from pqvault.errors import UsageError
+
+    try:
+        if file == "-":
+            return sys.stdin.read(1 << 16)
+        with open(file, encoding="utf-8") as source:
+            return source.read(1 << 16)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise UsageError(f"the share {file} cannot be read: {reason}") from None
+
+
+def _write_secret(path: Path, text: str) -> None:
+    from pqvault.errors import UsageError
+
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with open(fd, "w", encoding="ascii") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(fd)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from None

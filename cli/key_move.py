@@ -1,0 +1,102 @@
+"""pqvault key export, import"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from .key_life import reason_option, told
+from .options import output_options
+from .output import Output
+
+if TYPE_CHECKING:
+    from pqvault.keys import Identity, Recipient
+
+
+@click.command(epilog="Example: pqvault key export default --public > default.pub")
+@click.argument("key", metavar="NAME[@VERSION]")
+@click.option("--public", is_flag=True, help="The recipient: a line for a recipients file.")
+@click.option(
+    "-o",
+    "--output-file",
+    type=click.Path(),
+    metavar="FILE",
+    help="The private key, as an identity file sealed under a passphrase.",
+)
+@click.option("--fd", type=click.IntRange(0), metavar="N", help="The private key, in clear, there.")
+@output_options
+def export(key: str, public: bool, output_file: str | None, fd: int | None, output: Output) -> None:
+    """Export a key: its recipient, or its private key under a passphrase of its own.
+
+    The passphrase of FILE is asked for, or comes from PQVAULT_IDENTITY_PASSPHRASE_FILE, _FD or
+    _COMMAND, else from those of PQVAULT_PASSPHRASE. `-i FILE` takes FILE as it is.
+    """
+    from pqvault import passphrases
+    from pqvault.errors import UsageError
+    from pqvault.keystore import Keystore, transfer
+
+    from . import unlocking
+
+    if public + (output_file is not None) + (fd is not None) != 1:
+        raise UsageError("give one of --public, -o FILE and --fd N")
+    if public:
+        with Keystore() as locked:
+            recipient = locked.recipient(key)
+        output.document({"recipient": recipient.text, "key_id": recipient.key_id})
+        output.result(recipient.text)
+        return
+    where = f"descriptor {fd}" if fd is not None else os.path.abspath(str(output_file))
+    with unlocking.unlocked() as store:
+        identity = transfer.export_private(store, key, where)
+    if fd is not None:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(identity.file_text().encode())
+    elif output_file is not None:
+        prefixes = (passphrases.IDENTITY, passphrases.KEYSTORE)
+        words = unlocking.ask_new(f"passphrase of {output_file}: ", *prefixes)
+        identity.save_file(output_file, words)
+    output.document({"key": key, "key_id": identity.key_id, "written": where})
+    if fd is None:
+        output.line(f"{key} is in {where}, under its passphrase")
+
+
+@click.command("import", epilog="Example: pqvault key import imported -i key.txt")
+@click.argument("name")
+@click.option(
+    "-i",
+    "--identity",
+    type=click.Path(),
+    metavar="FILE",
+    help="Private keys: an identity file of pqvault or `age-keygen -pq`.",
+)
+@click.option(
+    "-R", "--recipients-file", type=click.Path(), metavar="FILE", help="Public keys, one a line."
+)
+@reason_option
+@output_options
+def import_(
+    name: str, identity: str | None, recipients_file: str | None, reason: str, output: Output
+) -> None:
+    """Import private keys, or public keys of others to seal to by name.
+
+    Classical keys are refused: a quantum computer opens what is sealed to them.
+    """
+    from pqvault.errors import UsageError
+    from pqvault.keys import Recipient
+    from pqvault.keystore import transfer
+
+    from . import unlocking
+
+    if (identity is None) == (recipients_file is None):
+        raise UsageError("give one of -i FILE and -R FILE")
+    keys: Sequence[Identity | Recipient]
+    if identity is not None:
+        keys = unlocking.identities_in(identity)
+    else:
+        keys = Recipient.load_file(str(recipients_file))
+    with unlocking.unlocked() as store:
+        for made in transfer.import_keys(store, name, keys, reason):
+            told(output, made, f"is {made.version.state}")

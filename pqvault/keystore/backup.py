@@ -1,0 +1,116 @@
+"""The whole keystore as one file, and back.
+
+A backup is a keystore: sealed under the passphrase it had then, with public keys, names and
+states in clear.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pqvault.errors import UsageError
+from pqvault.keystore import database
+from pqvault.keystore.change import Unlocked
+from pqvault.keystore.store import Keystore, default_path, sync_folder
+
+__all__ = ["backup", "private_copy", "restore"]
+
+Unlock = Callable[[Keystore], Unlocked]
+
+
+def backup(store: Unlocked, target: Path) -> None:
+    """Write a verified, consistent copy, mode 0600. Raises UsageError when the file exists."""
+    if target.exists():
+        raise UsageError(f"{target} exists, and a backup is never overwritten")
+    store.verify()
+    with store.change() as change:
+        change.audit("backup", "keystore", where=str(target.absolute()))
+    beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    database.create_file(beside)
+    try:
+        with database.guarded(store.store.path):
+            store.store.db.execute("VACUUM INTO ?", (str(beside),))
+        _sync(beside)
+        os.link(beside, target)
+    except FileExistsError:
+        raise UsageError(f"{target} exists, and a backup is never overwritten") from None
+    except OSError as error:
+        raise UsageError(f"{target} cannot be written: {error.strerror}") from None
+    finally:
+        beside.unlink(missing_ok=True)
+    sync_folder(target.absolute().parent)
+
+
+def restore(source: Path, unlock: Unlock, *, replace: bool = False) -> Path | None:
+    """Put a backup in the keystore's place after it was unlocked and verified.
+
+    ``replace``: although there is a keystore, which is kept beside it; returns where. Raises
+    UsageError when there is one otherwise.
+    """
+    target = default_path()
+    if target.exists() and not replace:
+        raise UsageError(
+            f"there is a keystore already: {target}",
+            hint="--replace keeps it beside the restored one; what it did since is then not seen",
+        )
+    beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    try:
+        _copy(source, beside)
+        with unlock(Keystore(beside)) as store:
+            store.verify()
+            with store.change() as change:
+                change.audit("restore", "keystore", source=str(source.absolute()))
+        _sync(beside)
+        old = _aside(target) if target.exists() else None
+        os.link(beside, target)
+    finally:
+        for suffix in ("", "-wal", "-shm"):
+            beside.with_name(beside.name + suffix).unlink(missing_ok=True)
+    sync_folder(target.parent)
+    return old
+
+
+@contextmanager
+def private_copy(source: Path) -> Iterator[Keystore]:
+    """A backup opened as a copy in a private folder, so that nothing touches the backup."""
+    with tempfile.TemporaryDirectory(prefix="pqvault-") as folder:
+        copy = Path(folder) / "keystore.sqlite"
+        _copy(source, copy)
+        with Keystore(copy) as store:
+            yield store
+
+
+def _aside(target: Path) -> Path:
+    # Its log goes into it first, then the three files are one.
+    with Keystore(target) as store, database.guarded(target):
+        store.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    old = target.with_name(f"{target.name}.replaced-{stamp}-{secrets.token_hex(2)}")
+    os.rename(target, old)
+    for suffix in ("-wal", "-shm"):
+        target.with_name(target.name + suffix).unlink(missing_ok=True)
+    return old
+
+
+def _copy(source: Path, target: Path) -> None:
+    database.create_file(target)
+    try:
+        with source.open("rb") as reader, target.open("r+b") as writer:
+            shutil.copyfileobj(reader, writer)
+    except OSError as error:
+        raise UsageError(f"the backup {source} cannot be read: {error.strerror}") from None
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,75 @@
+"""Which archives a key version opens: kept by `seal` and `scan`, asked by `key destroy`.
+
+A help for people, not a proof: rows are written without the passphrase, on hosts that hold
+public keys only, so they are not authenticated, and archives that were copied elsewhere are
+not in it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pqvault.keystore import database
+from pqvault.keystore.store import Keystore, now
+
+__all__ = ["Dependant", "Row", "dependants", "record", "replace", "replace_below"]
+
+Row = tuple[str, str, str]  # archive id (or "stream"), path, key id
+
+
+@dataclass(frozen=True, slots=True)
+class Dependant:
+    """An archive or sealed stream that a key opens. ``seen``: Unix time in ms."""
+
+    archive: str
+    path: str
+    seen: int
+
+
+def dependants(db: sqlite3.Connection, key_id: str) -> list[Dependant]:
+    """What is known to be sealed to a key id, in order of path."""
+    query = "SELECT archive, path, seen FROM archives WHERE key_id=? ORDER BY path"
+    return [Dependant(*row) for row in db.execute(query, (key_id,))]
+
+
+def record(
+    archive_id: str, path: str, key_ids: Iterable[str], *, keystore: Path | None = None
+) -> None:
+    """Remember that ``key_ids`` open the archive at ``path``, if there is a keystore."""
+    if not Keystore.exists(keystore):
+        return
+    with Keystore(keystore) as store, database.transaction(store.db, store.path):
+        rows = [(archive_id, path, key_id, now()) for key_id in key_ids]
+        store.db.executemany("INSERT OR REPLACE INTO archives VALUES (?,?,?,?)", rows)
+
+
+def replace(
+    archive_id: str, path: str, key_ids: Iterable[str], *, keystore: Path | None = None
+) -> None:
+    """Remember that ``key_ids`` and no others open the archive at ``path``: after a rotation."""
+    if Keystore.exists(keystore):
+        replace_below(path, [(archive_id, path, key_id) for key_id in key_ids], keystore=keystore)
+
+
+def replace_below(
+    folder: str, rows: Iterable[Row], keep: Iterable[str] = (), *, keystore: Path | None = None
+) -> int:
+    """Make the index for all that is below ``folder`` be ``rows``, except paths of ``keep``.
+
+    Returns how many entries went. Raises NotFound when there is no keystore.
+    """
+    kept = set(keep)
+    prefix = folder.rstrip("/") + "/"
+    new = set(rows)
+    with Keystore(keystore) as store, database.transaction(store.db, store.path):
+        old = set(store.db.execute("SELECT archive, path, key_id FROM archives"))
+        below = {row for row in old if row[1] == folder or row[1].startswith(prefix)}
+        gone = {row for row in below - new if row[1] not in kept}
+        where = "archive=? AND path=? AND key_id=?"
+        store.db.executemany(f"DELETE FROM archives WHERE {where}", gone)
+        stamped = [(*row, now()) for row in new]
+        store.db.executemany("INSERT OR REPLACE INTO archives VALUES (?,?,?,?)", stamped)
+    return len(gone)

@@ -1,0 +1,229 @@
+"""Make, rotate, change the state of, and destroy key versions."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import sqlite3
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from pqvault.errors import KeyStateForbids, UsageError
+from pqvault.keys import Identity, Recipient
+from pqvault.keystore import index, tables
+from pqvault.keystore.authentic import EMPTY
+from pqvault.keystore.change import Change, Unlocked
+from pqvault.keystore.records import KeyName, KeyVersion, check_name
+from pqvault.keystore.states import State, check_transition
+from pqvault.rootkey import PROFILE
+
+__all__ = [
+    "Made",
+    "add_key",
+    "add_version",
+    "change_state",
+    "dependants_of",
+    "destroy",
+    "new_key",
+    "rotate",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A version that was made or changed. ``changed`` is false when there was nothing to do."""
+
+    name: KeyName
+    version: KeyVersion
+    changed: bool = True
+
+    @property
+    def address(self) -> str:
+        """``prod@2``."""
+        return f"{self.name.name}@{self.version.version}"
+
+
+def new_key(
+    store: Unlocked,
+    name: str,
+    *,
+    state: State = State.ACTIVE,
+    labels: Mapping[str, str] | None = None,
+    expires: int | None = None,
+    period: str = "",
+    reason: str = "new",
+) -> Made:
+    """A new name with its version 1. ``expires``: Unix time in ms.
+
+    Raises UsageError when there is one of that name.
+    """
+    with store.change() as change:
+        added = add_key(change, name, labels)
+        identity = Identity.generate()
+        version = add_version(change, added, identity, state, reason, expires, period)
+        change.audit("new", f"{name}@1", key_id=version.key_id, state=str(state), reason=reason)
+    return Made(added, version)
+
+
+def add_key(change: Change, name: str, labels: Mapping[str, str] | None = None) -> KeyName:
+    """A new name without a version, inside a change."""
+    check_name(name)
+    if tables.read_names(change.db, "name = ?", name):
+        raise UsageError(
+            f"there is a key {name!r} already",
+            hint=f"`pqvault key rotate {name}` makes a new version of it",
+        )
+    added = KeyName(secrets.token_hex(16), name, change.now, tuple(sorted((labels or {}).items())))
+    change.put_name(added)
+    return added
+
+
+def add_version(
+    change: Change,
+    name: KeyName,
+    key: Identity | Recipient,
+    state: State,
+    reason: str,
+    expires: int | None = None,
+    period: str = "",
+) -> KeyVersion:
+    """One more version of ``name``, from an identity or only a recipient, inside a change."""
+    recipient = key.recipient if isinstance(key, Identity) else key
+    _refuse_twice(change, recipient)
+    row = change.db.execute("SELECT max(version) FROM versions WHERE uid=?", (name.uid,))
+    number = int(row.fetchone()[0] or 0) + 1
+    bare = KeyVersion(
+        uid=name.uid,
+        version=number,
+        profile=PROFILE,
+        key_id=recipient.key_id,
+        public_key=recipient.public_key,
+        sealed_seed=None,
+        state=state,
+        created=change.now,
+        expires=expires,
+        period=period,
+        transitions=0,
+        history=EMPTY,
+    )
+    if isinstance(key, Identity):
+        bare = replace(bare, sealed_seed=change.key.seal_seed(key.seed, bare))
+    return change.record(bare, "", state, reason)
+
+
+def _refuse_twice(change: Change, recipient: Recipient) -> None:
+    found = tables.read_versions(change.db, "key_id = ?", recipient.key_id)
+    if found:
+        names = tables.read_names(change.db, "uid = ?", found[0][0].uid)
+        raise UsageError(
+            f"this key is in the keystore already, as {names[0][0].name}@{found[0][0].version}"
+        )
+
+
+def rotate(
+    store: Unlocked,
+    name: str,
+    *,
+    period: str = "",
+    state: State = State.ACTIVE,
+    expires: int | None = None,
+    reason: str = "",
+) -> Made:
+    """A new version that seals from now on; active ones before it only open.
+
+    ``period``: ``month`` names the version after the current month (UTC), ``logs@2026-11``, and
+    does nothing when there is one; or a month, ``2026-12``, ahead of its time.
+    """
+    label = _period(period)
+    with store.change() as change:
+        named = _name_of(change, store, name)
+        versions = [v for v, _ in tables.read_versions(change.db, "uid = ?", named.uid)]
+        for v in versions:
+            if label and v.period == label and v.state is not State.DESTROYED:
+                return Made(named, v, changed=False)
+        made = add_version(
+            change, named, Identity.generate(), state, reason or "rotated", expires, label
+        )
+        if state is State.ACTIVE:
+            _retire(change, versions, named, made)
+        subject = f"{name}@{made.version}"
+        change.audit("rotate", subject, key_id=made.key_id, period=label, reason=reason)
+    return Made(named, made)
+
+
+def _retire(
+    change: Change, versions: list[KeyVersion], name: KeyName, successor: KeyVersion
+) -> None:
+    for v in versions:
+        if v.state is State.ACTIVE:
+            reason = f"rotated to {name.name}@{successor.version}"
+            change.move(v, State.DEACTIVATED, reason, f"{name.name}@{v.version}")
+
+
+def _period(period: str) -> str:
+    if period == "month":
+        return time.strftime("%Y-%m", time.gmtime())
+    if period and not re.fullmatch(r"[0-9]{4}-(0[1-9]|1[0-2])", period):
+        raise UsageError(
+            f"{period!r} is no period", hint="write --period month, or a month like 2026-12"
+        )
+    return period
+
+
+def _name_of(change: Change, store: Unlocked, name: str) -> KeyName:
+    found = tables.read_names(change.db, "name = ?", name)
+    return found[0][0] if found else store.store.find_name(name)  # which says what is wrong
+
+
+def change_state(store: Unlocked, address: str, new: State, reason: str = "") -> Made:
+    """Suspend, activate, deactivate or mark as compromised. Raises KeyStateForbids."""
+    with store.change() as change:
+        name, v = store.store.find(address)
+        what = f"{name.name}@{v.version}"
+        changed = change.move(v, new, reason, what)
+        change.audit(str(new), what, key_id=v.key_id, old=str(v.state), reason=reason)
+    return Made(name, changed)
+
+
+def destroy(store: Unlocked, address: str, reason: str = "", *, force: bool = False) -> Made:
+    """Erase the seed; the record stays. ``force``: although archives depend on it.
+
+    Raises KeyStateForbids naming the archives that are sealed to it.
+    """
+    with store.change() as change:
+        name, v = store.store.find(address)
+        what = f"{name.name}@{v.version}"
+        # The state first: nobody should move archives to hear then that it cannot be.
+        check_transition(v.state, State.DESTROYED, what)
+        dependants = index.dependants(change.db, v.key_id)
+        if dependants and not force:
+            raise KeyStateForbids(
+                f"{what} still opens {_listed(dependants)}",
+                hint="rotate them to another key first, or lose them with --force",
+            )
+        changed = change.move(replace(v, sealed_seed=None), State.DESTROYED, reason, what)
+        paths = [d.path for d in dependants]
+        change.audit("destroy", what, key_id=v.key_id, reason=reason, archives=paths)
+    _truncate_wal(store)
+    return Made(name, changed)
+
+
+def dependants_of(store: Unlocked, address: str) -> list[index.Dependant]:
+    """The archives that are known to be sealed to a version."""
+    return index.dependants(store.store.db, store.store.find(address)[1].key_id)
+
+
+def _listed(dependants: list[index.Dependant]) -> str:
+    shown = ", ".join(d.path for d in dependants[:20])
+    more = len(dependants) - 20
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _truncate_wal(store: Unlocked) -> None:
+    # The write-ahead log still holds the page with the sealed seed; secure_delete has
+    # overwritten it in the page itself.
+    try:
+        store.store.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.OperationalError:
+        pass  # another process reads: the last of us to close truncates the log

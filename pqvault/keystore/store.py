@@ -1,0 +1,291 @@
+"""The keystore: what can be read of it without a passphrase, and how it is unlocked.
+
+Nothing read here is verified: whoever can write the file can write these values too. After
+`Keystore.unlock` everything is (`authentic.verify`).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from pqvault import home
+from pqvault.crypto.passphrase import COSTS, Cost
+from pqvault.errors import KeyStateForbids, NotFound, UsageError
+from pqvault.keys import Recipient
+from pqvault.keystore import authentic, database, tables, unlocks
+from pqvault.keystore.authentic import EMPTY, StoreKey
+from pqvault.keystore.change import Unlocked
+from pqvault.keystore.records import Address, KeyName, KeyVersion, Meta, Transition
+from pqvault.keystore.states import State
+
+__all__ = ["KeyFacts", "Keystore", "default_path", "now", "sync_folder"]
+
+FILE_NAME: Final = "keystore.sqlite"
+
+
+def default_path() -> Path:
+    """``PQVAULT_HOME/keystore.sqlite``."""
+    return home.folder() / FILE_NAME
+
+
+def now() -> int:
+    """Unix time in milliseconds."""
+    return int(time.time() * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFacts:
+    """One key version as it is listed. ``private``: its private key is here.
+
+    ``expires``: Unix time in ms or None. ``floor_seal``, ``floor_open`` are the name's.
+    """
+
+    name: str
+    version: int
+    state: str
+    key_id: str
+    profile: str
+    created: int
+    expires: int | None
+    period: str
+    floor_seal: int
+    floor_open: int
+    labels: dict[str, str]
+    private: bool
+
+    @property
+    def address(self) -> str:
+        """``prod@2``."""
+        return f"{self.name}@{self.version}"
+
+
+def _facts(row: tuple[Any, ...]) -> KeyFacts:
+    values = (*row[:10], dict(tables.labels_of(row[10])), bool(row[11]))
+    return KeyFacts(*values)
+
+
+class Keystore:
+    """An open keystore file, locked. Several processes may use it at once."""
+
+    def __init__(self, path: Path | None = None, *, wait: float = database.WAIT) -> None:
+        """Raises NotFound when there is none. ``wait``: seconds for other processes."""
+        self.path = path or default_path()
+        self.db: sqlite3.Connection = database.connect(self.path, wait=wait)
+
+    @classmethod
+    def exists(cls, path: Path | None = None) -> bool:
+        """Whether there is one."""
+        return (path or default_path()).exists()
+
+    @classmethod
+    def create(
+        cls, passphrase: bytes, *, cost: Cost = COSTS["standard"], path: Path | None = None
+    ) -> Unlocked:
+        """Make an empty one and unlock it. Raises UsageError when there is one already."""
+        target = path or default_path()
+        if target.exists():
+            database.create_file(target)  # says so
+        beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+        database.create_file(beside)
+        try:
+            key = _fill(beside, passphrase, cost)
+            # A link is made only where nothing is, so that two of us cannot both win.
+            os.link(beside, target)
+        except FileExistsError:
+            database.create_file(target)
+            raise
+        finally:
+            beside.unlink(missing_ok=True)
+        sync_folder(target.parent)
+        return Unlocked(cls(target), key)
+
+    def meta(self) -> Meta:
+        """The header, unverified."""
+        with database.guarded(self.path):
+            return tables.read_meta(self.db)
+
+    def names(self) -> dict[str, KeyName]:
+        """All names by uid, unverified."""
+        with database.guarded(self.path):
+            return {name.uid: name for name, _ in tables.read_names(self.db)}
+
+    def find_name(self, name: str) -> KeyName:
+        """A name. Raises NotFound."""
+        with database.guarded(self.path):
+            found = tables.read_names(self.db, "name = ?", name)
+        if not found:
+            raise NotFound(
+                f"there is no key {name!r} in the keystore",
+                hint="`pqvault key list` shows all; `pqvault key new NAME` makes one",
+            )
+        return found[0][0]
+
+    def versions(self, name: KeyName) -> list[KeyVersion]:
+        """All versions of a name, oldest first, unverified."""
+        with database.guarded(self.path):
+            return [v for v, _ in tables.read_versions(self.db, "uid = ?", name.uid)]
+
+    def find(self, text: str) -> tuple[KeyName, KeyVersion]:
+        """The version of an address; a bare name must have only one that is not destroyed.
+
+        Raises NotFound, UsageError when it is not clear which is meant.
+        """
+        address = Address.parse(text)
+        name = self.find_name(address.name)
+        found = _matching(self.versions(name), address)
+        if len(found) > 1:
+            found = [v for v in found if v.state is not State.DESTROYED] or found
+        if not found:
+            raise NotFound(
+                f"there is no version {text} in the keystore",
+                hint=f"`pqvault key show {name.name}` lists them",
+            )
+        if len(found) > 1:
+            several = ", ".join(f"{name.name}@{v.version}" for v in found)
+            raise UsageError(f"{text} may be any of {several}", hint="say which")
+        return name, found[0]
+
+    def has(self, text: str) -> bool:
+        """Whether there is a key of this address's name."""
+        with database.guarded(self.path):
+            return bool(tables.read_names(self.db, "name = ?", Address.parse(text).name))
+
+    def list(self) -> list[KeyFacts]:
+        """All versions, in order of name and version, unverified."""
+        with database.reading(self.db, self.path):
+            return [_facts(row) for row in tables.read_listing(self.db)]
+
+    def public_key(self, key_id: str) -> Recipient:
+        """The public key of a key id, unverified. Raises NotFound."""
+        with database.guarded(self.path):
+            for v, _ in tables.read_versions(self.db, "key_id = ?", key_id):
+                return Recipient(v.public_key)
+        raise NotFound(f"there is no key {key_id} in the keystore")
+
+    def recipient(self, text: str) -> Recipient:
+        """The public key that ``NAME`` or ``NAME@2`` seals to: the newest that may.
+
+        Raises NotFound, KeyStateForbids for states, floors and expiry that forbid sealing.
+        """
+        address = Address.parse(text)
+        name = self.find_name(address.name)
+        found = _matching(self.versions(name), address)
+        if not found:
+            raise NotFound(f"there is no version {text} in the keystore")
+        allowed = [v for v in found if _refusal(name, v) == ""]
+        if not allowed:
+            reasons = "; ".join(_refusal(name, v) for v in found[-3:])
+            raise KeyStateForbids(
+                f"nothing may be sealed to {text}: {reasons}",
+                hint=f"`pqvault key rotate {name.name}` makes a version that may",
+            )
+        chosen = allowed[-1]
+        return Recipient(chosen.public_key, f"the keystore, {name.name}@{chosen.version}")
+
+    def unlock(self, ask: Callable[[], bytes]) -> Unlocked:
+        """Unlock and verify all. ``ask`` gives the passphrase, unless another way works.
+
+        Costs Argon2id once. Raises NoKeyFits, IntegrityError.
+        """
+        with database.reading(self.db, self.path):
+            meta = tables.read_meta(self.db)
+            ways = tables.read_unlocks(self.db)
+        return self.unlock_with(unlocks.open_any(meta.keystore, ways, ask))
+
+    def unlock_with(self, secret: bytes) -> Unlocked:
+        """Unlock with the store key itself, 32 bytes, for example from shares.
+
+        Raises IntegrityError, also when it is the key of another keystore.
+        """
+        with database.reading(self.db, self.path):
+            key = StoreKey.of(tables.read_meta(self.db).keystore, secret)
+            authentic.verify_for_use(self.db, key)
+        return Unlocked(self, key)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.db.close()
+
+    def __enter__(self) -> Keystore:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def history(store: Keystore, text: str) -> list[tuple[KeyFacts, str, list[Transition]]]:
+    """(facts, recipient's text, transitions) of the versions of an address, unverified."""
+    address = Address.parse(text)
+    name = store.find_name(address.name)
+    with database.reading(store.db, store.path):
+        facts = {f.version: f for f in store.list() if f.name == name.name}
+        found = [
+            (facts[v.version], Recipient(v.public_key).text, _steps(store, v))
+            for v in _matching(store.versions(name), address)
+        ]
+    if not found:
+        raise NotFound(f"there is no version {text} in the keystore")
+    return found
+
+
+def _steps(store: Keystore, v: KeyVersion) -> list[Transition]:
+    return tables.read_transitions(store.db, v.uid, v.version)
+
+
+def _matching(versions: Iterable[KeyVersion], address: Address) -> list[KeyVersion]:
+    if address.period:
+        return [v for v in versions if v.period == address.period]
+    if address.version is not None:
+        return [v for v in versions if v.version == address.version]
+    return list(versions)
+
+
+def _refusal(name: KeyName, v: KeyVersion) -> str:
+    what = f"{name.name}@{v.version}"
+    if v.state is not State.ACTIVE:
+        return f"{what} is {v.state}"
+    if v.version < name.floor_seal:
+        return f"{what} is below {name.name}@{name.floor_seal}, the lowest that may seal"
+    if v.expires is not None and v.expires <= now():
+        return f"{what} has expired"
+    return ""
+
+
+def _fill(path: Path, passphrase: bytes, cost: Cost) -> StoreKey:
+    keystore = secrets.token_hex(16)
+    key = StoreKey.of(keystore, secrets.token_bytes(32))
+    db = database.connect(path)
+    try:
+        with database.guarded(path):
+            db.executescript(f"PRAGMA journal_mode=WAL; {database.SCHEMA}")
+        with database.transaction(db, path):
+            tables.write_unlock(db, unlocks.by_passphrase(key, passphrase, cost))
+            root = authentic.root_of(tables.read_unlocks(db), [])
+            meta = Meta(database.FORMAT, keystore, now(), 0, 0, EMPTY, root, EMPTY)
+            # The audit log begins with the first change; until then its head is empty.
+            Unlocked.begin(db, key, meta, cost)
+    finally:
+        db.close()
+    return key
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder last."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,266 @@
+"""The keystore from outside: secrets stay where they belong, passphrases come from everywhere."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_cli import shell  # noqa: F401  (a fixture)
+from test_docs import with_keystore
+from test_keystore import CHEAPEST, WORDS, path, store  # noqa: F401  (fixtures)
+
+from pqvault.errors import IntegrityError, NoKeyFits, RolledBack, UsageError
+from pqvault.keys import Identity
+from pqvault.keystore import Keystore, audit, lifecycle
+from pqvault.sealedfile import open_file, seal_file
+
+CANARY = "canary-passphrase-7f3a"
+
+
+@pytest.fixture
+def desk(tmp_path: Path, shell: dict[str, str]) -> tuple[Path, dict[str, str]]:  # noqa: F811
+    """A folder with a keystore and its environment."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return folder, with_keystore(folder, shell)
+
+
+def run(
+    desk: tuple[Path, dict[str, str]], command: str, **more: str
+) -> subprocess.CompletedProcess[str]:
+    """One shell command."""
+    folder, env = desk
+    return subprocess.run(
+        ["bash", "-c", command],
+        cwd=folder,
+        env={**env, **more},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+
+
+class CommandLines:
+    """Watches /proc for what processes were called with."""
+
+    def __init__(self) -> None:
+        self.seen = b""
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def _watch(self) -> None:
+        while not self._stop.is_set():
+            for process in Path("/proc").glob("[0-9]*/cmdline"):
+                try:
+                    self.seen += process.read_bytes()
+                except OSError:
+                    pass
+            time.sleep(0.02)
+
+    def __enter__(self) -> CommandLines:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def test_no_command_shows_a_secret(desk: tuple[Path, dict[str, str]]) -> None:
+    """ATTACKS row 40: all key commands with a canary; nothing in output, files or /proc."""
+    folder, env = desk
+    (folder / "words.txt").write_text(CANARY)
+    Path(env["PQVAULT_HOME"], "keystore.sqlite").unlink()
+    identity = Identity.generate()
+    identity.save_file(folder / "mine.txt")
+    commands = [
+        *("init", "key import mine -i mine.txt", "key list -v --verify", "key show mine -v --json"),
+        *("key new prod -v", "key rotate mine --json", "key suspend prod", "key activate prod"),
+        *("key label mine a=b", "key expire mine@2 30d", "key floor mine --seal 1"),
+        *("key export mine@2 --public", "key export mine@1 -o out.txt -v", "key rename prod p2"),
+        *("audit-log show", "audit-log head", "audit-log verify --json", "key show mine"),
+        *("encrypt out.txt -o x.pqv -r mine", "decrypt x.pqv -o y.txt", "key unlock-with keyring"),
+        *("key compromise mine@1 --json", "key destroy mine@1 -v", "key passwd", "doctor -v"),
+        *("key backup b.sqlite", "scan . -v", "key drill --backup b.sqlite x.pqv"),
+        *("key new mine", "key destroy nothing", "key suspend mine@9", "keygen -p -o k.txt"),
+    ]
+    shown = ""
+    with CommandLines() as lines:
+        for command in commands:
+            done = run(
+                desk, f"PQVAULT_DEBUG=1 PQVAULT_NEW_PASSPHRASE_FILE=words.txt pqvault {command}"
+            )
+            shown += done.stdout + done.stderr
+    (folder / "mine.txt").unlink()
+    (folder / "words.txt").unlink()
+    files = b"".join(
+        file.read_bytes()
+        for file in folder.parent.rglob("*")
+        if file.is_file() and "bin" not in file.parts
+    )
+    everything = shown.encode() + files + lines.seen
+    assert b"key\0rename\0prod" in lines.seen, "the watch saw nothing"
+    for secret in (
+        CANARY.encode(),
+        identity.seed,
+        identity.text.encode(),
+        identity.seed.hex().encode(),
+    ):
+        assert secret not in everything
+
+
+def test_export_and_import(desk: tuple[Path, dict[str, str]]) -> None:
+    """Out under a passphrase or to a descriptor, in again elsewhere; what is public is public."""
+    script = """
+    pqvault key export default -o out.txt -q && head -1 out.txt && stat -c %a out.txt
+    pqvault keygen -y out.txt | cmp - <(pqvault key export default --public)
+    pqvault key export default --fd 3 -q 3> clear.txt && chmod 600 clear.txt
+    pqvault keygen -y clear.txt | cmp - <(pqvault keygen -y out.txt)
+    echo hi | pqvault encrypt -r default -o x.pqv
+    pqvault decrypt x.pqv -i out.txt && pqvault decrypt x.pqv -i default
+    export PQVAULT_HOME=$PWD/second && pqvault init -q --empty
+    pqvault key import them -i out.txt -q && pqvault decrypt x.pqv
+    pqvault key import them -i clear.txt || echo $?
+    """
+    done = run(desk, f"set -e; {script}")
+    assert done.stdout.splitlines() == [
+        *("pqvault.dev/sealed-identities@v1", "600", "hi", "hi", "hi", "2")
+    ], done.stderr
+    assert "in the keystore already, as them@1" in done.stderr
+
+
+def test_recipients_can_be_imported_and_open_nothing(desk: tuple[Path, dict[str, str]]) -> None:
+    """A colleague's public key by name; their private key is not here."""
+    script = """
+    pqvault keygen -o them.txt > them.pub && pqvault key import them -R them.pub -q
+    echo hi | pqvault encrypt -r them -o x.pqv && pqvault decrypt x.pqv -i them.txt
+    pqvault decrypt x.pqv; echo $?; pqvault key export them --fd 1; echo $?
+    echo age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj > old.pub
+    pqvault key import old -R old.pub; echo $?
+    """
+    done = run(desk, script)
+    assert done.stdout.splitlines() == ["hi", "12", "16", "2"], done.stderr
+    assert "quantum" in done.stderr and "was never here" in done.stderr
+
+
+def test_sealed_identity_files() -> None:
+    """Whole and bound: each byte matters, a wrong passphrase is 12, not 13."""
+    data = seal_file(b"text", b"words", CHEAPEST)
+    assert open_file(data, b"words", "it") == b"text"
+    with pytest.raises(NoKeyFits):
+        open_file(data, b"word", "it")
+    for at in range(0, len(data), 3):
+        broken = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+        with pytest.raises((IntegrityError, NoKeyFits)):
+            open_file(broken, b"words", "it")
+
+
+def test_a_person_types_it_twice_and_it_is_not_shown(desk: tuple[Path, dict[str, str]]) -> None:
+    """The prompt is on the terminal; what is typed is not echoed."""
+    folder, env = desk
+    env = {k: v for k, v in env.items() if not k.startswith("PQVAULT_PASS")}
+    env["PQVAULT_HOME"] = str(folder / "typed")
+    shown = _type(folder, env, ["init", "-q"], [CANARY, CANARY])
+    assert "again: " in shown and CANARY not in shown
+    shown = _type(folder, env, ["key", "list", "--verify"], [CANARY])
+    assert "1 key version (verified)" in shown and CANARY not in shown
+    assert "differ" in _type(
+        folder, {**env, "PQVAULT_HOME": str(folder / "3")}, ["init"], ["a", "b"]
+    )
+
+
+def _type(folder: Path, env: dict[str, str], command: list[str], words: list[str]) -> str:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(folder)
+        os.execvpe("pqvault", ["pqvault", *command], env)
+    shown = b""
+    for piece in _pieces(terminal):
+        shown += piece
+        if words and shown.endswith(b": "):
+            os.write(terminal, words.pop(0).encode() + b"\n")
+    os.waitpid(pid, 0)
+    os.close(terminal)
+    return shown.decode()
+
+
+def _pieces(terminal: int) -> Iterator[bytes]:
+    while select.select([terminal], [], [], 30)[0]:
+        try:
+            yield os.read(terminal, 4096)
+        except OSError:  # the other end is closed
+            return
+
+
+def test_unicode_is_one_passphrase_however_it_is_typed(desk: tuple[Path, dict[str, str]]) -> None:
+    """é as one character or two."""
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    done = run(desk, "pqvault key passwd -q", PQVAULT_NEW_PASSPHRASE=composed)
+    assert done.returncode == 0
+    done = run(
+        desk, "pqvault key list --verify", PQVAULT_PASSPHRASE_FILE="", PQVAULT_PASSPHRASE=decomposed
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_audit_log_shows_what_was_cut(store, path, tmp_path) -> None:  # type: ignore[no-untyped-def] # noqa: F811
+    """ATTACKS row 46: an entry changed or taken away is 13; an older keystore put back is 15."""
+    import shutil
+    import sqlite3
+
+    old = tmp_path / "old.sqlite"
+    store.close()
+    shutil.copy(path, old)
+    unlocked = Keystore(path).unlock(lambda: WORDS)
+    lifecycle.rotate(unlocked, "prod")
+    head = audit.Head.parse(audit.export_head(unlocked).marshal())
+    assert audit.verify(unlocked.store, unlocked.key, head).since_head == 0
+    lifecycle.rotate(unlocked, "prod")
+    assert audit.verify(unlocked.store, unlocked.key, head).since_head == 1
+    assert [e.action for e in audit.entries(unlocked.store, 2)] == ["rotate", "rotate"]
+    before = Keystore(old).unlock(lambda: WORDS)
+    with pytest.raises(RolledBack):
+        audit.verify(before.store, before.key, head)
+    lifecycle.rotate(before, "prod")
+    with pytest.raises(RolledBack):  # as long as the head saw, and another history
+        audit.verify(before.store, None, head)
+    with pytest.raises(UsageError):
+        other = Keystore.create(WORDS, cost=CHEAPEST, path=tmp_path / "other")
+        audit.verify(other.store, None, head)
+    unlocked.close()
+    for column in ("time", "action", "subject", "detail", "previous", "hash"):
+        copy = tmp_path / f"{column}.sqlite"
+        shutil.copy(path, copy)
+        db = sqlite3.connect(copy)
+        with db:
+            db.execute(
+                f"UPDATE audit SET {column} = ? WHERE seq = 2",
+                (b"x" if column in ("previous", "hash") else 5 if column == "time" else "x",),
+            )
+        db.close()
+        with pytest.raises(IntegrityError):
+            audit.verify(Keystore(copy))
+
+
+def test_the_pages_commands_and_python_run_as_printed(desk: tuple[Path, dict[str, str]]) -> None:
+    """docs/keystore.md, its first two blocks."""
+    folder, env = desk
+    page = (Path(__file__).resolve().parent.parent / "docs" / "keystore.md").read_text()
+    commands = re.search(r"```sh\n(.*?)```", page, re.DOTALL)
+    code = re.search(r"```python\n(.*?)```", page, re.DOTALL)
+    assert commands and code
+    Path(env["PQVAULT_HOME"], "keystore.sqlite").unlink()
+    (folder / "datasets").mkdir()
+    (folder / "datasets" / "train.jsonl").write_text("{}\n")
+    (folder / "words.txt").write_text("the passphrase\n")
+    done = run(desk, f"set -e; {commands[1]}\n{sys.executable} -c '{code[1]}'")
+    assert done.returncode == 0 and "b'{}\\n'" in done.stdout, done.stderr

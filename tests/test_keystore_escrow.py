@@ -1,0 +1,95 @@
+"""Shares, backups, restores and drills, from inside; tests/transcripts/escrow.txt is the story."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+from pathlib import Path
+
+import pytest
+from test_keystore import CHEAPEST, WORDS, path, store, unlock  # noqa: F401  (fixtures)
+
+from pqvault.errors import IntegrityError, NoKeyFits, UsageError
+from pqvault.keystore import Keystore, Unlocked, audit, backup, escrow, lifecycle
+
+
+def test_any_enough_shares_are_the_key_and_fewer_are_not(store: Unlocked) -> None:  # noqa: F811
+    """All ten threes of five, all twos; a share of another split is refused."""
+    shares = escrow.split(store, 3, 5)
+    for chosen in itertools.combinations(shares, 3):
+        assert escrow.join([share.words for share in chosen]) == store.key.secret
+    for pair in itertools.combinations(shares, 2):
+        with pytest.raises(NoKeyFits):
+            escrow.join([share.words for share in pair])
+    other = escrow.split(store, 3, 5)
+    with pytest.raises(NoKeyFits):
+        escrow.join([shares[0].words, shares[1].words, other[2].words])
+    assert [e.action for e in audit.entries(store.store, 2)] == ["split", "split"]
+    assert shares[0].words not in repr(shares[0])
+    with pytest.raises(TypeError):
+        pickle.dumps(shares[0])
+
+
+def test_every_changed_word_is_found(store: Unlocked) -> None:  # noqa: F811
+    """SLIP-39's checksum sees one wrong word anywhere, and the error names the share."""
+    one, two, _ = escrow.split(store, 2, 3)
+    words = one.words.split()
+    for at in range(len(words)):
+        wrong = [*words]
+        wrong[at] = "academic" if wrong[at] != "academic" else "acid"
+        with pytest.raises((UsageError, NoKeyFits)):
+            escrow.join([" ".join(wrong), two.words])
+    assert escrow.join([*escrow.parse(one.text().upper()), two.words]) == store.key.secret
+
+
+@pytest.mark.parametrize(("threshold", "shares"), [(1, 1), (1, 3), (4, 3), (2, 17), (0, 0)])
+def test_impossible_splits(store: Unlocked, threshold: int, shares: int) -> None:  # noqa: F811
+    """One share that opens all is no escrow."""
+    with pytest.raises(UsageError):
+        escrow.split(store, threshold, shares)
+
+
+def test_shares_of_another_keystore(store: Unlocked, tmp_path: Path) -> None:  # noqa: F811
+    """They make a key, but not this one's."""
+    other = Keystore.create(WORDS, cost=CHEAPEST, path=tmp_path / "other")
+    secret = escrow.join([share.words for share in escrow.split(other, 2, 2)])
+    with pytest.raises(IntegrityError):
+        store.store.unlock_with(secret)
+
+
+def test_a_backup_is_the_keystore_of_that_moment(
+    store: Unlocked,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It opens by itself, holds what was there, and goes back into an empty home."""
+    target = tmp_path / "backup.sqlite"
+    backup.backup(store, target)
+    lifecycle.rotate(store, "prod")
+    assert [f.address for f in unlock(target).store.list()] == ["prod@1"]
+    monkeypatch.setenv("PQVAULT_HOME", str(tmp_path / "home"))
+    assert backup.restore(target, lambda s: s.unlock(lambda: WORDS)) is None
+    assert [f.address for f in Keystore().list()] == ["prod@1"]
+    with pytest.raises(UsageError):
+        backup.restore(target, lambda s: s.unlock(lambda: WORDS))
+    old = backup.restore(target, lambda s: s.unlock(lambda: WORDS), replace=True)
+    assert old is not None and unlock(old).verify()
+    left = {file.name for file in (tmp_path / "home").iterdir()} - {old.name}
+    assert {name.split("-")[0] for name in left} == {"keystore.sqlite"}
+
+
+def test_an_edited_backup_is_not_restored(
+    store: Unlocked,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is restored was verified; what is not leaves nothing behind."""
+    from test_keystore import edit
+
+    monkeypatch.setenv("PQVAULT_HOME", str(tmp_path / "home"))
+    target = tmp_path / "backup.sqlite"
+    backup.backup(store, target)
+    edit(target, "UPDATE versions SET state = 'suspended'")
+    with pytest.raises(IntegrityError):
+        backup.restore(target, lambda s: s.unlock(lambda: WORDS))
+    assert list((tmp_path / "home").iterdir()) == []
