@@ -158,10 +158,6 @@ class OpenPart:
         """An in-order reader for the sealed bytes of one file of this part."""
         return MessageReader(*self._key.object(name), part_file(self.id, name))
 
-    def object_numbers(self) -> list[int]:
-        """The numbers of all objects of this part."""
-        return sorted(self._files)
-
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows of the catalog, checked; tombstones only where they are allowed."""
         for batch in self.catalog.batches():

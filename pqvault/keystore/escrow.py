@@ -18,7 +18,6 @@ from pqvault.keystore.change import Unlocked
 __all__ = ["Share", "join", "parse", "split"]
 
 MAX_SHARES: Final = 16  # SLIP-39 section 3.1
-MAX_FILE: Final = 64 * 1024  # bytes
 
 
 @dataclass(frozen=True, slots=True)
