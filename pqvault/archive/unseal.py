@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -30,6 +31,7 @@ __all__ = ["UnsealReport", "unseal"]
 
 WHOLE: Final = 4 * 1024 * 1024  # bytes; a file up to this is decoded whole, then written
 SMALL: Final = 64 * 1024  # bytes; such files are written by one thread at a time
+_BACKLOG: Final = 2  # tasks of small files, of 8 MiB, that may wait to be written
 _STEP: Final = 8 * 1024 * 1024  # bytes of a large file read at once, over several threads
 
 
@@ -169,6 +171,7 @@ class _Run:
         self._done = 0
         self._stop = threading.Event()
         self._writing = threading.Lock()
+        self._ready: deque[list[tuple[Entry, memoryview]]] = deque()  # decoded, to be written
 
     def run(self, entries: Iterator[Located]) -> None:
         hard: list[Located] = []
@@ -210,8 +213,21 @@ class _Run:
             self._guard(partial(self._file, part, entry, ready))
         # Small files are decoded side by side, but written by one thread at a time: that is all
         # system calls, and threads that take turns at the interpreter cost three times as much.
-        with self._writing:
-            for entry, content in ready:
+        # Whoever finds another one writing leaves it the work, and waits only when that is much.
+        self._ready.append(ready)
+        while (
+            self._ready
+            and not self._stop.is_set()
+            and self._writing.acquire(blocking=len(self._ready) > _BACKLOG)
+        ):
+            try:
+                self._write_ready()
+            finally:
+                self._writing.release()
+
+    def _write_ready(self) -> None:
+        while self._ready:
+            for entry, content in self._ready.popleft():
                 if self._stop.is_set():
                     return
                 self._guard(partial(self._write, entry, content))
