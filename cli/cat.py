@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
+from typing import Any
 
 import click
 
-from .options import identity_option, load_identities, output_options
+from .options import identity_option, load_identities, memory_option, output_options
 from .output import Output
 
 _STEP = 16 * 1024 * 1024  # bytes
@@ -33,6 +34,7 @@ class Range(click.ParamType[tuple[int, int | None]]):
 @identity_option
 @click.option("--range", "span", type=Range(), metavar="A:B", help="Bytes A to B, B exclusive.")
 @click.option("--as-of", metavar="PART|TIME", help="As the archive was then.")
+@memory_option
 @output_options
 def command(
     archive: str,
@@ -40,6 +42,7 @@ def command(
     identity: tuple[str, ...],
     span: tuple[int, int | None] | None,
     as_of: str | None,
+    memory: Any,
     output: Output,
 ) -> None:
     """Write one file of an archive to standard output, or a range of its bytes.
@@ -49,7 +52,9 @@ def command(
     """
     from pqvault import api
 
-    with api.open(archive, identities=load_identities(identity), as_of=as_of) as opened:
+    with api.open(
+        archive, identities=load_identities(identity), as_of=as_of, memory=memory
+    ) as opened:
         file = opened.open_file(path)
         start, stop = span or (0, None)
         end = file.size if stop is None else min(stop, file.size)

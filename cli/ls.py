@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from .main import fail_with
-from .options import identity_option, load_identities, output_options
+from .options import identity_option, load_identities, memory_option, output_options
 from .output import Output, name, when
 
 
@@ -18,6 +18,7 @@ from .output import Output, name, when
 @identity_option
 @click.option("-l", "--long", "long", is_flag=True, help="Type and mode, size, time.")
 @click.option("--as-of", metavar="PART|TIME", help="As the archive was then.")
+@memory_option
 @output_options
 def command(
     archive: str,
@@ -25,6 +26,7 @@ def command(
     identity: tuple[str, ...],
     long: bool,
     as_of: str | None,
+    memory: Any,
     output: Output,
 ) -> None:
     """List what an archive holds, sorted by path.
@@ -36,7 +38,9 @@ def command(
 
     selected = Globs(globs)
     identities = load_identities(identity)
-    with api.open(archive, identities=identities, as_of=as_of, strict=False) as opened:
+    with api.open(
+        archive, identities=identities, as_of=as_of, strict=False, memory=memory
+    ) as opened:
         for part, entry in opened.located():
             if globs and not selected.match(entry.path):
                 continue

@@ -30,6 +30,7 @@ COMMANDS = {
     "parts": "List the parts of an archive and who can open them.",
     "inspect": "Show what can be read without a key.",
     "verify": "Check an archive, with or without a key.",
+    "rotate": "Wrap the keys of archives to other recipients; content is not touched.",
     "gc": "Remove leftovers of interrupted seals.",
     "scan": "Note which archives the keys of the keystore open.",
     "encrypt": "Seal one file or a pipe into a sealed stream.",

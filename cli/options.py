@@ -25,6 +25,7 @@ __all__ = [
     "jobs_option",
     "load_identities",
     "load_recipients",
+    "memory_option",
     "output_options",
     "recipient_options",
 ]
@@ -123,6 +124,23 @@ def recipient_options(command: Command) -> Command:
         help="File of recipients, one a line. Repeatable.",
     )
     return text(file(command))
+
+
+def memory_option(command: Command) -> Command:
+    """``--allow-rollback``; the command gets what the keystore remembers as ``memory``."""
+
+    @click.option(
+        "--allow-rollback",
+        is_flag=True,
+        help="Accept that the archive lacks what the keystore has seen of it, and forget that.",
+    )
+    @wraps(command)
+    def wrapped(*args: Any, allow_rollback: bool, **kwargs: Any) -> Any:
+        from . import unlocking
+
+        return command(*args, memory=unlocking.memory(allow_rollback), **kwargs)
+
+    return wrapped  # type: ignore[return-value]
 
 
 def jobs_option(command: Command) -> Command:

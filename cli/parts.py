@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from .main import fail_with
-from .options import identity_option, load_identities, output_options
+from .options import identity_option, load_identities, memory_option, output_options
 from .output import Output, number, size, when
 
 
 @click.command(epilog="Example: pqvault parts datasets.pqv")
 @click.argument("archive", type=click.Path())
 @identity_option
+@memory_option
 @output_options
-def command(archive: str, identity: tuple[str, ...], output: Output) -> None:
+def command(archive: str, identity: tuple[str, ...], memory: Any, output: Output) -> None:
     """List the parts of an archive: seq, time, size, entries, level of proof, recipients.
 
     Without an identity everything shown is unverified.
     """
     from pqvault import api
 
-    facts, problems = api.parts(archive, identities=load_identities(identity, needed=False))
+    identities = load_identities(identity, needed=False)
+    facts, problems = api.parts(archive, identities=identities, memory=memory)
     for part in facts:
         output.document(part)
         entries = "-" if part.entries is None else number(part.entries, "entry", "entries")

@@ -15,6 +15,7 @@ from .options import (
     jobs_option,
     load_identities,
     load_recipients,
+    memory_option,
     output_options,
     recipient_options,
 )
@@ -50,7 +51,9 @@ from .progress import shown
 @click.option("--append", is_flag=True, help="Add everything, without comparing.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done.")
 @click.option("--allow-changed", is_flag=True, help="Keep files that change while they are read.")
+@click.option("--allow-retired", is_flag=True, help="Seal to a key that is retired here.")
 @click.option("--expect-key-id", multiple=True, metavar="ID", help="Refuse other recipients.")
+@memory_option
 @output_options
 def command(src: tuple[str, ...], output: Output, **options: Any) -> None:
     """Seal files and folders into an archive. Run again, it seals only what has changed.
@@ -87,7 +90,9 @@ def command(src: tuple[str, ...], output: Output, **options: Any) -> None:
             append=options["append"],
             dry_run=options["dry_run"],
             allow_changed=options["allow_changed"],
+            allow_retired=options["allow_retired"],
             expect_key_ids=options["expect_key_id"],
+            memory=options["memory"],
             progress=progress,
         )
         try:

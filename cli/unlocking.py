@@ -11,6 +11,7 @@ from .output import Output
 if TYPE_CHECKING:
     from pqvault.keys import Identity
     from pqvault.keystore import Unlocked
+    from pqvault.keystore.seen import Seen
 
 STREAM = "stream"  # what the index calls the archive of a sealed stream
 
@@ -20,6 +21,7 @@ __all__ = [
     "ask_new",
     "identities_at",
     "identities_in",
+    "memory",
     "remember",
     "stored_identities",
     "unlocked",
@@ -55,6 +57,14 @@ def remember(archive: str, path: str, key_ids: list[str]) -> None:
         index.record(archive, os.path.abspath(path), key_ids)
     except PQVaultError as error:
         warn(f"the keystore does not know of {path}: {error.message}")
+
+
+def memory(allow_rollback: bool = False) -> Seen | None:
+    """What the keystore remembers of archives; None when there is no keystore."""
+    from pqvault.keystore import Keystore
+    from pqvault.keystore.seen import Seen
+
+    return Seen(allow_rollback=allow_rollback, warn=warn) if Keystore.exists() else None
 
 
 def unlocked() -> Unlocked:

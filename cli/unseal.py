@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from .main import fail_with
-from .options import identity_option, jobs_option, load_identities, output_options
+from .options import identity_option, jobs_option, load_identities, memory_option, output_options
 from .output import Output, number, size
 from .progress import shown
 
@@ -30,6 +32,7 @@ from .progress import shown
 )
 @click.option("--preserve-special", is_flag=True, help="Keep setuid, setgid and sticky bits.")
 @jobs_option
+@memory_option
 @output_options
 def command(
     archive: str,
@@ -41,6 +44,7 @@ def command(
     links: str,
     preserve_special: bool,
     jobs: int | None,
+    memory: Any,
     output: Output,
 ) -> None:
     """Extract an archive, or what GLOBs match of it.
@@ -52,7 +56,9 @@ def command(
     from pqvault.errors import Incomplete
 
     identities = load_identities(identity)
-    with api.open(archive, identities=identities, as_of=as_of, strict=False) as opened:
+    with api.open(
+        archive, identities=identities, as_of=as_of, strict=False, memory=memory
+    ) as opened:
         problems = list(opened.problems)
         with shown(output, "unseal") as progress:
             report = opened.unseal(

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from .main import fail_with
-from .options import Percent, identity_option, jobs_option, load_identities, output_options
+from .options import (
+    Percent,
+    identity_option,
+    jobs_option,
+    load_identities,
+    memory_option,
+    output_options,
+)
 from .output import Output, number, size
 from .progress import shown
 
@@ -17,9 +26,15 @@ from .progress import shown
     "--sample", type=Percent(), default="100%", metavar="5%", help="Look at a share of the objects."
 )
 @jobs_option
+@memory_option
 @output_options
 def command(
-    archive: str, identity: tuple[str, ...], sample: float, jobs: int | None, output: Output
+    archive: str,
+    identity: tuple[str, ...],
+    sample: float,
+    jobs: int | None,
+    memory: Any,
+    output: Output,
 ) -> None:
     """Check an archive and list every bad object.
 
@@ -32,7 +47,12 @@ def command(
     identities = load_identities(identity, needed=False)
     with shown(output, "verify") as progress:
         report = api.verify(
-            archive, identities=identities, sample=sample, jobs=jobs, progress=progress
+            archive,
+            identities=identities,
+            sample=sample,
+            jobs=jobs,
+            memory=memory,
+            progress=progress,
         )
     output.failures(report.problems)
     output.document(report)

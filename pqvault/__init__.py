@@ -25,6 +25,7 @@ _HOMES = {
     "Keystore": "pqvault.keystore",
     "Kind": "pqvault.format.catalog",
     "Recipient": "pqvault.keys",
+    "RotateReport": "pqvault.rotation.run",
     "SealReport": "pqvault.archive.seal",
     "SealedReader": "pqvault.sealed",
     "SealedWriter": "pqvault.sealed",
@@ -36,6 +37,7 @@ _HOMES = {
     "inspect": "pqvault.archive.inspect",
     "open": "pqvault.api",
     "open_stream": "pqvault.streams",
+    "rotate": "pqvault.rotating",
     "seal": "pqvault.api",
     "verify": "pqvault.api",
 }
@@ -47,6 +49,7 @@ __all__ = [
     "Keystore",
     "Kind",
     "Recipient",
+    "RotateReport",
     "SealReport",
     "SealedReader",
     "SealedWriter",
@@ -59,6 +62,7 @@ __all__ = [
     "inspect",
     "open",
     "open_stream",
+    "rotate",
     "seal",
     "verify",
 ]
@@ -73,6 +77,8 @@ if TYPE_CHECKING:
     from pqvault.format.catalog import Entry, Kind
     from pqvault.keys import Identity, Recipient
     from pqvault.keystore import Keystore
+    from pqvault.rotating import rotate
+    from pqvault.rotation.run import RotateReport
     from pqvault.sealed import SealedReader, SealedWriter
     from pqvault.streams import decrypt, encrypt, open_stream
 

@@ -18,6 +18,7 @@ from pqvault.archive.verify import verify as _verify
 from pqvault.archive.walk import name_sources
 from pqvault.errors import PQVaultError, UsageError
 from pqvault.keys import Identity, Recipient
+from pqvault.memory import Memory
 from pqvault.progress import Progress, ignore
 from pqvault.sealed.writer import DEFAULT_FRAME, DEFAULT_LEVEL
 from pqvault.storage import LocalStorage
@@ -83,8 +84,9 @@ class SealKeywords(TypedDict, total=False):
     ``one_file_system``: stay on it. ``checksum``: compare content, not times. ``delete``: remove
     what is gone from the sources, up to half unless ``yes``. ``append``: add everything without
     looking at what is there. ``dry_run``: only report. ``allow_changed``: keep files that
-    change while they are read. ``expect_key_ids``: refuse other recipients. ``progress``:
-    called with a :class:`pqvault.progress.Report`, from several threads.
+    change while they are read. ``allow_retired``: seal to a key that is retired in the archive.
+    ``expect_key_ids``: refuse other recipients. ``memory``: of what was seen of the archive before.
+    ``progress``: called with a :class:`pqvault.progress.Report`, from several threads.
     """
 
     prefix: str
@@ -100,7 +102,9 @@ class SealKeywords(TypedDict, total=False):
     append: bool
     dry_run: bool
     allow_changed: bool
+    allow_retired: bool
     expect_key_ids: Sequence[str]
+    memory: Memory | None
     progress: Progress
 
 
@@ -135,7 +139,9 @@ def sealing(
         append=options.get("append", False),
         dry_run=options.get("dry_run", False),
         allow_changed=options.get("allow_changed", False),
+        allow_retired=options.get("allow_retired", False),
         expect_key_ids=options.get("expect_key_ids", ()),
+        memory=options.get("memory"),
         progress=options.get("progress", ignore),
     )
 
@@ -146,15 +152,21 @@ def open(
     identities: Identities,
     as_of: str | datetime | None = None,
     strict: bool = True,
+    memory: Memory | None = None,
 ) -> Archive:
     """Open an archive for reading.
 
     ``as_of``: a part id (or at least 4 characters of one) or a time; later parts are not seen.
+    ``memory``: of what was seen of it before, as `pqvault.keystore.seen.Seen` keeps it.
     Raises NotFound, NoKeyFits, IntegrityError, RolledBack. With ``strict=False`` parts that
     cannot be read are left out and listed in ``problems``.
     """
     return Archive(
-        LocalStorage(Path(archive)), to_identities(identities), as_of=as_of, strict=strict
+        LocalStorage(Path(archive)),
+        to_identities(identities),
+        as_of=as_of,
+        strict=strict,
+        memory=memory,
     )
 
 
@@ -164,6 +176,7 @@ def verify(
     identities: Identities = (),
     sample: float = 1.0,
     jobs: int | None = None,
+    memory: Memory | None = None,
     progress: Progress = ignore,
 ) -> VerifyReport:
     """Check an archive: without identities every file against its commit (*intact*), with them
@@ -171,9 +184,9 @@ def verify(
     storage = LocalStorage(Path(archive))
     opened = None
     if identities:
-        opened = Archive(storage, to_identities(identities), strict=False)
+        opened = Archive(storage, to_identities(identities), strict=False, memory=memory)
     try:
-        return _verify(storage, opened, sample=sample, jobs=jobs, progress=progress)
+        return _verify(storage, opened, sample=sample, jobs=jobs, memory=memory, progress=progress)
     finally:
         if opened is not None:
             opened.close()
@@ -185,11 +198,11 @@ def gc(archive: StrPath, *, older_than: float = GRACE, dry_run: bool = False) ->
 
 
 def parts(
-    archive: StrPath, *, identities: Identities = ()
+    archive: StrPath, *, identities: Identities = (), memory: Memory | None = None
 ) -> tuple[list[PartFacts], list[PQVaultError]]:
     """The parts in their order, and what is wrong with others. Unverified without identities."""
     storage = LocalStorage(Path(archive))
     if not identities:
-        return list_parts(storage, None)
-    with Archive(storage, to_identities(identities), strict=False) as opened:
+        return list_parts(storage, None, memory)
+    with Archive(storage, to_identities(identities), strict=False, memory=memory) as opened:
         return list_parts(storage, opened)

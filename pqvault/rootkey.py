@@ -14,6 +14,8 @@ from pqvault.crypto import kdf, kem, mac
 from pqvault.errors import FormatError, IntegrityError, NoKeyFits, UsageError
 from pqvault.format.commit import Commit
 from pqvault.format.envelope import MAX_RECIPIENTS, Envelope, WrappedKey
+from pqvault.format.retired import Retired
+from pqvault.format.textdoc import MAX_INTEGER
 from pqvault.keys import Identity, Recipient
 
 __all__ = [
@@ -83,11 +85,7 @@ class RootKey:
         Raises UsageError for no, too many or repeated recipients.
         """
         ids = [r.key_id for r in recipients]
-        if not 1 <= len(ids) <= MAX_RECIPIENTS:
-            raise UsageError(
-                f"{len(ids)} recipients were given; an envelope takes 1 to {MAX_RECIPIENTS}",
-                hint="name who may open it with -r or -R",
-            )
+        _check_count(len(ids))
         if len(set(ids)) != len(ids):
             raise UsageError("a recipient is given twice", hint="leave one of them out")
         wrapped = tuple(self._wrap(r, group) for r in recipients)
@@ -95,6 +93,37 @@ class RootKey:
             self.archive, self.part, group, generation, created, PROFILE, wrapped, bytes(32)
         )
         return replace(bare, mac=self._envelope_mac(bare))
+
+    def rewrap(
+        self, old: Envelope, members: Sequence[WrappedKey | Recipient], *, created: int
+    ) -> Envelope:
+        """The envelope that takes the place of ``old``: what is wrapped already stays as it is,
+        recipients are wrapped anew, the generation is one more. ``created``: Unix time in ms.
+
+        ``old`` must have been opened by this key. Raises UsageError for no or too many members.
+        """
+        _check_count(len(members))
+        wrapped = tuple(
+            m if isinstance(m, WrappedKey) else self._wrap(m, old.group) for m in members
+        )
+        if old.generation >= MAX_INTEGER:
+            raise IntegrityError(f"the envelope of part {old.part} has no generation left")
+        bare = replace(old, generation=old.generation + 1, created=created, recipients=wrapped)
+        return replace(bare, mac=self._envelope_mac(bare))
+
+    def retire(self, key_id: str, *, created: int) -> Retired:
+        """The record that nothing more is to be sealed to a key id. ``created``: ms."""
+        record = Retired(self.archive, self.part, key_id, created)
+        return replace(record, mac=self._retired_mac(record))
+
+    def check_retired(self, record: Retired, what: str) -> None:
+        """Raise IntegrityError unless the record was made with this key."""
+        if not mac.equal(self._retired_mac(record), record.mac):
+            raise IntegrityError(f"{what} failed authentication")
+
+    def _retired_mac(self, record: Retired) -> bytes:
+        key = kdf.derive(self.secret, mac.MAC_KEY_SIZE, "retired mac", *self._ids)
+        return mac.compute(key, record.authenticated())
 
     def _wrap(self, recipient: Recipient, group: str) -> WrappedKey:
         info = _wrap_info(self.archive, self.part, group, recipient.key_id)
@@ -148,6 +177,14 @@ class RootKey:
             raise IntegrityError(f"the envelope does not belong to {what}")
         if not mac.equal(self._commit_mac(commit), commit.mac):
             raise IntegrityError(f"the commit of {what} failed authentication")
+
+
+def _check_count(recipients: int) -> None:
+    if not 1 <= recipients <= MAX_RECIPIENTS:
+        raise UsageError(
+            f"{recipients} recipients were given; an envelope takes 1 to {MAX_RECIPIENTS}",
+            hint="name who may open it with -r or -R",
+        )
 
 
 def _check_profile(profile: str, what: str) -> None:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pqvault.archive.finding import find
 from pqvault.archive.inspect import Inspection, inspect
-from pqvault.archive.layout import HEADER
 from pqvault.errors import NotFound, PQVaultError
 from pqvault.keystore import index
 
 __all__ = ["STREAM", "ScanReport", "scan"]
 
 STREAM = "stream"  # what the index calls the archive of a sealed stream
-SUFFIX = ".pqv"
 
 
 @dataclass(slots=True)
@@ -37,7 +35,7 @@ def scan(folder: str | os.PathLike[str]) -> ScanReport:
         raise NotFound(f"there is no folder {root}")
     report = ScanReport()
     rows: list[index.Row] = []
-    for path in _candidates(root):
+    for path in find(root):
         try:
             found = inspect(path)
         except PQVaultError as error:
@@ -48,7 +46,7 @@ def scan(folder: str | os.PathLike[str]) -> ScanReport:
         report.found.append((str(path), keys))
         rows += [(found.archive or STREAM, str(path), key_id) for key_id in keys]
     # What could not be read is not gone.
-    keep = [str(path) for path in _candidates(root)] if report.problems else []
+    keep = [str(path) for path in find(root)] if report.problems else []
     report.gone = index.replace_below(str(root), rows, keep)
     return report
 
@@ -57,14 +55,3 @@ def _key_ids(found: Inspection) -> tuple[str, ...]:
     envelopes = [found.envelope, *(part.envelope for part in found.parts)]
     ids = {key_id for e in envelopes if e is not None for _, key_id in e.recipients}
     return tuple(sorted(ids))
-
-
-def _candidates(root: Path) -> Iterator[Path]:
-    for at, folders, files in os.walk(root):
-        here = Path(at)
-        if HEADER in files:
-            folders.clear()  # an archive holds no archives
-            yield here
-            continue
-        folders.sort()
-        yield from (here / name for name in sorted(files) if name.endswith(SUFFIX))

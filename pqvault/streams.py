@@ -20,7 +20,7 @@ from pqvault.rootkey import STREAM_ARCHIVE, STREAM_OBJECT, RootKey, keyring, new
 from pqvault.sealed import InOrderReader, SealedReader, SealedWriter
 from pqvault.sealed.writer import DEFAULT_FRAME, DEFAULT_LEVEL
 
-__all__ = ["decrypt", "encrypt", "open_stream", "read_stream_envelope"]
+__all__ = ["FileSource", "decrypt", "encrypt", "open_stream", "read_stream_envelope"]
 
 _STEP: Final = 16 * 1024 * 1024  # bytes decrypted at once, over several threads
 _HEAD: Final = 64 * 1024  # bytes read at once while the end of the envelope is looked for
@@ -128,7 +128,7 @@ def decrypt(
 def _pieces(
     source: Readable, rest: bytes, key: RootKey, raw: bool, what: str
 ) -> Iterator[bytes | memoryview]:
-    file = None if raw else _FileSource.of(source, len(rest))
+    file = None if raw else FileSource.of(source, len(rest))
     if file is not None:
         reader = SealedReader(file, *key.object(STREAM_OBJECT), what)
         buffer = memoryview(bytearray(min(_STEP, reader.size)))
@@ -154,7 +154,7 @@ def open_stream(path: str | os.PathLike[str], identities: Iterable[Identity]) ->
     try:
         envelope, rest = _read_envelope(file, what)
         key = _stream_key(envelope, identities, what)
-        source = _FileSource.of(file, len(rest))
+        source = FileSource.of(file, len(rest))
         if source is None:
             raise UsageError(f"{what} is no regular file, so it cannot be read at random")
         return SealedReader(source, *key.object(STREAM_OBJECT), what, close_source=file.close)
@@ -209,15 +209,15 @@ class _Joined:
 
 
 @dataclass(frozen=True, slots=True)
-class _FileSource:
-    """The object in a regular file, behind the envelope."""
+class FileSource:
+    """The object in a regular file, behind the envelope: ``size`` bytes from ``start`` on."""
 
     fd: int
     start: int
     size: int
 
     @classmethod
-    def of(cls, source: Readable, ahead: int) -> _FileSource | None:
+    def of(cls, source: Readable, ahead: int) -> FileSource | None:
         """``ahead``: bytes already read behind the envelope. None for what is no regular file."""
         raw = source.raw if isinstance(source, io.BufferedReader) else source
         if not isinstance(raw, io.FileIO):  # a gzip file's fileno() is that of other bytes

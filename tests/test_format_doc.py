@@ -43,6 +43,7 @@ def derivations() -> str:
         ("commit mac", (archive, part), 64),
         ("commit id", (archive, part), 32),
         ("object", (archive, part, b"catalog"), 32),
+        ("retired mac", (archive, part), 64),
     ):
         names = ["archive", "part", "''" if purpose == "envelope mac" else "'catalog'"]
         shown = ", ".join([purpose, *names[: len(fields)]])

@@ -35,13 +35,16 @@ LEVELS = {
     "sealed": 5,
     "streams": 6,
     "archive": 7,
+    "rotation": 7.5,
     "api": 8,
     "scan": 8,
     "drill": 9,
+    "rotating": 9,
     "doctor": 9,
 }
 APART = {
     "home": 1,
+    "memory": 1,
     "passphrases": 1,
     "wholefile": 3,
 }  # small helpers: nothing of keys or formats in them

@@ -18,6 +18,7 @@ from pqvault.archive.view import View
 from pqvault.errors import NoKeyFits, NotFound, PQVaultError, UsageError
 from pqvault.format.catalog import Entry, entries_of
 from pqvault.keys import Identity
+from pqvault.memory import Memory
 from pqvault.names import printable
 from pqvault.progress import Progress, ignore
 from pqvault.rootkey import Keyring, keyring
@@ -35,8 +36,9 @@ __all__ = ["Archive", "PublicState", "select_parts"]
 class PublicState:
     """All that an archive shows without a key. Nothing of it is verified."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, memory: Memory | None = None) -> None:
         self.storage = storage
+        self.memory = memory
         self.archive = layout.read_header(storage)
         self.parts: dict[str, PublicPart] = {}
         self.refresh()
@@ -56,6 +58,9 @@ class PublicState:
                 self.problems.append(error)
         damaged = set(ids) - set(self.parts)
         self.rolled_back = check_parents(self.parts, self.removed | damaged)
+        if self.memory is not None:
+            seen = {p.id: p.envelope.generation for p in self.parts.values() if p.envelope}
+            self.rolled_back += self.memory.check(self.archive, ids, self.removed, seen)
         self.problems += self.rolled_back
 
     def next_seq(self) -> int:
@@ -120,6 +125,7 @@ class Archive:
     ``strict``: raise for the first part that is damaged, missing or that no identity fits.
     Otherwise such parts are left out and named in :attr:`problems`, and the caller must not
     take silence for completeness. ``as_of``: a part id or a time; later parts are not seen.
+    ``memory``: of what was seen of the archive before.
     """
 
     def __init__(
@@ -129,8 +135,10 @@ class Archive:
         *,
         as_of: str | datetime | None = None,
         strict: bool = True,
+        memory: Memory | None = None,
     ) -> None:
         self.storage = storage
+        self._memory = memory
         self._keyring: Keyring = keyring(identities)
         self._cache = FrameCache()  # one for all parts, so that memory does not grow with them
         self._as_of = as_of
@@ -141,7 +149,7 @@ class Archive:
 
     def refresh(self) -> None:
         """Read the list of parts again; parts that are open already stay open."""
-        state = PublicState(self.storage)
+        state = PublicState(self.storage, self._memory)
         self.id = state.archive
         self.strange = state.strange
         problems = state.problems
@@ -158,6 +166,8 @@ class Archive:
         self.problems = problems
         self.parts = parts
         self.view = View(parts, self._on_damage)
+        if self._memory is not None:
+            self._memory.remember(self.id, [part.public.sight for part in parts], state.removed)
 
     def _on_damage(self, error: PQVaultError) -> None:
         if self._strict:

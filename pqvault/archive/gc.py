@@ -74,7 +74,7 @@ def collect(storage: Storage, *, older_than: float = GRACE, dry_run: bool = Fals
 def _leftovers(storage: Storage) -> Iterator[str]:
     """Unfinished documents of writers that were killed."""
     yield from storage.unfinished("")
-    for folder in ("commits", "envelopes"):
+    for folder in ("commits", "envelopes", "retired"):
         yield from storage.unfinished(folder)
 
 

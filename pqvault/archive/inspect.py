@@ -10,6 +10,7 @@ from pqvault.archive.archive import Archive, PublicState
 from pqvault.archive.part import PublicPart
 from pqvault.errors import NotFound, PQVaultError
 from pqvault.format.envelope import Envelope
+from pqvault.memory import Memory
 from pqvault.storage import LocalStorage, Storage
 from pqvault.streams import read_stream_envelope
 
@@ -89,10 +90,10 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
 
 
 def list_parts(
-    storage: Storage, archive: Archive | None
+    storage: Storage, archive: Archive | None, memory: Memory | None = None
 ) -> tuple[list[PartFacts], list[PQVaultError]]:
     """The parts in their order; with an opened archive also entries and level of proof."""
-    state = PublicState(storage)
+    state = PublicState(storage, memory)
     opened = {part.id: part for part in archive.parts} if archive is not None else {}
     facts = []
     for part in state.ordered():

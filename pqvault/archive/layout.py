@@ -23,6 +23,7 @@ __all__ = [
     "part_file",
     "read_header",
     "removed_name",
+    "retired_name",
 ]
 
 HEADER: Final = "pqvault.json"
@@ -49,6 +50,11 @@ def envelope_name(part: str) -> str:
 def removed_name(part: str) -> str:
     """Where the record of a part's removal is."""
     return f"removed/{part}"
+
+
+def retired_name(key_id: str) -> str:
+    """Where the record of a retired key is."""
+    return f"retired/{key_id}"
 
 
 def part_file(part: str, name: str) -> str:

@@ -18,6 +18,7 @@ from pqvault.format.catalog import CatalogReader, Entry, Kind
 from pqvault.format.commit import CATALOG, Commit, object_number
 from pqvault.format.envelope import Envelope
 from pqvault.format.textdoc import MAX_SIZE
+from pqvault.memory import Sight
 from pqvault.rootkey import Keyring, RootKey
 from pqvault.sealed import FrameCache, SealedReader
 from pqvault.storage import Storage
@@ -40,6 +41,12 @@ class PublicPart:
     def id(self) -> str:
         """The part id."""
         return self.commit.part
+
+    @property
+    def sight(self) -> Sight:
+        """What is worth remembering of it once it is verified."""
+        generations = {self.id: self.envelope.generation} if self.envelope else {}
+        return Sight(self.id, tuple(parent for parent, _ in self.commit.parents), generations)
 
 
 def read_public(storage: Storage, archive: str, part: str) -> PublicPart:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
-from pqvault.archive import layout
+from pqvault.archive import layout, retired
 from pqvault.archive.archive import Archive, PublicState
 from pqvault.archive.deal import Dealer, DigestJob, Job, PartRows, object_size
 from pqvault.archive.journal import Journal, Known
@@ -23,6 +23,7 @@ from pqvault.crypto import digest as digests
 from pqvault.errors import Incomplete, PolicyRefused, PQVaultError, UsageError
 from pqvault.format.commit import Commit, object_number
 from pqvault.keys import Identity, Recipient
+from pqvault.memory import Memory, Sight
 from pqvault.names import printable
 from pqvault.progress import Progress, Report, ignore
 from pqvault.rootkey import PROFILE, RootKey, new_id
@@ -80,7 +81,9 @@ class SealRun:
     append: bool = False
     dry_run: bool = False
     allow_changed: bool = False
+    allow_retired: bool = False
     expect_key_ids: Sequence[str] = ()
+    memory: Memory | None = None
     progress: Progress = ignore
     report: SealReport = field(default_factory=SealReport, init=False)
     _stop: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
@@ -130,7 +133,7 @@ class SealRun:
             self._plan_only(iter(()))
         else:
             report.archive_id = archive
-            state = PublicState(self.storage)
+            state = PublicState(self.storage, self.memory)
             self._check_state(state)
             with Journal(archive) as journal:
                 opened = self._open(state, journal)
@@ -155,6 +158,7 @@ class SealRun:
     def _check_state(self, state: PublicState) -> None:
         if state.rolled_back:
             raise state.rolled_back[0]
+        retired.check(self.storage, self.report.recipients, allow=self.allow_retired)
         for name in state.strange:
             self.report.warnings.append(f"commits/{printable(os.fsencode(name))} is no commit")
         self.report.warnings += [problem.message for problem in state.problems]
@@ -170,7 +174,7 @@ class SealRun:
         if self.append or not self.identities or not state.parts:
             self._check_journal(state, journal)
             return None
-        return Archive(self.storage, self.identities)
+        return Archive(self.storage, self.identities, memory=self.memory)
 
     def _check_journal(self, state: PublicState, journal: Journal) -> None:
         if self.append or not state.parts:
@@ -343,6 +347,8 @@ class SealRun:
         state.refresh()
         if state.rolled_back:
             raise state.rolled_back[0]
+        # Again: a key may have been retired while we sealed.
+        retired.check(self.storage, self.report.recipients, allow=self.allow_retired)
         commit = key.sign_off(
             Commit(
                 archive=key.archive,
@@ -364,6 +370,10 @@ class SealRun:
         hasher.update(data)
         journal.record(key.part, hasher.digest().hex(), tables.known(rows, key.part))
         put_part(self.storage, envelope, commit, data)
+        if self.memory is not None:
+            parents = tuple(parent for parent, _ in commit.parents)
+            sight = Sight(key.part, parents, {key.part: envelope.generation})
+            self.memory.remember(state.archive, [sight], state.removed)
         self.report.parts.append(key.part)
         self.report.sealed_size += sum(file.size for file in files)
 

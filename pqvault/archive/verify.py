@@ -19,6 +19,7 @@ from pqvault.crypto import digest as digests
 from pqvault.errors import FormatError, IntegrityError, NotFound, PQVaultError
 from pqvault.format.catalog import HOLE, Entry, Kind, check_ancestors, entries_of
 from pqvault.format.commit import PartFile, object_number
+from pqvault.memory import Memory
 from pqvault.names import printable
 from pqvault.progress import Progress, Report, ignore
 from pqvault.storage import Storage
@@ -51,6 +52,7 @@ def verify(
     *,
     sample: float = 1.0,
     jobs: int | None = None,
+    memory: Memory | None = None,
     progress: Progress = ignore,
 ) -> VerifyReport:
     """Check an archive. ``archive``: opened with identities and not strict, or None for a check
@@ -59,23 +61,24 @@ def verify(
     Nothing is raised for what is bad: it is listed. A report without problems of level
     ``intact`` says nothing about an attacker, who can write digests too.
     """
-    return _Verify(storage, archive, sample, jobs or default_jobs(), progress).run()
+    state = PublicState(storage, memory)
+    return _Verify(state, archive, sample, jobs or default_jobs(), progress).run()
 
 
 class _Verify:
     def __init__(
         self,
-        storage: Storage,
+        state: PublicState,
         archive: Archive | None,
         sample: float,
         jobs: int,
         progress: Progress,
     ) -> None:
-        self._storage = storage
+        self._storage = storage = state.storage
         self._archive = archive
         self._jobs = jobs
         self._progress = progress
-        self._state = PublicState(storage)
+        self._state = state
         self.report = VerifyReport(storage.where(""), sample=sample)
         self._lock = threading.Lock()
         self._stop = threading.Event()

@@ -25,6 +25,7 @@ PURPOSES: Final = MappingProxyType(
         "commit mac": ("archive", "part"),
         "commit id": ("archive", "part"),
         "object": ("archive", "part", "name"),
+        "retired mac": ("archive", "part"),
     }
 )
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from pqvault.keystore import database
 from pqvault.keystore.store import Keystore, now
 
-__all__ = ["Dependant", "Row", "dependants", "record", "replace", "replace_below"]
+__all__ = ["Dependant", "Row", "dependants", "record", "replace", "replace_all", "replace_below"]
 
 Row = tuple[str, str, str]  # archive id (or "stream"), path, key id
 
@@ -50,8 +50,20 @@ def replace(
     archive_id: str, path: str, key_ids: Iterable[str], *, keystore: Path | None = None
 ) -> None:
     """Remember that ``key_ids`` and no others open the archive at ``path``: after a rotation."""
-    if Keystore.exists(keystore):
-        replace_below(path, [(archive_id, path, key_id) for key_id in key_ids], keystore=keystore)
+    replace_all([(archive_id, path, key_ids)], keystore=keystore)
+
+
+def replace_all(
+    entries: Iterable[tuple[str, str, Iterable[str]]], *, keystore: Path | None = None
+) -> None:
+    """The same for many archives, as (archive id, path, key ids), in one transaction."""
+    if not Keystore.exists(keystore):
+        return
+    with Keystore(keystore) as store, database.transaction(store.db, store.path):
+        for archive_id, path, key_ids in entries:
+            store.db.execute("DELETE FROM archives WHERE archive=? AND path=?", (archive_id, path))
+            rows = [(archive_id, path, key_id, now()) for key_id in key_ids]
+            store.db.executemany("INSERT OR REPLACE INTO archives VALUES (?,?,?,?)", rows)
 
 
 def replace_below(

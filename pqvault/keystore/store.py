@@ -6,6 +6,7 @@ Nothing read here is verified: whoever can write the file can write these values
 
 from __future__ import annotations
 
+import builtins
 import os
 import secrets
 import sqlite3
@@ -162,6 +163,14 @@ class Keystore:
         """All versions, in order of name and version, unverified."""
         with database.reading(self.db, self.path):
             return [_facts(row) for row in tables.read_listing(self.db)]
+
+    def key_ids(self, text: str) -> builtins.list[str]:
+        """The key ids of all versions that an address means, unverified. Raises NotFound."""
+        address = Address.parse(text)
+        found = _matching(self.versions(self.find_name(address.name)), address)
+        if not found:
+            raise NotFound(f"there is no version {text} in the keystore")
+        return [v.key_id for v in found]
 
     def public_key(self, key_id: str) -> Recipient:
         """The public key of a key id, unverified. Raises NotFound."""

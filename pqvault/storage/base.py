@@ -1,12 +1,14 @@
 """What a place for archives must be able to do, whatever it is made of.
 
 Names are relative POSIX paths that pqvault makes itself (``commits/0f3a…``); ``""``
-names the root where a folder is meant. Three ways to write, because they promise
+names the root where a folder is meant. Four ways to write, because they promise
 different things:
 
 =============  ==========================================================================
 ``put``        whole and atomic; replaces: a reader sees the old bytes or the new ones
 ``put_new``    whole and atomic; never replaces: of several writers exactly one is told so
+``replace``    whole and atomic; only in place of what the writer has read: of several who read
+               the same exactly one is told so
 ``create``     a stream under its final name, for data that means nothing until a commit
                names it; what a crash leaves there is a prefix
 =============  ==========================================================================
@@ -118,6 +120,13 @@ class Storage(Protocol):
 
     def put_new(self, name: str, data: Buffer) -> bool:
         """Write a whole file unless the name is taken; False when it is. Durable on return."""
+
+    def replace(self, name: str, old: bytes, new: Buffer) -> bool:
+        """Write a whole file in place of one that holds exactly `old`; durable on return.
+
+        False when it holds something else by now, or is gone. It keeps its mode. Raises
+        `Locked` when another process stays in the middle of replacing it.
+        """
 
     def create(self, name: str) -> Sink:
         """Begin a file that must not exist. Raises `PQVaultError` when it does."""

@@ -19,14 +19,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeAlias
 
-from pqvault.errors import FormatError, IntegrityError, NotFound, PQVaultError, UsageError
+from pqvault.errors import (
+    FormatError,
+    IntegrityError,
+    NotFound,
+    PQVaultError,
+    UsageError,
+)
 from pqvault.storage.base import Buffer, Names, WritableBuffer, check_name, explained
+from pqvault.storage.replacing import copy_owner, is_named, lock_file
 
 __all__ = ["LocalReader", "LocalSink", "LocalStorage"]
 
 # O_NONBLOCK: opening a FIFO must not wait for a writer; regular files ignore it.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_UPDATE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _ROOT = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _FOLDER = _ROOT | os.O_NOFOLLOW
 _MODE = 0o666  # less the umask: an archive is ciphertext, its folder decides who reads it
@@ -274,6 +282,30 @@ class LocalStorage:
             _sync(folder)
             return True
 
+    def replace(self, name: str, old: bytes, new: Buffer) -> bool:
+        """Write a whole file in place of one that holds `old`; see `Storage.replace`.
+
+        Who replaces a file holds the lock (flock) of the file that is there, from before it is
+        compared until another one has its name.
+        """
+        with self._file("replace", name) as (folder, last):
+            try:
+                # For writing too: over NFS an exclusive lock asks for it.
+                fd = os.open(last, _UPDATE, dir_fd=folder)
+            except FileNotFoundError:
+                return False
+            try:
+                info = os.fstat(fd)
+                lock_file(fd, self.where(name))
+                if not is_named(fd, last, folder) or not _holds(fd, old):
+                    return False
+                with _beside(folder, last, new, info) as beside:
+                    os.rename(beside, last, src_dir_fd=folder, dst_dir_fd=folder)
+                    _sync(folder)
+                return True
+            finally:
+                os.close(fd)
+
     def create(self, name: str) -> LocalSink:
         """Begin a file that must not exist, in a folder that must."""
         with self._file("create", name) as (folder, last):
@@ -384,11 +416,21 @@ def _sync(folder: int) -> None:
             raise
 
 
+def _holds(fd: int, data: bytes) -> bool:
+    """Whether an open file holds exactly `data`."""
+    found = b""
+    while piece := os.pread(fd, len(data) + 1 - len(found), len(found)):
+        found += piece
+    return found == data
+
+
 @contextmanager
-def _beside(folder: int, last: str, data: Buffer) -> Iterator[str]:
+def _beside(
+    folder: int, last: str, data: Buffer, like: os.stat_result | None = None
+) -> Iterator[str]:
     """The name of a durable temporary file with `data`, which is gone after the block."""
     name = f".{last}.{secrets.token_hex(4)}.tmp"
-    _write_new(folder, name, data)
+    _write_new(folder, name, data, like)
     try:
         yield name
     finally:
@@ -396,12 +438,14 @@ def _beside(folder: int, last: str, data: Buffer) -> Iterator[str]:
             os.unlink(name, dir_fd=folder)
 
 
-def _write_new(folder: int, name: str, data: Buffer) -> None:
-    """Create a file with `data` and fsync it; on an error it is removed again."""
+def _write_new(folder: int, name: str, data: Buffer, like: os.stat_result | None = None) -> None:
+    """Create a file with `data`, its mode `like` another's, and fsync it; removed on an error."""
     fd = os.open(name, _CREATE, _MODE, dir_fd=folder)
     try:
         try:
             _write_all(fd, data)
+            if like is not None:
+                copy_owner(fd, like)
             os.fsync(fd)
         finally:
             os.close(fd)

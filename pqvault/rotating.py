@@ -1,0 +1,78 @@
+"""`pqvault.rotate` as a function: archives, sealed streams and the keystore together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+
+from pqvault.api import Identities, Recipients, StrPath, to_identities, to_recipients
+from pqvault.keys import Identity, Recipient
+from pqvault.keystore import Keystore
+from pqvault.keystore.seen import Seen
+from pqvault.progress import Progress, ignore
+from pqvault.rotation.change import resolve
+from pqvault.rotation.ledger import Ledger
+from pqvault.rotation.run import JOBS, RotateReport, RotateRun, targets_of
+from pqvault.rotation.runs import Run
+
+__all__ = ["rotate", "rotating"]
+
+
+def rotate(
+    archives: StrPath | Sequence[StrPath],
+    *,
+    identities: Identities,
+    to: Recipient | str | None = None,
+    add: Recipients = (),
+    remove: Sequence[str] = (),
+    keystore: Keystore | None = None,
+    recursive: bool = False,
+    allow_retired: bool = False,
+    jobs: int | None = None,
+    progress: Progress = ignore,
+) -> RotateReport:
+    """Wrap the root keys of archives and sealed streams anew; their content is not touched.
+
+    ``identities`` open the envelopes, and ``to`` takes their place in them; ``add`` and
+    ``remove`` (key ids) change who else may open. ``keystore``: consulted for compromised keys
+    and told what was done. ``recursive``: all archives and ``.pqv`` files below folders.
+    ``jobs``: threads. May be interrupted at any time: each envelope is the old or the new one,
+    and the same call, or `pqvault rotate --resume`, carries on.
+
+    Raises Incomplete when some failed (a single one: its own error), NoKeyFits, IntegrityError,
+    KeyStateForbids for compromised keys, PolicyRefused for retired ones, Locked.
+    """
+    named = [archives] if isinstance(archives, str | os.PathLike) else list(archives)
+    mine = to_identities(identities)
+    change = resolve(
+        to=None if to is None else to_recipients([to])[0],
+        add=to_recipients(add),
+        remove=remove,
+        mine=mine,
+        keystore=keystore,
+    )
+    targets = targets_of(named, recursive=recursive)
+    with (
+        Run.create(targets, change, allow_retired=allow_retired) as run,
+        rotating(run, mine, keystore=keystore, jobs=jobs, progress=progress) as work,
+    ):
+        return work.run()
+
+
+@contextmanager
+def rotating(
+    run: Run,
+    identities: Sequence[Identity],
+    *,
+    keystore: Keystore | None = None,
+    allow_rollback: bool = False,
+    warn: Callable[[str], None] = lambda _: None,
+    jobs: int | None = None,
+    progress: Progress = ignore,
+) -> Iterator[RotateRun]:
+    """A run of :func:`rotate`, not yet begun: its ``report`` can be read after an error."""
+    path = keystore.path if keystore is not None else None
+    seen = path and Seen(path, allow_rollback=allow_rollback, warn=warn)
+    with Ledger(seen, path) if seen else nullcontext() as ledger:
+        yield RotateRun(run, identities, ledger=ledger, jobs=jobs or JOBS, progress=progress)

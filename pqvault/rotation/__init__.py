@@ -1,0 +1,1 @@
+"""Rotation: root keys wrapped anew to other recipients, nothing else. docs/rotation.md."""

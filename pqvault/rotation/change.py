@@ -1,0 +1,201 @@
+"""What a rotation does to the list of recipients of an envelope, whichever envelope it is.
+
+A `Change` is resolved once, from keys and names, and then applied to thousands of envelopes. It
+is idempotent: applied to what it made, it changes nothing. So a rotation that was interrupted is
+carried on by doing it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from pqvault.errors import FormatError, KeyStateForbids, NoKeyFits, NotFound, UsageError
+from pqvault.format.envelope import Envelope, WrappedKey
+from pqvault.keys import Identity, Recipient
+from pqvault.keystore import KeyFacts, Keystore, State
+
+__all__ = ["Change", "Member", "resolve"]
+
+Member: TypeAlias = WrappedKey | Recipient  # wrapped already, or to be wrapped to
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """``replace``: key id -> who takes its place. ``add``, ``remove``: as they say.
+
+    ``to`` takes the place of the one key of ``ours`` (key id -> name) that the envelope names,
+    all of its versions.
+    ``compromised``: key id -> address of keys that rewrapping does not help.
+    """
+
+    replace: Mapping[str, Recipient] = field(default_factory=lambda: _NOTHING)
+    to: Recipient | None = None
+    ours: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    add: tuple[Recipient, ...] = ()
+    remove: frozenset[str] = frozenset()
+    compromised: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+
+    @property
+    def new(self) -> dict[str, Recipient]:
+        """Everybody whom it may wrap to, by key id."""
+        to = (self.to,) if self.to else ()
+        return {r.key_id: r for r in (*self.replace.values(), *to, *self.add)}
+
+    def members(self, envelope: Envelope, what: str) -> tuple[Member, ...] | None:
+        """Who is to open the envelope; None when those do already.
+
+        Raises KeyStateForbids when it names a compromised key, UsageError when nobody would be
+        left, or when it is not clear whose place ``to`` takes.
+        """
+        there = {wrapped.key_id: wrapped for wrapped in envelope.recipients}
+        self._refuse_compromised(there, what)
+        replace = {**self.replace, **self._taken_by_to(envelope, there, what)}
+        members: dict[str, Member] = {}
+        for key_id, wrapped in there.items():
+            new = replace.get(key_id)
+            if new is not None:
+                members.setdefault(new.key_id, there.get(new.key_id, new))
+            elif key_id not in self.remove:
+                members.setdefault(key_id, wrapped)
+        # Who is added to an archive is not added to the groups of columns that are kept from it.
+        for recipient in self.add if envelope.group == "" else ():
+            members.setdefault(recipient.key_id, recipient)
+        if not members:
+            raise UsageError(
+                f"nobody could open {what} any more",
+                hint="name with --to or --add who takes the place of what is removed",
+            )
+        return None if members.keys() == there.keys() else tuple(members.values())
+
+    def _refuse_compromised(self, there: Mapping[str, WrappedKey], what: str) -> None:
+        for key_id in there:
+            if key_id in self.compromised:
+                raise KeyStateForbids(
+                    f"{what} is sealed to {self.compromised[key_id]}, which is compromised: a new"
+                    " wrapping keeps the root key, which whoever has that key and any copy of the"
+                    " old envelope can read",
+                    hint="`pqvault reencrypt` makes new root keys",
+                )
+
+    def _taken_by_to(
+        self, envelope: Envelope, there: Mapping[str, WrappedKey], what: str
+    ) -> dict[str, Recipient]:
+        if self.to is None:
+            return {}
+        names: dict[str, list[str]] = {}
+        for key_id in there:
+            if key_id in self.ours:
+                names.setdefault(self.ours[key_id], []).append(key_id)
+        own = self.ours.get(self.to.key_id)
+        if own in names:  # older versions of the very key
+            names = {own: names[own]}
+        if len(names) > 1:
+            raise UsageError(
+                f"{what} is sealed to several keys of this keystore: {', '.join(sorted(names))}",
+                hint="say with -i NAME whose place the new one takes",
+            )
+        if not names and self.to.key_id not in there and envelope.group == "":
+            raise NoKeyFits(f"no key of ours fits {what}: sealed to {', '.join(there)}")
+        chosen = [key_id for ids in names.values() for key_id in ids]
+        return {key_id: self.to for key_id in chosen if key_id != self.to.key_id}
+
+    # -- as it is kept with an unfinished rotation; public values only
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` takes."""
+        return {
+            "keys": {key_id: r.text for key_id, r in self.new.items()},
+            "replace": {key_id: r.key_id for key_id, r in self.replace.items()},
+            "to": self.to.key_id if self.to else None,
+            "ours": dict(self.ours),
+            "add": [r.key_id for r in self.add],
+            "remove": sorted(self.remove),
+            "compromised": dict(self.compromised),
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> Change:
+        """Raises FormatError for what `to_json` never gave."""
+        try:
+            keys = {key_id: Recipient.parse(text) for key_id, text in value["keys"].items()}
+            return cls(
+                replace={str(old): keys[new] for old, new in value["replace"].items()},
+                to=keys[value["to"]] if value["to"] else None,
+                ours={str(k): str(v) for k, v in value["ours"].items()},
+                add=tuple(keys[key_id] for key_id in value["add"]),
+                remove=frozenset(map(str, value["remove"])),
+                compromised={str(k): str(v) for k, v in value["compromised"].items()},
+            )
+        except (KeyError, TypeError, AttributeError, UsageError):
+            raise FormatError("the change of an unfinished rotation is damaged") from None
+
+
+def resolve(
+    *,
+    to: Recipient | None = None,
+    add: Sequence[Recipient] = (),
+    remove: Iterable[str] = (),
+    mine: Sequence[Identity] | None = None,
+    keystore: Keystore | None = None,
+) -> Change:
+    """The change that is meant.
+
+    ``mine``: the identities whose place ``to`` takes; None: the keys of the keystore, where
+    ``to`` takes the place of older versions of its own name, or else of the one key that an
+    archive is sealed to. Without ``to``, ``add`` and ``remove`` each key of the keystore gives
+    way to its newest version, but for keys of a period, which are made to be destroyed.
+    ``remove``: key ids. Raises UsageError, KeyStateForbids.
+    """
+    removed = frozenset(remove)
+    facts = keystore.list() if keystore is not None else []
+    replace: dict[str, Recipient] = {}
+    if keystore is not None and not (to or add or removed):
+        replace = _successors(keystore, facts)
+    elif not (to or add or removed):
+        raise UsageError(
+            "nothing is said to change",
+            hint="name with --to KEY who takes your place, or use --add and --remove",
+        )
+    if mine is not None:
+        ours = {identity.key_id: "" for identity in mine}
+    else:
+        # Each month's key stands for itself, so that the next one does not take its place.
+        ours = {f.key_id: f.address if f.period else f.name for f in facts if f.private}
+    change = Change(
+        replace=replace,
+        to=to,
+        ours=ours if to else {},
+        add=tuple(dict.fromkeys(add)),
+        remove=removed,
+        compromised={f.key_id: f.address for f in facts if f.state == State.COMPROMISED},
+    )
+    both = removed & change.new.keys()
+    if both:
+        raise UsageError(f"{min(both)} is to be removed and to be wrapped to at once")
+    for key_id in removed & change.compromised.keys():
+        raise KeyStateForbids(
+            f"{change.compromised[key_id]} is compromised: taking it off an envelope keeps the root"
+            " key, which whoever has the key and any copy of the old envelope can read",
+            hint="`pqvault reencrypt` makes new root keys",
+        )
+    return change
+
+
+def _successors(keystore: Keystore, facts: Sequence[KeyFacts]) -> dict[str, Recipient]:
+    newest: dict[str, Recipient] = {}
+    for name in {f.name for f in facts}:
+        try:
+            newest[name] = keystore.recipient(name)
+        except (KeyStateForbids, NotFound):
+            continue  # nothing may take the place of this key: its archives stay as they are
+    versions = {f.key_id: f.version for f in facts}
+    return {
+        f.key_id: newest[f.name]
+        for f in facts
+        if f.name in newest and not f.period and f.version < versions[newest[f.name].key_id]
+    }

@@ -1,0 +1,71 @@
+"""What the keystore learns from a rotation: who opens what now, and what was seen of archives."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from pqvault.keystore import database, index
+from pqvault.keystore.seen import Seen
+from pqvault.keystore.store import Keystore, now
+from pqvault.rotation.archives import Rotated
+
+__all__ = ["Ledger"]
+
+_BATCH: Final = 256  # archives a transaction, which costs an fsync
+
+
+class Ledger:
+    """The keystore's part in a rotation of many archives, used by several threads."""
+
+    def __init__(self, seen: Seen, keystore: Path | None = None) -> None:
+        self.seen = seen
+        self._path = keystore
+        self._waiting: list[Rotated] = []
+        self._store = Keystore(keystore)
+        self._lock = threading.Lock()
+        # Kill -9 loses nothing of it, a lost power the last rows: the index is a help, no proof.
+        self._store.db.execute("PRAGMA synchronous=NORMAL")
+
+    def expect(self, archive: str, path: str, key_ids: Iterable[str]) -> None:
+        """Note, before an envelope is rewrapped, who will open it: nobody destroys that key."""
+        rows = [(archive, path, key_id, now()) for key_id in key_ids]
+        with self._lock, database.transaction(self._store.db, self._store.path):
+            self._store.db.executemany("INSERT OR REPLACE INTO archives VALUES (?,?,?,?)", rows)
+
+    def note(self, result: Rotated) -> None:
+        """Note what became of one; written with others."""
+        self._waiting.append(result)
+        if len(self._waiting) >= _BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was noted: who opens each now, and nobody else."""
+        waiting, self._waiting = self._waiting, []
+        # Where something failed, not all is known of who opens it: what was known stays.
+        entries = [(r.archive, r.path, r.key_ids) for r in waiting if not r.problems]
+        if waiting:
+            index.replace_all(entries, keystore=self._path)
+            self.seen.remember_all([(r.archive, r.sights, r.removed) for r in waiting])
+
+    def close(self) -> None:
+        """Write the rest, and close the file."""
+        try:
+            self.flush()
+        finally:
+            self._store.close()
+            self.seen.close()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,218 @@
+"""Rotate many archives and sealed streams, side by side, so that it can be carried on."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from pqvault.archive.finding import find
+from pqvault.archive.layout import HEADER
+from pqvault.archive.tasks import run_tasks
+from pqvault.errors import Incomplete, IntegrityError, NotFound, PQVaultError
+from pqvault.keys import Identity
+from pqvault.memory import Memory
+from pqvault.progress import Progress, Report, ignore
+from pqvault.rootkey import Keyring, keyring
+from pqvault.rotation.archives import ArchiveRotation, Rotated
+from pqvault.rotation.change import Change
+from pqvault.rotation.ledger import Ledger
+from pqvault.rotation.runs import Run
+from pqvault.rotation.streams import STREAM, StreamRotation
+from pqvault.storage import LocalStorage
+
+__all__ = ["JOBS", "Planned", "RotateReport", "RotateRun", "plan", "targets_of"]
+
+JOBS: Final = 8  # threads: a rotation waits for the disk most of the time
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What would become of one archive or sealed stream, by values that are not verified.
+
+    ``what``: ``archive`` or ``stream``. ``rewrap``: envelopes. ``copy``: bytes of a stream that
+    would be copied. ``key_ids`` of those envelopes now, ``then`` after.
+    """
+
+    path: str
+    what: str
+    rewrap: int = 0
+    copy: int = 0
+    now: tuple[str, ...] = ()
+    then: tuple[str, ...] = ()
+    problem: PQVaultError | None = None
+
+
+@dataclass(slots=True)
+class RotateReport:
+    """What a rotation did. ``targets``: archives and streams; ``finished`` of them are done.
+
+    ``rewrapped``, ``unchanged``: envelopes. ``written``: bytes of envelopes, ``copied``: bytes of
+    sealed streams. ``new``: key ids that were wrapped to. ``failed``: (path, why); ``run``: the
+    name of the unfinished rotation, or "".
+    """
+
+    run: str = ""
+    targets: int = 0
+    finished: int = 0
+    rewrapped: int = 0
+    unchanged: int = 0
+    written: int = 0
+    copied: int = 0
+    seconds: float = 0.0
+    new: list[str] = field(default_factory=list)
+    retired: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    failed: list[tuple[str, PQVaultError]] = field(default_factory=list)
+
+    def add(self, result: Rotated) -> None:
+        """Count one target."""
+        self.rewrapped += result.rewrapped
+        self.unchanged += result.unchanged
+        self.written += result.written
+        self.copied += result.copied
+        self.retired += [k for k in result.retired if k not in self.retired]
+        self.warnings += result.warnings
+        self.failed += [(result.path, problem) for problem in result.problems]
+        self.finished += not result.problems
+
+
+def targets_of(paths: Iterable[str | os.PathLike[str]], *, recursive: bool) -> Iterator[Path]:
+    """Archives and sealed streams, absolute. ``recursive``: all below folders that are neither.
+
+    Raises NotFound for what is not there, or a folder that is no archive.
+    """
+    for given in paths:
+        path = Path(os.path.realpath(given))
+        if path.is_file() or (path / HEADER).exists():
+            yield path
+        elif not path.is_dir():
+            raise NotFound(f"{os.fspath(given)} is not there", hint="check the path")
+        elif recursive:
+            yield from (found for found in find(path) if not found.is_symlink())
+        else:
+            raise NotFound(
+                f"{os.fspath(given)} is not an archive: it has no {HEADER}",
+                hint="--recursive rotates all archives and sealed streams below a folder",
+            )
+
+
+def plan(target: Path, change: Change, memory: Memory | None = None) -> Planned:
+    """What would become of one target. Needs no private key; nothing is verified."""
+    what = "archive" if target.is_dir() else STREAM
+    try:
+        if what == STREAM:
+            stream = StreamRotation(target, change, {})
+            envelope, size, changes = stream.look()
+            found, copy = [envelope] if changes else [], size if changes else 0
+        else:
+            rotation = ArchiveRotation(LocalStorage(target), change, {}, memory=memory)
+            found, copy = [envelope for _, envelope in rotation.pending()], 0
+    except PQVaultError as error:
+        return Planned(str(target), what, problem=error)
+    now = {w.key_id: None for envelope in found for w in envelope.recipients}
+    then = {m.key_id: None for e in found for m in change.members(e, str(target)) or ()}
+    return Planned(str(target), what, len(found), copy, tuple(now), tuple(then))
+
+
+class RotateRun:
+    """One run over many targets. ``report`` can be read after an error."""
+
+    def __init__(
+        self,
+        run: Run,
+        identities: Sequence[Identity],
+        *,
+        ledger: Ledger | None = None,
+        jobs: int = JOBS,
+        progress: Progress = ignore,
+    ) -> None:
+        self._run = run
+        self._change = run.change
+        self._identities: Keyring = keyring(identities)
+        self._ledger = ledger
+        self._jobs = jobs
+        self._progress = progress
+        self._stop = threading.Event()
+        self.report = RotateReport(run.id, run.total, new=sorted(run.change.new))
+
+    def run(self) -> RotateReport:
+        """Do what is left. Raises Incomplete when something failed: the run stays unfinished.
+
+        The error of a single target is raised as it is, and no run is kept for it.
+        """
+        began = time.monotonic()
+        report = self.report
+        self._check_new_keys()
+        pending = list(self._run.pending())
+        report.finished = report.targets - len(pending)
+        with ThreadPoolExecutor(self._jobs, "pqvault-rotate") as pool:
+            run_tasks(pool, self._jobs, iter(pending), self._one, self._collect, self._stop)
+        if self._ledger is not None:
+            self._ledger.flush()
+        report.seconds = time.monotonic() - began
+        if not report.failed or report.targets == 1:
+            self._run.finish()
+            report.run = ""
+        if report.failed:
+            raise self._incomplete()
+        return report
+
+    def _check_new_keys(self) -> None:
+        """Who is ours and wrapped to must be able to open it: a row of the keystore that holds a
+        public key of somebody else is met here, before anything is wrapped to it."""
+        for key_id in self._change.new:
+            identity = self._identities.get(key_id)
+            if identity is not None and Identity(identity.seed).key_id != key_id:
+                raise IntegrityError(f"the private key of {key_id} does not belong to it")
+
+    def _one(self, item: tuple[int, Path]) -> tuple[int, Rotated]:
+        number, path = item
+        try:
+            result = self._rotate(path)
+        except PQVaultError as error:
+            result = Rotated(str(path), problems=[error])
+        return number, result
+
+    def _rotate(self, path: Path) -> Rotated:
+        if not path.is_dir():
+            stream = StreamRotation(path, self._change, self._identities)
+            if self._ledger is not None and stream.look()[2]:
+                self._ledger.expect(STREAM, str(path), self._change.new)
+            return stream.run()
+        rotation = ArchiveRotation(
+            LocalStorage(path),
+            self._change,
+            self._identities,
+            allow_retired=self._run.allow_retired,
+            memory=self._ledger.seen if self._ledger is not None else None,
+        )
+        if self._ledger is not None and rotation.changes():
+            self._ledger.expect(rotation.state.archive, str(path), self._change.new)
+        return rotation.run()
+
+    def _collect(self, item: tuple[int, Rotated]) -> None:
+        number, result = item
+        if self._ledger is not None and result.archive:
+            self._ledger.note(result)
+        problem = "; ".join(error.message for error in result.problems)
+        self._run.mark(number, problem)
+        self.report.add(result)
+        self._progress(Report("rotate", self.report.finished, self.report.targets))
+
+    def _incomplete(self) -> PQVaultError:
+        report = self.report
+        failed = {path for path, _ in report.failed}
+        first = report.failed[0][1]
+        if report.targets == 1:
+            return first
+        return Incomplete(
+            f"{len(failed)} of {report.targets} archives and streams are not rotated; the first:"
+            f" {first.message}",
+            hint="mend what is named, then `pqvault rotate --resume`; `--status` lists them",
+        )

@@ -1,0 +1,204 @@
+"""What is left to do of a bulk rotation, in a file, so that it can be carried on.
+
+``PQVAULT_HOME/rotations/<id>.jsonl``, mode 0600, no secret in it: a line for the run, a line for
+each target, then a line for each that is done or failed, appended as it happens. A lost line means
+that its target is looked at again, which costs little and changes nothing. The process that works
+on a run holds the lock of its file (flock).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Final
+
+from pqvault import home
+from pqvault.errors import FormatError, Locked
+from pqvault.rotation.change import Change
+from pqvault.storage.base import explained
+
+__all__ = ["Run", "RunStatus", "look", "unfinished"]
+
+_FORMAT: Final = "pqvault.dev/rotation@v1"
+_TODO, _DONE, _FAILED = range(3)
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """A run that is not finished. ``started``: Unix time in ms. ``running``: by some process.
+
+    ``failed``: (path, sentence).
+    """
+
+    run: str
+    started: int
+    total: int
+    done: int
+    failed: tuple[tuple[str, str], ...]
+    running: bool
+
+
+class Run:
+    """One unfinished run, locked by us. `close` keeps it; `finish` removes it."""
+
+    def __init__(self, path: Path, file: BinaryIO, *, ours: bool = True) -> None:
+        self.path = path
+        self._file = file
+        head = _parsed(file.readline(), path)
+        if not isinstance(head, dict) or head.get("format") != _FORMAT:
+            raise _damaged(path)
+        self.started: int = head["started"]
+        self.allow_retired: bool = head["allow_retired"]
+        self.total: int = head["total"]
+        self.change = Change.from_json(head["change"])
+        self._states = bytearray(self.total)
+        self.failed: dict[int, str] = {}
+        self._targets = file.tell()
+        self._read_marks(ours)
+
+    @property
+    def id(self) -> str:
+        """Its name for people."""
+        return self.path.stem
+
+    @classmethod
+    def create(cls, targets: Iterable[Path], change: Change, *, allow_retired: bool = False) -> Run:
+        """Write down a new run, durably. ``targets``: absolute paths."""
+        folder = home.folder("rotations")
+        name = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        path = folder / f"{name}-{secrets.token_hex(4)}.jsonl"
+        paths = [os.fspath(target) for target in targets]
+        head = {
+            "format": _FORMAT,
+            "started": int(time.time() * 1000),
+            "allow_retired": allow_retired,
+            "total": len(paths),
+            "change": change.to_json(),
+        }
+        beside = path.with_suffix(".new")
+        with explained("write", str(path)):
+            fd = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            file = open(fd, "r+b")
+            fcntl.flock(fd, fcntl.LOCK_EX)  # ours before it has its name
+            for value in (head, *paths):
+                file.write(json.dumps(value).encode() + b"\n")
+            file.flush()
+            os.fsync(fd)
+            os.rename(beside, path)
+        file.seek(0)
+        return cls(path, file)
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """Carry on with one. Raises Locked when another process works on it."""
+        with explained("open", str(path)):
+            file = path.open("r+b")
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return cls(path, file)
+        except BlockingIOError:
+            file.close()
+            raise Locked(f"another process works on the rotation {path.stem}") from None
+        except BaseException:
+            file.close()
+            raise
+
+    def _read_marks(self, ours: bool) -> None:
+        file = self._file
+        for _ in range(self.total):
+            file.readline()
+        whole = file.tell()
+        for line in file:
+            if not line.endswith(b"\n"):
+                break  # torn: its target is looked at again
+            whole += len(line)
+            try:
+                self._mark(*_parsed(line, self.path))
+            except (TypeError, IndexError):
+                raise _damaged(self.path) from None
+        if ours:
+            file.seek(whole)
+            file.truncate()
+
+    def _mark(self, number: int, problem: str) -> None:
+        self._states[number] = _FAILED if problem else _DONE
+        self.failed.pop(number, None)
+        if problem:
+            self.failed[number] = problem
+
+    def targets(self) -> Iterator[tuple[int, Path]]:
+        """All targets and their numbers."""
+        with self.path.open("rb") as file:
+            file.seek(self._targets)
+            for number in range(self.total):
+                yield number, Path(json.loads(file.readline()))
+
+    def pending(self) -> Iterator[tuple[int, Path]]:
+        """What is not done, what failed included."""
+        return ((n, path) for n, path in self.targets() if self._states[n] != _DONE)
+
+    def mark(self, number: int, problem: str = "") -> None:
+        """Note that a target is done, or why not."""
+        self._mark(number, problem)
+        with explained("write", str(self.path)):
+            self._file.write(json.dumps([number, problem]).encode() + b"\n")
+            self._file.flush()
+
+    def status(self, *, running: bool) -> RunStatus:
+        """How far it is."""
+        failed = tuple((str(p), self.failed[n]) for n, p in self.targets() if n in self.failed)
+        done = self._states.count(_DONE)
+        return RunStatus(self.id, self.started, self.total, done, failed, running)
+
+    def finish(self) -> None:
+        """Nothing is left to do: remove the file."""
+        self.path.unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        """Give up the lock; the run stays unfinished."""
+        self._file.close()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def unfinished() -> list[Path]:
+    """The files of all runs that are not finished, oldest first."""
+    return sorted(home.folder("rotations").glob("*.jsonl"))
+
+
+def look(path: Path) -> RunStatus:
+    """How far a run is, whether or not a process works on it."""
+    try:
+        with Run.open(path) as run:
+            return run.status(running=False)
+    except Locked:
+        with path.open("rb") as file:
+            return Run(path, file, ours=False).status(running=True)
+
+
+def _parsed(line: bytes, path: Path) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        raise _damaged(path) from None
+
+
+def _damaged(path: Path) -> FormatError:
+    return FormatError(f"{path} is not an unfinished rotation", hint=f"remove {path}")

@@ -1,0 +1,156 @@
+"""Rotate one sealed stream: a new envelope, then the same object, in a new file of the same name.
+
+The envelope is at the head of the file and its length changes, so the object's bytes are copied,
+by the kernel where it can (copy_file_range); they are not decrypted. This costs as much as `cp`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pqvault.crypto.cobblestone import RandomReader
+from pqvault.errors import FormatError, IntegrityError, Locked
+from pqvault.format.envelope import Envelope
+from pqvault.rootkey import STREAM_OBJECT, Keyring, RootKey
+from pqvault.rotation.archives import Rotated
+from pqvault.rotation.change import Change
+from pqvault.storage.base import explained
+from pqvault.storage.replacing import copy_owner, is_named, lock_file
+from pqvault.streams import FileSource, read_stream_envelope
+
+__all__ = ["STREAM", "StreamRotation"]
+
+STREAM: Final = "stream"  # what the index calls the archive of a sealed stream
+_PIECE: Final = 64 * 1024 * 1024  # bytes copied at once
+_NOT_HERE: Final = {errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EXDEV, errno.EBADF}
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRotation:
+    """A change to the sealed stream in the file ``path``."""
+
+    path: Path
+    change: Change
+    identities: Keyring
+
+    @property
+    def _what(self) -> str:
+        return f"the envelope of {self.path}"
+
+    def look(self) -> tuple[Envelope, int, bool]:
+        """Its envelope, the bytes of its object, and whether it would be rewrapped."""
+        with self._opened() as (_, envelope, size):
+            return envelope, size, self.change.members(envelope, self._what) is not None
+
+    def run(self) -> Rotated:
+        """Rotate. Raises NoKeyFits, IntegrityError, Locked when another process is at it."""
+        result = Rotated(str(self.path), STREAM)
+        with self._opened() as (fd, envelope, size):
+            members = self.change.members(envelope, self._what)
+            if members is None:
+                result.unchanged = 1
+                result.opens(envelope)
+                return result
+            # No waiting: another rotation may copy for minutes.
+            lock_file(fd, str(self.path), wait=0)
+            if not is_named(fd, str(self.path)):
+                raise Locked(f"{self.path} was replaced by another process just now")
+            start = os.fstat(fd).st_size - size
+            key = self._open(fd, start, envelope)
+            new = key.rewrap(envelope, members, created=int(time.time() * 1000))
+            data = new.marshal()
+            if Envelope.parse(data) != new:
+                raise IntegrityError(f"the new envelope of {self.path} does not read back")
+            if os.fstat(fd).st_nlink > 1:
+                result.warnings.append(
+                    f"{self.path} has other names (hard links), which keep the old envelope"
+                )
+            with explained("write", str(self.path)):
+                self._replace(fd, start, data)
+        result.rewrapped, result.written, result.copied = 1, len(data), size
+        result.opens(new)
+        return result
+
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[int, Envelope, int]]:
+        """Descriptor, envelope, bytes of the object behind it."""
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with explained("open", str(self.path)):
+            fd = os.open(self.path, flags)
+        with open(fd, "rb", buffering=0) as file:
+            info = os.fstat(fd)
+            if not stat.S_ISREG(info.st_mode):
+                raise FormatError(f"{self.path} is not a regular file")
+            envelope = read_stream_envelope(file, str(self.path))
+            yield fd, envelope, info.st_size - len(envelope.marshal())
+
+    def _open(self, fd: int, start: int, envelope: Envelope) -> RootKey:
+        key = RootKey.unwrap(envelope, self.identities, self._what)
+        # There is no commit. The object commits to its key, which shows that the envelope is its.
+        # Its last chunk is authenticated too, so that no torn stream passes for a rotated one.
+        source = FileSource(fd, start, os.fstat(fd).st_size - start)
+        RandomReader(source, *key.object(STREAM_OBJECT), str(self.path))
+        return key
+
+    def _replace(self, fd: int, start: int, data: bytes) -> None:
+        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._clear(folder)
+            beside = f".{self.path.name[:200]}.{secrets.token_hex(4)}.rotating"
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            out = os.open(beside, flags, 0o600, dir_fd=folder)
+            try:
+                try:
+                    copy_owner(out, os.fstat(fd))
+                    _write(out, data)
+                    _copy(fd, start, out)
+                    os.fsync(out)
+                finally:
+                    os.close(out)
+                os.rename(beside, self.path.name, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                with suppress(FileNotFoundError):
+                    os.unlink(beside, dir_fd=folder)
+                raise
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _clear(self, folder: int) -> None:
+        """Remove what rotations of this file left that were killed: the lock is ours."""
+        mine = re.compile(rf"\.{re.escape(self.path.name[:200])}\.[0-9a-f]{{8}}\.rotating", re.S)
+        for name in os.listdir(folder):
+            if mine.fullmatch(name):
+                os.unlink(name, dir_fd=folder)
+
+
+def _write(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _copy(source: int, start: int, target: int) -> None:
+    """Append all of ``source`` from ``start`` on to ``target``."""
+    left = os.fstat(source).st_size - start
+    while left:
+        try:
+            count = os.copy_file_range(source, target, min(left, _PIECE), start)
+        except OSError as error:
+            if error.errno not in _NOT_HERE:
+                raise
+            count = os.sendfile(target, source, start, min(left, _PIECE))
+        if not count:
+            raise IntegrityError("the sealed stream got shorter while it was copied")
+        start += count
+        left -= count
