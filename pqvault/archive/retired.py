@@ -16,7 +16,7 @@ from pqvault.format.textdoc import MAX_SIZE
 from pqvault.rootkey import RootKey
 from pqvault.storage import Storage
 
-__all__ = ["check", "read_record", "retire", "retired_ids"]
+__all__ = ["check", "read_record", "refuse", "retire", "retired_ids"]
 
 FOLDER = "retired"
 
@@ -26,13 +26,17 @@ def retired_ids(storage: Storage) -> set[str]:
     return set(layout.listed_ids(storage, FOLDER)[0])
 
 
-def check(storage: Storage, key_ids: Iterable[str], *, allow: bool = False) -> None:
-    """Raise PolicyRefused when one of ``key_ids`` is retired, unless that is allowed."""
-    refused = retired_ids(storage) & set(key_ids)
-    if refused and not allow:
+def check(storage: Storage, key_ids: Iterable[str]) -> None:
+    """Raise PolicyRefused when one of ``key_ids`` is retired in an archive."""
+    refuse(storage, retired_ids(storage) & set(key_ids))
+
+
+def refuse(storage: Storage, key_ids: Iterable[str]) -> None:
+    """Raise PolicyRefused naming the retired ``key_ids``, if there are any."""
+    if refused := sorted(key_ids):
         raise PolicyRefused(
-            f"{', '.join(sorted(refused))} is retired in {storage.where('')}: whoever has it is"
-            " no longer to open what is added",
+            f"{', '.join(refused)} is retired in {storage.where('')}: whoever has it is no longer"
+            " to open what is added",
             hint="take it off the recipients of this run, or pass --allow-retired",
         )
 

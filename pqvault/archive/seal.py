@@ -158,7 +158,7 @@ class SealRun:
     def _check_state(self, state: PublicState) -> None:
         if state.rolled_back:
             raise state.rolled_back[0]
-        retired.check(self.storage, self.report.recipients, allow=self.allow_retired)
+        self._check_retired()
         for name in state.strange:
             self.report.warnings.append(f"commits/{printable(os.fsencode(name))} is no commit")
         self.report.warnings += [problem.message for problem in state.problems]
@@ -169,6 +169,10 @@ class SealRun:
             theirs = {wrapped.key_id for wrapped in part.envelope.recipients}
             if theirs != ours:
                 self.report.warnings.append(_difference(part.id, theirs, ours))
+
+    def _check_retired(self) -> None:
+        if not self.allow_retired:
+            retired.check(self.storage, self.report.recipients)
 
     def _open(self, state: PublicState, journal: Journal) -> Archive | None:
         if self.append or not self.identities or not state.parts:
@@ -348,7 +352,7 @@ class SealRun:
         if state.rolled_back:
             raise state.rolled_back[0]
         # Again: a key may have been retired while we sealed.
-        retired.check(self.storage, self.report.recipients, allow=self.allow_retired)
+        self._check_retired()
         commit = key.sign_off(
             Commit(
                 archive=key.archive,

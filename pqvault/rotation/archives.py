@@ -8,9 +8,10 @@ the old or the new.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 from pqvault.archive import layout, retired
 from pqvault.archive.archive import PublicState
@@ -24,6 +25,8 @@ from pqvault.rotation.change import Change
 from pqvault.storage import Storage
 
 __all__ = ["ArchiveRotation", "Rotated"]
+
+Waiting: TypeAlias = Callable[[], AbstractContextManager[None]]
 
 _TRIES: Final = 10  # envelopes that others replaced under our hands, before we give up
 
@@ -68,8 +71,12 @@ class ArchiveRotation:
         *,
         allow_retired: bool = False,
         memory: Memory | None = None,
+        waiting: Waiting = nullcontext,
     ) -> None:
-        """Reads what is public. Raises NotFound, FormatError, RolledBack."""
+        """Reads what is public. ``waiting`` is entered while the disk is waited for.
+
+        Raises NotFound, FormatError, RolledBack.
+        """
         self.storage = storage
         self.state = PublicState(storage, memory)
         if self.state.rolled_back:
@@ -77,6 +84,7 @@ class ArchiveRotation:
         self._change = change
         self._identities = identities
         self._allow_retired = allow_retired
+        self._waiting = waiting
         self._groups = _group_envelopes(storage)
         self.result = Rotated(
             storage.where("").rstrip("/"), self.state.archive, removed=self.state.removed
@@ -120,8 +128,9 @@ class ArchiveRotation:
     def _retire(self) -> None:
         change, result = self._change, self.result
         known = retired.retired_ids(self.storage)
-        retired.check(self.storage, change.new, allow=self._allow_retired)
-        for key_id in sorted(known & change.new.keys()):
+        back = sorted(known & change.new.keys())
+        retired.refuse(self.storage, () if self._allow_retired else back)
+        for key_id in back:
             self.storage.remove(layout.retired_name(key_id))
         named = {w.key_id for _, e in self._all_envelopes() for w in e.recipients}
         # Hosts may go on sealing to whom older parts were sealed.
@@ -192,7 +201,9 @@ class ArchiveRotation:
             data = new.marshal()
             if Envelope.parse(data) != new:
                 raise IntegrityError(f"the new envelope of {name} does not read back")
-            if self.storage.replace(name, envelope.marshal(), data):
+            with self._waiting():
+                replaced = self.storage.replace(name, envelope.marshal(), data)
+            if replaced:
                 self.result.written += len(data)
                 return new
             # Somebody else replaced it: our change goes on top of theirs.
