@@ -26,6 +26,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/bench_seal.py
 	$(BIN)/python benchmarks/bench_read.py
 	$(BIN)/python benchmarks/bench_keystore.py
+	$(BIN)/python benchmarks/bench_rotate.py
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,305 @@
+"""Rotation with a keystore: whose place is taken, what it refuses, what it remembers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Box
+from test_keystore import WORDS, path, store  # noqa: F401  (fixtures)
+
+import pqvault
+from pqvault.errors import IntegrityError, KeyStateForbids, NoKeyFits, RolledBack, UsageError
+from pqvault.format.envelope import Envelope
+from pqvault.keys import Identity, Recipient
+from pqvault.keystore import Keystore, State, Unlocked, index, lifecycle
+from pqvault.keystore.identities import identities
+from pqvault.keystore.seen import Seen
+from pqvault.memory import Sight
+from pqvault.rotating import rotating
+from pqvault.rotation.change import Change, resolve
+from pqvault.rotation.run import RotateReport
+from pqvault.rotation.runs import Run, unfinished
+from pqvault.storage import LocalStorage
+
+A, B, C = "aa" * 16, "bb" * 16, "cc" * 16
+
+
+def address(store: Unlocked, text: str) -> Recipient:  # noqa: F811
+    return store.store.recipient(text)
+
+
+def key_ids(archive: Path) -> set[str]:
+    """Whom all envelopes name."""
+    paths = [p for p in (archive / "envelopes").iterdir() if not p.name.startswith(".")]
+    return {w.key_id for p in paths for w in Envelope.parse(p.read_bytes()).recipients}
+
+
+def turn(store: Unlocked, change: Change, *archives: Path, **options: Any) -> RotateReport:  # noqa: F811
+    """Rotate with the keys of the keystore, as the command does."""
+    keys = identities(store.store, lambda: WORDS, print)
+    with (
+        Run.create(archives, change) as run,
+        rotating(run, keys, keystore=store.store, **options) as work,
+    ):
+        return work.run()
+
+
+@pytest.fixture
+def desk(store: Unlocked, box: Box) -> Box:  # noqa: F811
+    """An archive that is sealed to prod@1 and to escrow@1."""
+    lifecycle.new_key(store, "escrow")
+    box.tree({"a": b"first"})
+    both = [address(store, "prod"), address(store, "escrow")]
+    report = pqvault.seal(box.source, box.archive, recipients=both)
+    index.record(report.archive_id, str(box.archive), report.recipients, keystore=store.store.path)
+    return box
+
+
+def id_of(store: Unlocked, text: str) -> str:  # noqa: F811
+    return store.store.find(text)[1].key_id
+
+
+# -- whose place is taken ------------------------------------------------------------------
+
+
+def test_each_key_gives_way_to_its_newest_version(store: Unlocked, desk: Box) -> None:  # noqa: F811
+    """Without words about it: what `key rotate` began, `rotate` ends; other keys stay."""
+    lifecycle.rotate(store, "prod")
+    turn(store, resolve(keystore=store.store), desk.archive)
+    assert key_ids(desk.archive) == {id_of(store, "prod@2"), id_of(store, "escrow@1")}
+
+
+def test_a_key_of_a_period_does_not_give_way(store: Unlocked, desk: Box) -> None:  # noqa: F811
+    """It is made to be destroyed, so that what it opens is erased: nothing is carried over."""
+    lifecycle.new_key(store, "logs", period="2026-10")
+    pqvault.seal(desk.source, desk.root / "l.pqv", recipients=[address(store, "logs")])
+    lifecycle.rotate(store, "logs", period="2026-11")
+    report = turn(store, resolve(keystore=store.store), desk.root / "l.pqv")
+    assert (report.rewrapped, report.unchanged) == (0, 1)
+
+
+def test_to_takes_the_place_of_older_versions_of_its_name(store: Unlocked, desk: Box) -> None:  # noqa: F811
+    lifecycle.rotate(store, "prod")
+    turn(store, resolve(to=address(store, "prod"), keystore=store.store), desk.archive)
+    assert key_ids(desk.archive) == {id_of(store, "prod@2"), id_of(store, "escrow@1")}
+
+
+def test_it_is_not_guessed_which_of_several_keys_goes(store: Unlocked, desk: Box) -> None:  # noqa: F811
+    """The escrow key is not dropped because somebody meant the other one."""
+    lifecycle.new_key(store, "new")
+    change = resolve(to=address(store, "new"), keystore=store.store)
+    with pytest.raises(UsageError, match="several keys of this keystore: escrow, prod"):
+        turn(store, change, desk.archive)
+    mine = identities(store.store, lambda: WORDS, print, ["prod"])
+    turn(store, resolve(to=address(store, "new"), mine=mine, keystore=store.store), desk.archive)
+    assert key_ids(desk.archive) == {id_of(store, "new@1"), id_of(store, "escrow@1")}
+
+
+def test_archives_of_others_are_not_ours_to_rotate(store: Unlocked, desk: Box) -> None:  # noqa: F811
+    other = desk.root / "o.pqv"
+    pqvault.seal(desk.source, other, recipients=[Identity.generate().recipient])
+    with pytest.raises(NoKeyFits):
+        turn(store, resolve(to=address(store, "prod"), keystore=store.store), other)
+
+
+def test_a_public_key_put_into_the_keystore_is_not_wrapped_to(store: Unlocked, desk: Box) -> None:  # noqa: F811
+    """Whoever can write the file can put a public key under a name: the rotation to it would
+    lock the operator out. It is met when the keystore is unlocked, before anything is written."""
+    lifecycle.rotate(store, "prod")
+    evil = Identity.generate().recipient
+    store.store.db.execute(
+        "UPDATE versions SET public_key=?, key_id=? WHERE key_id=?",
+        (evil.public_key, evil.key_id, id_of(store, "prod@2")),
+    )
+    before = key_ids(desk.archive)
+    with pytest.raises(IntegrityError):
+        turn(store, resolve(keystore=store.store), desk.archive)
+    assert key_ids(desk.archive) == before
+
+
+# -- compromised keys ----------------------------------------------------------------------
+
+
+def test_a_compromised_key_demands_more_than_rotation(store: Unlocked, desk: Box) -> None:  # noqa: F811
+    """attack 35, promise 6: a new wrapping keeps the root key, so it is refused with the reason."""
+    lifecycle.rotate(store, "prod")
+    lifecycle.change_state(store, "prod@1", State.COMPROMISED)
+    before = key_ids(desk.archive)
+    for change in (
+        resolve(keystore=store.store),
+        resolve(to=address(store, "prod"), keystore=store.store),
+        resolve(add=[Identity.generate().recipient], keystore=store.store),
+    ):
+        with pytest.raises(KeyStateForbids, match="keeps the root key") as caught:
+            turn(store, change, desk.archive)
+        assert "reencrypt" in caught.value.hint
+    with pytest.raises(KeyStateForbids, match="prod@1 is compromised"):
+        resolve(to=address(store, "prod"), remove=[id_of(store, "prod@1")], keystore=store.store)
+    assert key_ids(desk.archive) == before and unfinished() == []
+
+
+def test_a_key_that_may_not_seal_is_not_wrapped_to(store: Unlocked, desk: Box) -> None:  # noqa: F811
+    lifecycle.change_state(store, "prod@1", State.SUSPENDED)
+    with pytest.raises(KeyStateForbids):
+        address(store, "prod@1")
+
+
+# -- the index -----------------------------------------------------------------------------
+
+
+def test_the_index_follows_so_that_the_old_version_can_go(store: Unlocked, desk: Box) -> None:  # noqa: F811
+    """attack 36: a key that archives need is not destroyed; one that none needs is."""
+    lifecycle.rotate(store, "prod")
+    with pytest.raises(KeyStateForbids, match="still opens"):
+        lifecycle.destroy(store, "prod@1")
+    turn(store, resolve(keystore=store.store), desk.archive)
+    assert lifecycle.dependants_of(store, "prod@2")[0].path == str(desk.archive)
+    lifecycle.destroy(store, "prod@1")
+    with pytest.raises(KeyStateForbids):
+        lifecycle.change_state(store, "prod@2", State.DEACTIVATED)
+        lifecycle.destroy(store, "prod@2")
+
+
+def test_the_new_key_is_in_the_index_before_anything_is_wrapped_to_it(
+    store: Unlocked,  # noqa: F811
+    desk: Box,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Killed just after the envelope: nobody can destroy the key that alone opens it by now."""
+
+    def crash(*_: Any) -> bool:
+        raise KeyboardInterrupt
+
+    lifecycle.rotate(store, "prod")
+    monkeypatch.setattr(LocalStorage, "replace", crash)
+    with pytest.raises(KeyboardInterrupt):
+        turn(store, resolve(keystore=store.store), desk.archive)
+    for version in ("prod@1", "prod@2"):
+        assert [d.path for d in lifecycle.dependants_of(store, version)] == [str(desk.archive)]
+    assert len(unfinished()) == 1
+
+
+# -- what is remembered (attack 14) --------------------------------------------------------
+
+
+@pytest.fixture
+def memory(store: Unlocked) -> Seen:  # noqa: F811
+    return Seen(store.store.path)
+
+
+def read(box: Box, memory: Seen) -> None:
+    with pqvault.open(box.archive, identities=[box.key], memory=memory) as archive:
+        assert archive.parts
+
+
+@pytest.fixture
+def known(box: Box, memory: Seen) -> Box:
+    """An archive of two parts that was read."""
+    for name in ("a", "b"):
+        box.tree({name: name.encode()})
+        box.seal()
+    read(box, memory)
+    return box
+
+
+def newest(box: Box) -> Path:
+    return box.archive / "commits" / box.parts()[-1]
+
+
+def test_a_newest_part_that_is_gone_is_missed(known: Box, memory: Seen) -> None:
+    """attack 14: what nobody else could notice, whoever has seen it does."""
+    newest(known).unlink()
+    with pqvault.open(known.archive, identities=[known.key]):
+        pass  # without a memory nothing is amiss
+    with pytest.raises(RolledBack, match="seen here before"):
+        read(known, memory)
+    with pytest.raises(RolledBack):
+        known.seal(memory=memory)
+    for keys in ([], [known.key]):
+        report = pqvault.verify(known.archive, identities=keys, memory=memory)
+        assert [type(p) for p in report.problems] == [RolledBack]
+
+
+def test_an_older_envelope_is_noticed(known: Box, memory: Seen, store: Unlocked) -> None:  # noqa: F811
+    """attack 14: put back, so that whoever was taken off opens the part again."""
+    part = newest(known).name
+    old = (known.archive / "envelopes" / part).read_bytes()
+    new = Identity.generate()
+    pqvault.rotate(known.archive, identities=[known.key], add=[new.recipient], keystore=store.store)
+    read(known, memory)
+    (known.archive / "envelopes" / part).write_bytes(old)
+    with pytest.raises(RolledBack, match="has generation 1, older than 2"):
+        read(known, memory)
+    with pytest.raises(RolledBack):
+        pqvault.rotate(
+            known.archive, identities=[known.key], to=new.recipient, keystore=store.store
+        )
+
+
+def test_a_part_that_was_removed_is_not_missed(known: Box, memory: Seen) -> None:
+    part = newest(known).name
+    (known.archive / "removed").mkdir()
+    (known.archive / "removed" / part).touch()
+    read(known, memory)
+    (known.archive / "removed" / part).unlink()
+    newest(known).unlink()
+    read(known, memory)  # it is no head any more
+
+
+def test_a_rollback_that_is_allowed_is_accepted_once_and_for_all(
+    known: Box,
+    store: Unlocked,  # noqa: F811
+) -> None:
+    newest(known).unlink()
+    said: list[str] = []
+    read(known, Seen(store.store.path, allow_rollback=True, warn=said.append))
+    assert len(said) == 1 and "no longer remembered" in said[0]
+    read(known, Seen(store.store.path))
+
+
+def test_a_part_that_is_sealed_here_is_known_from_then_on(box: Box, memory: Seen) -> None:
+    box.tree({"a": b"1"})
+    box.seal(memory=memory)
+    newest(box).unlink()
+    with pytest.raises(RolledBack):
+        box.seal(memory=memory)
+
+
+def test_what_was_not_verified_is_not_remembered(known: Box, memory: Seen) -> None:
+    """A commit that a stranger dropped and took away again is no rollback."""
+    part = newest(known)
+    forged = known.archive / "commits" / C
+    forged.write_bytes(part.read_bytes().replace(part.name.encode(), C.encode()))
+    options: dict[str, Any] = {"memory": memory, "strict": False}
+    with pqvault.open(known.archive, identities=[known.key], **options) as archive:
+        assert len(archive.parts) == 2 and archive.problems
+    forged.unlink()
+    read(known, memory)
+
+
+def test_heads_are_what_no_seen_part_follows(memory: Seen) -> None:
+    """Rows do not grow with the parts of an archive."""
+    memory.remember(A, [Sight(A, (), {A: 1})], [])
+    memory.remember(A, [Sight(B, (A,), {B: 1})], [])
+    assert [p.message for p in memory.check(A, [], [], {})] == [
+        f"part {B} is missing, which was seen here before"
+    ]
+    memory.remember(A, [Sight(C, (B,), {C: 1})], [])
+    assert memory.check(A, [C], [], {}) == []
+    memory.remember(A, [], [C])
+    assert memory.check(A, [], [], {}) == []
+    memory.remember(A, [Sight(A, (), {A: 5})], [])
+    memory.remember(A, [Sight(A, (), {A: 3})], [])
+    assert memory.check(A, [A], [], {A: 5}) == []
+    assert len(memory.check(A, [A], [], {A: 4})) == 1
+    assert memory.check(B, [], [], {}) == []
+
+
+def test_a_keystore_of_before_learns_to_remember(path: Path, store: Unlocked) -> None:  # noqa: F811
+    """Its file has no such tables yet."""
+    store.store.db.executescript("DROP TABLE IF EXISTS heads; DROP TABLE IF EXISTS generations")
+    with Seen(path) as memory:
+        assert memory.check(A, [], [], {}) == []
+    Keystore(path).unlock(lambda: WORDS)
