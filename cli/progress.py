@@ -18,8 +18,13 @@ _EVERY = 0.1  # seconds between two drawings
 
 
 @contextmanager
-def shown(output: Output, label: str, total: int | None = None) -> Iterator[Progress]:
-    """A progress callback; one that does nothing when nobody watches."""
+def shown(
+    output: Output, label: str, total: int | None = None, *, pieces: bool = False
+) -> Iterator[Progress]:
+    """A progress callback; one that does nothing when nobody watches.
+
+    ``pieces``: what is done is counted, and not measured in bytes.
+    """
     if output.json or output.verbosity < 0 or not sys.stderr.isatty():
         yield ignore
         return
@@ -27,6 +32,7 @@ def shown(output: Output, label: str, total: int | None = None) -> Iterator[Prog
     from rich.progress import (
         BarColumn,
         DownloadColumn,
+        MofNCompleteColumn,
         TextColumn,
         TimeRemainingColumn,
         TransferSpeedColumn,
@@ -36,8 +42,7 @@ def shown(output: Output, label: str, total: int | None = None) -> Iterator[Prog
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
+        *((MofNCompleteColumn(),) if pieces else (DownloadColumn(), TransferSpeedColumn())),
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:

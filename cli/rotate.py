@@ -141,7 +141,7 @@ def _work(run: Any, identities: Any, keystore: Any, output: Output, options: Any
     from pqvault.rotating import rotating
 
     failure = None
-    with shown(output, "rotate") as progress:
+    with shown(output, "rotate", pieces=True) as progress:
         opened = rotating(
             run,
             identities,
@@ -191,9 +191,10 @@ def _plan(archives: tuple[str, ...], output: Output, options: dict[str, Any]) ->
     from pqvault.rotation.run import plan, targets_of
 
     change = _change(options, _keystore())
+    memory = None if options["allow_rollback"] else unlocking.memory()
     problems = 0
     for target in targets_of(archives, recursive=options["recursive"]):
-        planned = plan(target, change)
+        planned = plan(target, change, memory)
         output.document(planned)
         output.result(_planned(planned))
         if planned.problem is not None:

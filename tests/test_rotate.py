@@ -321,6 +321,24 @@ def test_the_record_is_made_with_the_root_key_of_a_part(sealed: Box) -> None:
         retired.read_record(storage, "00" * 16, sealed.key.key_id)
 
 
+def test_verify_finds_a_record_that_nobody_with_a_key_has_made(sealed: Box) -> None:
+    """With a key a stranger's record shows; without one only what is no record at all."""
+    rotate(sealed, to=NEW.recipient, remove=[sealed.key.key_id])
+    assert pqvault.verify(sealed.archive, identities=[NEW]).problems == []
+    good = (sealed.archive / "retired" / sealed.key.key_id).read_bytes()
+    record = Retired.parse(good)
+    forged = Retired(record.archive, record.part, THIRD.key_id, 1, bytes(32)).marshal()
+    (sealed.archive / "retired" / THIRD.key_id).write_bytes(forged)
+    assert pqvault.verify(sealed.archive).problems == []
+    (problem,) = pqvault.verify(sealed.archive, identities=[NEW]).problems
+    assert f"retired/{THIRD.key_id} failed authentication" in problem.message
+    (sealed.archive / "retired" / THIRD.key_id).write_bytes(good)
+    for keys in ([], [NEW]):
+        (problem,) = pqvault.verify(sealed.archive, identities=keys).problems
+        assert "was copied here" in problem.message
+    assert opens(sealed, NEW)  # readers do not mind
+
+
 def test_a_retired_key_comes_back_only_when_that_is_said(sealed: Box) -> None:
     rotate(sealed, to=NEW.recipient, remove=[sealed.key.key_id])
     with pytest.raises(PolicyRefused):

@@ -101,14 +101,15 @@ def check(base: Path, *, resume: bool = True) -> None:
 # -- at every call that changes something --------------------------------------------------
 
 STEPS = '''
-import json, os, shutil, signal, sys, traceback
+import errno, json, os, shutil, signal, sys, traceback
 from pathlib import Path
 import pqvault, pqvault.rotating
 import pqvault.storage.local as local, pqvault.storage.replacing as replacing
 import pqvault.rotation.streams as streams, pqvault.rotation.runs as runs
+import hostile as h
 import test_rotate_crash as t
 
-base = Path(sys.argv[1])
+base, mode = Path(sys.argv[1]), sys.argv[2]
 t.OLD = pqvault.Identity.load_file(base / "old.key")[0]
 t.NEW = pqvault.Identity.load_file(base / "new.key")[0]
 CHANGES = ("open", "write", "fsync", "link", "rename", "unlink", "mkdir", "rmdir", "fchmod",
@@ -127,6 +128,8 @@ class Shim:
                 return real(*args, **kwargs)
             self.calls += 1
             if self.calls == self.k:
+                if mode == "error":
+                    raise OSError(errno.ENOSPC, "no room, says the test")
                 if name == "write":  # a part of it arrives
                     real(args[0], memoryview(args[1])[: len(args[1]) // 2])
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -155,8 +158,14 @@ def forked(do):
 def attempt(k):
     def do():
         shim = local.os = replacing.os = streams.os = runs.os = Shim(k)
-        pqvault.rotate(base / "all", identities=[t.OLD], to=t.NEW.recipient,
-                       remove=[t.OLD.key_id], recursive=True, jobs=1)
+        try:
+            pqvault.rotate(base / "all", identities=[t.OLD], to=t.NEW.recipient,
+                           remove=[t.OLD.key_id], recursive=True, jobs=1)
+        except pqvault.errors.PQVaultError as error:
+            h.check_error(error)
+            return ""
+        if shim.calls >= k:
+            raise AssertionError("an error was swallowed")
         return shim.calls
     return do
 
@@ -168,9 +177,9 @@ while True:
         shutil.rmtree(base / name, ignore_errors=True)
     shutil.copytree(base / "kept", base / "all")
     code, text = forked(attempt(k))
-    if code == 0:
+    if code == 0 and text:
         break
-    if code != -signal.SIGKILL:
+    if code != (0 if mode == "error" else -signal.SIGKILL):
         failed.append([k, text])
     code, text = forked(lambda: t.check(base))
     if code:
@@ -179,9 +188,10 @@ print(json.dumps({"steps": k - 1, "calls": int(text), "failed": failed}))
 '''
 
 
-def test_killed_at_every_call_that_changes_something(work: Path) -> None:
-    """attack 33: two envelopes, a retired record, a stream and the plan of it all."""
-    run = h.run_child(STEPS, work, home=work / "home", timeout=280)
+@pytest.mark.parametrize("mode", ["kill", "error"])
+def test_the_end_at_every_call_that_changes_something(work: Path, mode: str) -> None:
+    """attack 33, attack 47: two envelopes, a retired record, a stream and the plan of it all."""
+    run = h.run_child(STEPS, work, mode, home=work / "home", timeout=280)
     assert not run.returncode, run.stderr[-3000:]
     result = json.loads(run.stdout.splitlines()[-1])
     assert result["steps"] == result["calls"] > 30

@@ -13,7 +13,7 @@ import pqvault
 from pqvault.errors import IntegrityError, KeyStateForbids, NoKeyFits, RolledBack, UsageError
 from pqvault.format.envelope import Envelope
 from pqvault.keys import Identity, Recipient
-from pqvault.keystore import Keystore, State, Unlocked, index, lifecycle
+from pqvault.keystore import Keystore, State, Unlocked, audit, index, lifecycle
 from pqvault.keystore.identities import identities
 from pqvault.keystore.seen import Seen
 from pqvault.memory import Sight
@@ -69,6 +69,15 @@ def test_each_key_gives_way_to_its_newest_version(store: Unlocked, desk: Box) ->
     lifecycle.rotate(store, "prod")
     turn(store, resolve(keystore=store.store), desk.archive)
     assert key_ids(desk.archive) == {id_of(store, "prod@2"), id_of(store, "escrow@1")}
+
+
+def test_the_audit_log_says_what_was_rotated(store: Unlocked, desk: Box) -> None:  # noqa: F811
+    lifecycle.rotate(store, "prod")
+    turn(store, resolve(keystore=store.store), desk.archive)
+    entry = audit.entries(store.store)[-1]
+    assert entry.action == "rewrap" and id_of(store, "prod@2") in entry.detail
+    assert '"finished":1' in entry.detail and '"envelopes":1' in entry.detail
+    store.verify()
 
 
 def test_a_key_of_a_period_does_not_give_way(store: Unlocked, desk: Box) -> None:  # noqa: F811

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import pickle
 import random
@@ -17,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from pqvault.errors import FormatError, IntegrityError, NotFound, PQVaultError, UsageError
-from pqvault.storage import LocalStorage, Storage
+from pqvault.errors import FormatError, IntegrityError, Locked, NotFound, PQVaultError, UsageError
+from pqvault.storage import LocalStorage, Storage, replacing
 from pqvault.storage.base import check_name, explain
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -551,3 +552,64 @@ def test_put_new_between_two_processes_has_one_winner(storage: Storage, root: Pa
         assert sorted(won) == ["0", "1"]
         winner = b"x" if won[0] == "1" else b"y"
         assert storage.read(f"commits/{i}", 1_000) == winner * 1_000
+
+
+# --- Replacing ------------------------------------------------------------------------
+
+COUNT = """
+import sys
+from pathlib import Path
+from pqvault.storage import LocalStorage
+storage = LocalStorage(Path(sys.argv[1]))
+for _ in range(100):
+    while True:
+        old = storage.read("commits/count", 100)
+        if storage.replace("commits/count", old, b"%d" % (int(old) + 1)):
+            break
+"""
+
+
+def test_replace_only_what_was_read(storage: Storage, root: Path) -> None:
+    """attack 37: exactly one of two who read the same is told that it has replaced it."""
+    storage.put("commits/one", b"first")
+    (root / "commits/one").chmod(0o640)
+    assert storage.replace("commits/one", b"first", b"second")
+    assert not storage.replace("commits/one", b"first", b"third")
+    assert not storage.replace("commits/one", b"second and more", b"third")
+    assert not storage.replace("commits/one", b"sec", b"third")
+    assert not storage.replace("commits/gone", b"", b"third")
+    assert storage.read("commits/one", 100) == b"second"
+    assert (root / "commits/one").stat().st_mode & 0o777 == 0o640
+    assert everything(root) == ["commits/one"]
+
+
+def test_replace_follows_no_link(storage: Storage, root: Path, tmp_path: Path) -> None:
+    """attack 27: what a planted link points to is not replaced."""
+    (tmp_path / "outside").write_bytes(b"first")
+    (root / "commits/one").symlink_to(tmp_path / "outside")
+    with pytest.raises(FormatError):
+        storage.replace("commits/one", b"first", b"second")
+    assert (tmp_path / "outside").read_bytes() == b"first"
+
+
+def test_processes_that_replace_one_file_lose_no_change(storage: Storage, root: Path) -> None:
+    """attack 37: four of them count to 100 each."""
+    storage.put("commits/count", b"0")
+    counting = [run_python(COUNT, str(root)) for _ in range(4)]
+    for process in counting:
+        process.communicate(timeout=100)
+        assert process.returncode == 0
+    assert storage.read("commits/count", 100) == b"400"
+    assert everything(root) == ["commits/count"]
+
+
+def test_replace_gives_up_on_a_process_that_hangs(
+    storage: Storage, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replacing.lock_file, "__defaults__", (0.05,))
+    storage.put("commits/one", b"first")
+    with (root / "commits/one").open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(Locked, match="commits/one is being replaced"):
+            storage.replace("commits/one", b"first", b"second")
+    assert storage.replace("commits/one", b"first", b"second")

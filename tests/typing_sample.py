@@ -22,6 +22,8 @@ def sample() -> None:
         Path("datasets"), "corpus.pqv", recipients=[recipient, text], level=9, progress=watch
     )
     size: int = report.sealed_size + report.size
+    rotated: pqvault.RotateReport = pqvault.rotate("corpus.pqv", identities=[key], to=recipient)
+    size += rotated.written
     with pqvault.open("corpus.pqv", identities=[key, "key.txt"]) as archive:
         for entry in archive.entries():
             path: bytes = entry.path

@@ -29,6 +29,7 @@ from vectors.testkit import (
     b64,
     block,
     content,
+    document,
     flip,
     folder,
     frame,
@@ -328,8 +329,29 @@ def archive_with_strange_files() -> Made:
         f"parts/{ONE.part.hex()}/objects/000001-00000000": b"in no commit",
         f"parts/{ONE.part.hex()}/wal": b"",
         "removed/strange": b"",
+        "retired/strange": b"no key id",
+        f"envelopes/.{ONE.part.hex()}.01234567.tmp": b"of a rotation that was killed",
     }
     return archive() | strange, LINES
+
+
+@case("success", "a key is retired: a record for writers, which a reader does not mind")
+def archive_with_retired_key() -> Made:
+    fields = {
+        "archive": ONE.archive.hex(),
+        "part": ONE.part.hex(),
+        "key_id": BOB.key_id.hex(),
+        "created": CREATED + 1000,
+    }
+    mac_key = ONE.derive(64, "retired mac")
+    record = document("pqvault.dev/retired@v1", fields, mac_key)
+    return archive() | {f"retired/{BOB.key_id.hex()}": record}, LINES
+
+
+@case("success", "the envelope was rewrapped by rotations: generation 7, made later than the part")
+def archive_rotated() -> Made:
+    rewrapped = ONE.envelope(ALICE, generation=7, created=CREATED + 1000)
+    return archive() | {ENVELOPE: rewrapped}, LINES
 
 
 NEWER = b"newer"

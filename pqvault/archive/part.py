@@ -17,6 +17,7 @@ from pqvault.errors import FormatError, IntegrityError, NotFound, RolledBack
 from pqvault.format.catalog import CatalogReader, Entry, Kind
 from pqvault.format.commit import CATALOG, Commit, object_number
 from pqvault.format.envelope import Envelope
+from pqvault.format.retired import Retired
 from pqvault.format.textdoc import MAX_SIZE
 from pqvault.memory import Sight
 from pqvault.rootkey import Keyring, RootKey
@@ -182,6 +183,10 @@ class OpenPart:
         # A writer that could not read the archive cannot know what to remove.
         if self.commit.kind == "append" and Kind.TOMBSTONE in kinds:
             raise FormatError(f"part {self.id} removes entries, which its kind forbids")
+
+    def check_retired(self, record: Retired, what: str) -> None:
+        """Raise IntegrityError unless a record was made by who could open this part."""
+        self._key.check_retired(record, what)
 
     def close(self) -> None:
         """Close every file."""

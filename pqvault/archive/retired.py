@@ -7,16 +7,17 @@ write there can keep others from sealing to a key, as who can delete files can d
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 from pqvault.archive import layout
-from pqvault.errors import FormatError, PolicyRefused
+from pqvault.archive.part import OpenPart
+from pqvault.errors import FormatError, PolicyRefused, PQVaultError
 from pqvault.format.retired import Retired
 from pqvault.format.textdoc import MAX_SIZE
 from pqvault.rootkey import RootKey
 from pqvault.storage import Storage
 
-__all__ = ["check", "read_record", "refuse", "retire", "retired_ids"]
+__all__ = ["check", "problems", "read_record", "refuse", "retire", "retired_ids"]
 
 FOLDER = "retired"
 
@@ -55,3 +56,16 @@ def read_record(storage: Storage, archive: str, key_id: str) -> Retired:
     if (record.archive, record.key_id) != (archive, key_id):
         raise FormatError(f"{name} belongs to another archive or key, and was copied here")
     return record
+
+
+def problems(
+    storage: Storage, archive: str, opened: Mapping[str, OpenPart]
+) -> Iterator[PQVaultError]:
+    """What is wrong with the records, as far as the parts that are open can tell."""
+    for key_id in sorted(retired_ids(storage)):
+        try:
+            record = read_record(storage, archive, key_id)
+            if record.part in opened:
+                opened[record.part].check_retired(record, layout.retired_name(key_id))
+        except PQVaultError as error:
+            yield error

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
-from pqvault.archive import layout
+from pqvault.archive import layout, retired
 from pqvault.archive.archive import Archive, PublicState
 from pqvault.archive.entryfile import EntryFile
 from pqvault.archive.part import OpenPart, PublicPart
@@ -110,6 +110,7 @@ class _Verify:
         for part in self._state.ordered():
             if part.envelope is None and self._archive is None:
                 report.problems.append(IntegrityError(f"the envelope of part {part.id} is missing"))
+        report.problems += retired.problems(self._storage, self._state.archive, opened)
         with ThreadPoolExecutor(self._jobs, "pqvault-verify") as pool:
             files = ((part, file, opened.get(part.id)) for part, file in self._chosen)
             run_tasks(pool, self._jobs, files, self._check_file, self._collect, self._stop)

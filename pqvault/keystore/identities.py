@@ -12,7 +12,7 @@ from pqvault.keystore.records import Address, KeyName, KeyVersion
 from pqvault.keystore.states import OPENS, State
 from pqvault.keystore.store import KeyFacts, Keystore
 
-__all__ = ["Opener", "StoredIdentity", "identities", "identities_of"]
+__all__ = ["Opener", "StoredIdentity", "audit_use", "identities", "identities_of"]
 
 Warn = Callable[[str], None]
 
@@ -34,6 +34,12 @@ class Opener:
             if key_id not in self._seeds:
                 self._seeds[key_id] = self._unsealed(key_id)
             return self._seeds[key_id]
+
+    def audit(self, action: str, subject: str, **detail: object) -> None:
+        """Append to the audit log, if the keystore was unlocked by now."""
+        if self._unlocked is not None:
+            with self._unlocked.change() as change:
+                change.audit(action, subject, **detail)
 
     def _unsealed(self, key_id: str) -> bytes:
         if self._unlocked is None:
@@ -59,6 +65,11 @@ class StoredIdentity(Identity):
         # Frozen as its base is, so that nothing changes which key this is.
         object.__setattr__(self, "_facts", facts)
         object.__setattr__(self, "_opener", opener)
+
+    @property
+    def opener(self) -> Opener:
+        """What unlocks its keystore."""
+        return self._opener
 
     @property
     def seed(self) -> bytes:
@@ -92,6 +103,12 @@ class StoredIdentity(Identity):
 
     def __repr__(self) -> str:
         return f"StoredIdentity({self._facts.address})"
+
+
+def audit_use(used: Iterable[Identity], action: str, subject: str, **detail: object) -> None:
+    """Append to the audit log what keys of a keystore were used for, if any was."""
+    for opener in {i.opener for i in used if isinstance(i, StoredIdentity)}:
+        opener.audit(action, subject, **detail)
 
 
 def check_opens(name: KeyName, v: KeyVersion) -> None:

@@ -17,6 +17,7 @@ from pqvault.archive.layout import HEADER
 from pqvault.archive.tasks import run_tasks
 from pqvault.errors import Incomplete, IntegrityError, NotFound, PQVaultError
 from pqvault.keys import Identity
+from pqvault.keystore.identities import audit_use
 from pqvault.memory import Memory
 from pqvault.progress import Progress, Report, ignore
 from pqvault.rootkey import Keyring, keyring
@@ -157,6 +158,8 @@ class RotateRun:
             run_tasks(pool, self._jobs, iter(pending), self._one, self._collect, self._stop)
         if self._ledger is not None:
             self._ledger.flush()
+        if report.rewrapped or report.retired:
+            self._audit()
         report.seconds = time.monotonic() - began
         if not report.failed or report.targets == 1:
             self._run.finish()
@@ -219,6 +222,19 @@ class RotateRun:
         self._run.mark(number, problem)
         self.report.add(result)
         self._progress(Report("rotate", self.report.finished, self.report.targets))
+
+    def _audit(self) -> None:
+        report = self.report
+        audit_use(
+            self._identities.values(),
+            "rewrap",
+            self._run.id,
+            targets=report.targets,
+            finished=report.finished,
+            envelopes=report.rewrapped,
+            to=report.new,
+            removed=sorted(self._change.remove),
+        )
 
     def _incomplete(self) -> PQVaultError:
         report = self.report
