@@ -129,6 +129,7 @@ def test_the_examples_of_the_page(tmp_path: Path) -> None:
         "commit mac": (),
         "commit id": (),
         "object": (b"catalog",),
+        "retired mac": (),
     }
     assert shown == {name: reader.bind(name, archive, part, *more) for name, more in fields.items()}
     infos = [shown[name] for name in list(fields)[1:]]
