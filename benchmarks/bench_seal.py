@@ -1,7 +1,7 @@
 """Measure what step 1 promises, as ratios of the same run on the same files.
 
     python benchmarks/bench_seal.py [--work DIR] [--out DIR] [--tmpfs DIR]
-                                    [--size 1200M] [--big-size 2G] [--runs 3] [--only NAME]
+                                    [--size 1200M] [--runs 3] [--only NAME]
 
 Makes the corpora it needs under ``--work`` (kept: a second run finds them) and prints
 a Markdown table. pqvault is the command line of the Python that runs this file. A
@@ -9,14 +9,13 @@ peer that is not on PATH is left out by name. Page cache warm, pqvault and peer 
 turns, the median ratio of the pairs. What pqvault writes it also syncs; the peers
 leave that to the kernel, so ``--out`` on a tmpfs compares the work without the disk.
 
-``--only`` takes the start of a name and may be given again: seal, seal-age, unseal,
-memory-mixed, memory-small, memory-big, files, help. Exit 1 when a target is missed.
+``--only`` takes the start of a name and may be given again: seal, seal-age, unseal, files, help.
+Exit 1 when a target is missed.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import os
 import shlex
 import shutil
@@ -44,10 +43,6 @@ from measure import (
 PQVAULT = [sys.executable, "-m", "pqvault_cli"]
 LEVEL = 3
 JOBS = 2
-MEMORY_LEVELS = (3, 9)
-MEMORY_JOBS = 4
-MEMORY_LIMIT = 300  # MiB
-SMALL_FILES = 200_000
 RATE_FILES = 100_000
 RATE_TARGET = 10_000  # files a second
 HELP_LIMIT = 0.25  # seconds
@@ -80,8 +75,6 @@ class Bench:
     out: Path
     tmpfs: Path
     size: int
-    big_size: int
-    small_files: int
     runs: int
     ready: bool  # whether the pqvault command runs
     identity: Path
@@ -105,39 +98,13 @@ class Bench:
         command = [*PQVAULT, "seal", str(source), "-o", str(archive), *recipient]
         return Job(command, outputs=(archive,), fresh=("PQVAULT_HOME",))
 
-    def unseal(self, archive: Path, target: Path, jobs: int | None = None) -> Job:
+    def unseal(self, archive: Path, target: Path) -> Job:
         command = [*PQVAULT, "unseal", str(archive), "-o", str(target), "-i", str(self.identity)]
-        command += ["-q", *optional("unseal", "--jobs", jobs)]
-        return Job(command, outputs=(target,), fresh=("PQVAULT_HOME",))
-
-    def verify(self, archive: Path, jobs: int) -> Job:
-        command = [*PQVAULT, "verify", str(archive), "-i", str(self.identity), "-q"]
-        command += optional("verify", "--jobs", jobs)
-        return Job(command, fresh=("PQVAULT_HOME",))
-
-    def encrypt(self, source: Path, target: Path, level: int, jobs: int) -> Job:
-        command = [*PQVAULT, "encrypt", str(source), "-o", str(target), "-r", self.recipient]
-        command += optional("encrypt", "--level", level) + optional("encrypt", "--jobs", jobs)
-        return Job(command, outputs=(target,), fresh=("PQVAULT_HOME",))
-
-    def decrypt(self, source: Path, target: Path, jobs: int) -> Job:
-        command = [*PQVAULT, "decrypt", str(source), "-o", str(target), "-i", str(self.identity)]
-        command += optional("decrypt", "--jobs", jobs)
-        return Job(command, outputs=(target,), fresh=("PQVAULT_HOME",))
+        return Job([*command, "-q"], outputs=(target,), fresh=("PQVAULT_HOME",))
 
 
 def say(text: str) -> None:
     print(f"… {text}", file=sys.stderr, flush=True)
-
-
-@functools.cache
-def help_text(command: str) -> str:
-    return subprocess.run([*PQVAULT, command, "--help"], capture_output=True, text=True).stdout
-
-
-def optional(command: str, option: str, value: int | None) -> list[str]:
-    """``option value``, if that command has such an option and there is a value."""
-    return [option, str(value)] if value is not None and option in help_text(command) else []
 
 
 def missing(*programs: str) -> list[str]:
@@ -240,62 +207,6 @@ def bench_unseal(bench: Bench) -> Iterator[Line]:
             same_tree(source, unwrapped(ours, source))
 
 
-def memory_line(what: str, job: Callable[[], Job]) -> Line:
-    say(what)
-    sample = run(job())
-    met = sample.peak < MEMORY_LIMIT
-    took = f"{sample.peak:.0f} MiB in {sample.wall:.1f} s"
-    return Line(f"peak memory: {what}", took, NONE, NONE, f"< {MEMORY_LIMIT} MiB", met)
-
-
-def memory_of_archive(bench: Bench, name: str, source: Path) -> Iterator[Line]:
-    """Seal, verify, unseal at each level; the folders are removed as soon as may be."""
-    archive, target = bench.out / "memory.pqv", bench.out / "memory"
-    jobs = MEMORY_JOBS
-    for level in MEMORY_LEVELS:
-        tail = f"{name}, level {level}, {jobs} jobs"
-        sealing = functools.partial(bench.seal, source, archive, level, jobs)
-        unsealing = functools.partial(bench.unseal, archive, target, jobs)
-        yield memory_line(f"seal, {tail}", sealing)
-        yield memory_line(f"verify, {tail}", functools.partial(bench.verify, archive, jobs))
-        yield memory_line(f"unseal, {tail}", unsealing)
-        for job in (sealing(), unsealing()):
-            job.clean()
-
-
-def bench_memory_mixed(bench: Bench) -> Iterator[Line]:
-    if bench.ready:
-        yield from memory_of_archive(bench, "mixed corpus", bench.mixed())
-
-
-def bench_memory_small(bench: Bench) -> Iterator[Line]:
-    if bench.ready:
-        count = bench.small_files
-        source = bench.corpus(f"small-{count}", "small", files=count)
-        yield from memory_of_archive(bench, f"{count:,} small files", source)
-
-
-def bench_memory_big(bench: Bench) -> Iterator[Line]:
-    if not bench.ready:
-        return
-    source = bench.corpus("big", "big", size=bench.big_size)
-    name = f"one {bench.big_size / 1e9:g} GB file"
-    yield from memory_of_archive(bench, name, source)
-    sealed, back = bench.out / "memory.pqe", bench.out / "memory.bin"
-    jobs = MEMORY_JOBS
-    for level in MEMORY_LEVELS:
-        if level != LEVEL and "--level" not in help_text("encrypt"):
-            continue
-        tail = f"{name}, level {level}, {jobs} jobs"
-        plain = source / "big.bin"
-        encrypting = functools.partial(bench.encrypt, plain, sealed, level, jobs)
-        decrypting = functools.partial(bench.decrypt, sealed, back, jobs)
-        yield memory_line(f"encrypt, {tail}", encrypting)
-        yield memory_line(f"decrypt, {tail}", decrypting)
-        for job in (encrypting(), decrypting()):
-            job.clean()
-
-
 def bench_files(bench: Bench) -> Iterator[Line]:
     source = bench.corpus(f"small-{RATE_FILES}", "small", files=RATE_FILES)
     packed, archive = bench.out / "files.tar.zst", bench.out / "files.pqv"
@@ -339,9 +250,6 @@ LINES: dict[str, Callable[[Bench], Iterator[Line]]] = {
     "seal": bench_seal,
     "seal-age": bench_seal_age,
     "unseal": bench_unseal,
-    "memory-mixed": bench_memory_mixed,
-    "memory-small": bench_memory_small,
-    "memory-big": bench_memory_big,
     "files": bench_files,
     "help": bench_help,
 }
@@ -395,8 +303,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="archives, removed; default: WORK/out")
     parser.add_argument("--tmpfs", type=Path, default=Path("/dev/shm"), help="for unseal")
     parser.add_argument("--size", type=size, default=corpus.DEFAULT_SIZE, help="mixed corpus")
-    parser.add_argument("--big-size", type=size, default=2_000_000_000, help="20G on request")
-    parser.add_argument("--small-files", type=int, default=SMALL_FILES)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--only", action="append", default=[], metavar="NAME")
     args = parser.parse_args(argv)
@@ -415,8 +321,6 @@ def main(argv: list[str] | None = None) -> int:
             out=Path(out).resolve(),
             tmpfs=args.tmpfs,
             size=args.size,
-            big_size=args.big_size,
-            small_files=args.small_files,
             runs=args.runs,
             ready=pqvault_runs(),
             identity=Path(secret, "pqvault.txt"),
