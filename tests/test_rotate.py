@@ -31,7 +31,7 @@ from pqvault.format.retired import Retired
 from pqvault.keys import Identity
 from pqvault.rootkey import PROFILE, RootKey, keyring
 from pqvault.rotation.archives import ArchiveRotation
-from pqvault.rotation.change import Change, resolve
+from pqvault.rotation.change import Change, Keys, resolve
 from pqvault.rotation.run import plan
 from pqvault.storage import LocalStorage
 from pqvault.storage.base import Buffer
@@ -236,7 +236,7 @@ def test_two_rotations_at_once_keep_each_others_change(sealed: Box) -> None:
     """attack 37: the second one sees that the envelope is not the one it read, and reads again."""
     storage = interfered(sealed, lambda: rotate(sealed, add=[THIRD.recipient]))
     change = resolve(add=[NEW.recipient], mine=[sealed.key])
-    result = ArchiveRotation(storage, change, keyring([sealed.key])).run()
+    result = ArchiveRotation(storage, change, Keys([sealed.key])).run()
     assert result.problems == []
     everybody = {sealed.key.key_id, NEW.key_id, THIRD.key_id}
     for envelope in envelopes(sealed).values():
@@ -252,7 +252,7 @@ def test_parts_that_are_added_meanwhile_are_rotated_too(sealed: Box) -> None:
         sealed.seal()
 
     change = resolve(to=NEW.recipient, mine=[sealed.key])
-    result = ArchiveRotation(interfered(sealed, append), change, keyring([sealed.key])).run()
+    result = ArchiveRotation(interfered(sealed, append), change, Keys([sealed.key])).run()
     assert (result.rewrapped, result.problems) == (3, [])
     assert opens(sealed, NEW)
 
@@ -265,7 +265,7 @@ def test_an_envelope_that_others_keep_replacing_is_given_up(sealed: Box) -> None
             return False
 
     change = resolve(to=NEW.recipient, mine=[sealed.key])
-    result = ArchiveRotation(Never(sealed.archive), change, keyring([sealed.key])).run()
+    result = ArchiveRotation(Never(sealed.archive), change, Keys([sealed.key])).run()
     assert [type(problem) for problem in result.problems] == [Locked, Locked]
     assert opens(sealed, sealed.key)
 

@@ -23,6 +23,7 @@ from pqvault.rotation.run import RotateReport
 from pqvault.rotation.runs import Run, unfinished
 from pqvault.storage import LocalStorage
 
+OTHER = Identity.generate().recipient
 A, B, C = "aa" * 16, "bb" * 16, "cc" * 16
 
 
@@ -198,6 +199,11 @@ def memory(store: Unlocked) -> Seen:  # noqa: F811
     return Seen(store.store.path)
 
 
+def missing(memory: Seen, parts: list[str], generations: dict[str, int]) -> list[str]:
+    found = memory.missing(A, memory.recall(A), parts, generations)
+    return [problem.message for problem in found]
+
+
 def read(box: Box, memory: Seen) -> None:
     with pqvault.open(box.archive, identities=[box.key], memory=memory) as archive:
         assert archive.parts
@@ -292,23 +298,39 @@ def test_heads_are_what_no_seen_part_follows(memory: Seen) -> None:
     """Rows do not grow with the parts of an archive."""
     memory.remember(A, [Sight(A, (), {A: 1})], [])
     memory.remember(A, [Sight(B, (A,), {B: 1})], [])
-    assert [p.message for p in memory.check(A, [], [], {})] == [
-        f"part {B} is missing, which was seen here before"
-    ]
+    assert missing(memory, [], {}) == [f"part {B} is missing, which was seen here before"]
     memory.remember(A, [Sight(C, (B,), {C: 1})], [])
-    assert memory.check(A, [C], [], {}) == []
+    assert missing(memory, [C], {}) == []
     memory.remember(A, [], [C])
-    assert memory.check(A, [], [], {}) == []
+    assert missing(memory, [], {}) == []
     memory.remember(A, [Sight(A, (), {A: 5})], [])
     memory.remember(A, [Sight(A, (), {A: 3})], [])
-    assert memory.check(A, [A], [], {A: 5}) == []
-    assert len(memory.check(A, [A], [], {A: 4})) == 1
-    assert memory.check(B, [], [], {}) == []
+    assert missing(memory, [A], {A: 5}) == []
+    assert len(missing(memory, [A], {A: 4})) == 1
+    assert memory.recall(B).heads == frozenset()
+
+
+def test_what_others_add_while_we_read_is_no_rollback(
+    known: Box,
+    memory: Seen,
+    store: Unlocked,  # noqa: F811
+) -> None:
+    """Memory first, then the archive: a part or a rotation that comes between is only newer."""
+
+    class Slow(Seen):
+        def missing(self, *args: Any) -> list[RolledBack]:
+            known.tree({"late": b"x"})
+            known.seal(memory=memory)
+            pqvault.rotate(known.archive, identities=[known.key], add=[OTHER])
+            read(known, memory)
+            return super().missing(*args)
+
+    read(known, Slow(store.store.path))
 
 
 def test_a_keystore_of_before_learns_to_remember(path: Path, store: Unlocked) -> None:  # noqa: F811
     """Its file has no such tables yet."""
     store.store.db.executescript("DROP TABLE IF EXISTS heads; DROP TABLE IF EXISTS generations")
     with Seen(path) as memory:
-        assert memory.check(A, [], [], {}) == []
+        assert missing(memory, [], {}) == []
     Keystore(path).unlock(lambda: WORDS)

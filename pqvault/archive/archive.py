@@ -45,6 +45,7 @@ class PublicState:
 
     def refresh(self) -> None:
         """Look again; commits never change, so only new ones are read."""
+        recalled = self.memory.recall(self.archive) if self.memory is not None else None
         ids, self.strange = layout.listed_ids(self.storage, "commits")
         self.removed = set(layout.listed_ids(self.storage, "removed")[0])
         self.problems: list[PQVaultError] = []
@@ -58,9 +59,12 @@ class PublicState:
                 self.problems.append(error)
         damaged = set(ids) - set(self.parts)
         self.rolled_back = check_parents(self.parts, self.removed | damaged)
-        if self.memory is not None:
-            seen = {p.id: p.envelope.generation for p in self.parts.values() if p.envelope}
-            self.rolled_back += self.memory.check(self.archive, ids, self.removed, seen)
+        if self.memory is not None and recalled is not None:
+            new = [p for p in self.parts.values() if p.id not in before]
+            generations = {p.id: p.envelope.generation for p in new if p.envelope}
+            there = self.removed.union(ids)
+            missing = self.memory.missing(self.archive, recalled, there, generations)
+            self.rolled_back += missing
         self.problems += self.rolled_back
 
     def next_seq(self) -> int:

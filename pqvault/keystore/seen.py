@@ -18,7 +18,7 @@ from typing import Final
 from pqvault.errors import RolledBack
 from pqvault.keystore import database
 from pqvault.keystore.store import Keystore
-from pqvault.memory import Sight
+from pqvault.memory import Recalled, Sight
 
 __all__ = ["Seen"]
 
@@ -58,24 +58,34 @@ class Seen:
         with database.guarded(self._store.path):
             self._store.db.executescript(_SCHEMA)
 
-    def check(
+    def recall(self, archive: str) -> Recalled:
+        """See `Memory.recall`."""
+        db = self._store.db
+        with self._lock, database.guarded(self._store.path):
+            heads = db.execute("SELECT part FROM heads WHERE archive=?", (archive,))
+            parts = frozenset(row[0] for row in heads)
+            generations = db.execute(
+                "SELECT envelope, generation FROM generations WHERE archive=?", (archive,)
+            )
+            return Recalled(parts, dict(generations))
+
+    def missing(
         self,
         archive: str,
+        recalled: Recalled,
         parts: Collection[str],
-        removed: Collection[str],
         generations: Mapping[str, int],
     ) -> list[RolledBack]:
-        """See `Memory.check`."""
-        heads, known = self._known(archive)
-        there = set(parts) | set(removed)
+        """See `Memory.missing`."""
         found = [
             RolledBack(f"part {part} is missing, which was seen here before", hint=_HINT)
-            for part in sorted(heads - there)
+            for part in sorted(recalled.heads.difference(parts))
         ]
         for name, generation in generations.items():
-            if generation < known.get(name, 0):
-                what = f"the envelope {name} has generation {generation}, older than"
-                found.append(RolledBack(f"{what} {known[name]}, which was seen here", hint=_HINT))
+            known = recalled.generations.get(name, 0)
+            if generation < known:
+                what = f"the envelope {name} has generation {generation}, older than {known}"
+                found.append(RolledBack(f"{what}, which was seen here before", hint=_HINT))
         if not (found and self._allow):
             return found
         for problem in found:
@@ -96,30 +106,21 @@ class Seen:
             for change in changes:
                 _apply(self._store.db, *change)
 
-    def _known(self, archive: str) -> tuple[set[str], dict[str, int]]:
-        db = self._store.db
-        with self._lock, database.guarded(self._store.path):
-            heads = db.execute("SELECT part FROM heads WHERE archive=?", (archive,))
-            generations = db.execute(
-                "SELECT envelope, generation FROM generations WHERE archive=?", (archive,)
-            )
-            return {row[0] for row in heads}, dict(generations)
-
     def _changes(
         self, archive: str, sights: Sequence[Sight], removed: Collection[str]
     ) -> tuple[list[tuple[str, str]], list[tuple[str, str]], list[tuple[str, str, int]]]:
         """Rows to add to heads, to take from them, and to set in generations."""
-        heads, known = self._known(archive)
+        known = self.recall(archive)
         parents = {parent for sight in sights for parent in sight.parents}
         gone = parents | set(removed)
-        add = {s.part for s in sights} - gone - heads
-        drop = heads & gone
+        add = {s.part for s in sights} - gone - known.heads
+        drop = known.heads & gone
         rows = [
             (archive, name, generation)
             for sight in sights
             for name, generation in sight.generations.items()
             # What was never rewrapped has generation 1, which nothing is older than.
-            if generation > max(1, known.get(name, 0))
+            if generation > max(1, known.generations.get(name, 0))
         ]
         return [(archive, p) for p in sorted(add)], [(archive, p) for p in sorted(drop)], rows
 

@@ -19,9 +19,10 @@ from pqvault.archive.part import PublicPart
 from pqvault.errors import IntegrityError, Locked, NotFound, PQVaultError
 from pqvault.format.envelope import Envelope
 from pqvault.format.textdoc import MAX_SIZE
+from pqvault.keys import Recipient
 from pqvault.memory import Memory, Sight
-from pqvault.rootkey import Keyring, RootKey
-from pqvault.rotation.change import Change
+from pqvault.rootkey import RootKey
+from pqvault.rotation.change import Change, Keys, Member
 from pqvault.storage import Storage
 
 __all__ = ["ArchiveRotation", "Rotated"]
@@ -37,7 +38,8 @@ class Rotated:
 
     ``rewrapped``, ``unchanged``: envelopes. ``written``: bytes of envelopes; ``copied``: bytes of
     a sealed stream's object. ``key_ids``: who can open it now, as its envelopes say.
-    ``retired``: key ids that nothing more is to be sealed to.
+    ``wrapped``: key ids that were wrapped to. ``retired``: those that nothing more is to be
+    sealed to.
     """
 
     path: str
@@ -47,6 +49,7 @@ class Rotated:
     written: int = 0
     copied: int = 0
     key_ids: list[str] = field(default_factory=list)
+    wrapped: set[str] = field(default_factory=set)
     retired: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     problems: list[PQVaultError] = field(default_factory=list)
@@ -67,7 +70,7 @@ class ArchiveRotation:
         self,
         storage: Storage,
         change: Change,
-        identities: Keyring,
+        keys: Keys,
         *,
         allow_retired: bool = False,
         memory: Memory | None = None,
@@ -82,45 +85,54 @@ class ArchiveRotation:
         if self.state.rolled_back:
             raise self.state.rolled_back[0]
         self._change = change
-        self._identities = identities
+        self._keys = keys
         self._allow_retired = allow_retired
         self._waiting = waiting
-        self._groups = _group_envelopes(storage)
         self.result = Rotated(
             storage.where("").rstrip("/"), self.state.archive, removed=self.state.removed
         )
 
-    def pending(self) -> Iterator[tuple[str, Envelope]]:
-        """The envelopes that would be rewrapped, by name. Raises as `Change.members`."""
-        for part in self.state.ordered():
-            for name, envelope in self._envelopes(part):
-                if self._change.members(envelope, _what(name)) is not None:
-                    yield name, envelope
+    def pending(self) -> Iterator[tuple[Envelope, tuple[Member, ...]]]:
+        """The envelopes that would be rewrapped, and who would open them.
 
-    def changes(self) -> bool:
-        """Whether anything would be rewrapped, or fail to be."""
-        try:
-            return next(self.pending(), None) is not None
-        except PQVaultError:
-            return True
+        Raises as `Change.members`, and what is wrong with an envelope.
+        """
+        for part, name, envelope in self._envelopes():
+            found = envelope or _read(self.storage, name, part)
+            members = self._change.members(found, _what(name))
+            if members is not None:
+                yield found, members
+
+    def wraps_to(self) -> set[str]:
+        """The key ids that would be wrapped to, as far as that can be said."""
+        wanted: set[str] = set()
+        for part, name, envelope in self._envelopes():
+            try:
+                found = envelope or _read(self.storage, name, part)
+                members = self._change.members(found, _what(name)) or ()
+            except PQVaultError:
+                continue  # told when its turn comes to be rewrapped
+            wanted |= {m.key_id for m in members if isinstance(m, Recipient)}
+        return wanted
 
     def run(self) -> Rotated:
         """Rewrap. What cannot be is in the result's ``problems``; all else is done."""
-        result = self.result
+        result, done = self.result, set[str]()
         # A record first: a host that seals meanwhile to a key that goes is refused from now on.
         self._retire()
-        done: set[str] = set()
-        while True:
-            for part in self.state.ordered():
+        while not self.state.parts.keys() <= done:
+            generations: dict[str, dict[str, int]] = {}
+            for part, name, envelope in self._envelopes():
                 if part.id not in done:
-                    self._rotate_part(part)
-                    done.add(part.id)
-            problems = self.state.problems
-            self.state.refresh()
+                    self._try_rewrap(part, name, envelope, generations.setdefault(part.id, {}))
+            new = [part for part in self.state.parts.values() if part.id not in done]
+            result.sights += [
+                _sight(p, generations[p.id]) for p in new if p.id in generations[p.id]
+            ]
+            done |= {part.id for part in new}
             # Parts that others committed while we were at it.
-            if self.state.parts.keys() <= done:
-                break
-        result.problems += problems
+            self.state.refresh()
+        result.problems += self.state.problems
         return result
 
     # -- retired keys
@@ -128,14 +140,11 @@ class ArchiveRotation:
     def _retire(self) -> None:
         change, result = self._change, self.result
         known = retired.retired_ids(self.storage)
-        back = sorted(known & change.new.keys())
+        back = sorted(known & (change.named | self.wraps_to())) if known else []
         retired.refuse(self.storage, () if self._allow_retired else back)
         for key_id in back:
             self.storage.remove(layout.retired_name(key_id))
-        named = {w.key_id for _, e in self._all_envelopes() for w in e.recipients}
-        # Hosts may go on sealing to whom older parts were sealed.
-        named |= {key_id for p in self.state.parts.values() for key_id in p.commit.sealed_to}
-        wanted = sorted((change.remove & named) - known)
+        wanted = sorted((change.remove & self._named()) - known) if change.remove else []
         key = self._any_key() if wanted else None
         if key is None:
             return
@@ -143,9 +152,11 @@ class ArchiveRotation:
             retired.retire(self.storage, key, key_id)
             result.retired.append(key_id)
 
-    def _all_envelopes(self) -> Iterator[tuple[str, Envelope]]:
-        for part in self.state.ordered():
-            yield from self._envelopes(part)
+    def _named(self) -> set[str]:
+        """Whom parts are sealed to, and were: hosts may go on sealing to those."""
+        parts = self.state.parts.values()
+        now = {w.key_id for p in parts if p.envelope for w in p.envelope.recipients}
+        return now.union(*(part.commit.sealed_to for part in parts))
 
     def _any_key(self) -> RootKey | None:
         """The root key of the newest part that opens."""
@@ -159,36 +170,22 @@ class ArchiveRotation:
 
     # -- parts
 
-    def _rotate_part(self, part: PublicPart) -> None:
-        generations: dict[str, int] = {}
-        try:
-            if part.envelope is None:
-                raise IntegrityError(f"the envelope of part {part.id} is missing")
-            for name, envelope in self._envelopes(part):
-                self._try_rewrap(part, name, envelope, generations)
-        except PQVaultError as error:
-            self.result.problems.append(error)
-        if layout.envelope_name(part.id).rpartition("/")[2] in generations:
-            parents = tuple(parent for parent, _ in part.commit.parents)
-            self.result.sights.append(Sight(part.id, parents, generations))
-
     def _try_rewrap(
-        self, part: PublicPart, name: str, envelope: Envelope, generations: dict[str, int]
+        self, part: PublicPart, name: str, envelope: Envelope | None, generations: dict[str, int]
     ) -> None:
         result = self.result
         try:
+            envelope = envelope or _read(self.storage, name, part)
             now = self._rewrap(part, name, envelope)
         except PQVaultError as error:
             result.problems.append(error)
-            result.opens(envelope)
             return
+        result.opens(now or envelope)
         if now is None:
             result.unchanged += 1
-            result.opens(envelope)
-            return
-        result.rewrapped += 1
-        result.opens(now)
-        generations[name.rpartition("/")[2]] = now.generation
+        else:
+            result.rewrapped += 1
+            generations[name.rpartition("/")[2]] = now.generation
 
     def _rewrap(self, part: PublicPart, name: str, envelope: Envelope) -> Envelope | None:
         """One envelope; None when nothing had to change. Raises as `RootKey.unwrap` does."""
@@ -197,6 +194,7 @@ class ArchiveRotation:
             if members is None:
                 return None
             key = self._open(part, name, envelope)
+            self._keys.prove(members)
             new = key.rewrap(envelope, members, created=int(time.time() * 1000))
             data = new.marshal()
             if Envelope.parse(data) != new:
@@ -205,6 +203,7 @@ class ArchiveRotation:
                 replaced = self.storage.replace(name, envelope.marshal(), data)
             if replaced:
                 self.result.written += len(data)
+                self.result.wrapped |= {m.key_id for m in members if isinstance(m, Recipient)}
                 return new
             # Somebody else replaced it: our change goes on top of theirs.
             envelope = _read(self.storage, name, part)
@@ -213,34 +212,34 @@ class ArchiveRotation:
     def _open(self, part: PublicPart, name: str, envelope: Envelope) -> RootKey:
         """Steps 2 to 5 of docs/format.md 5.2: an envelope of a stranger is never rewrapped."""
         # (2) unwrap, (3) envelope MAC
-        key = RootKey.unwrap(envelope, self._identities, _what(name))
+        key = RootKey.unwrap(envelope, self._keys.ring, _what(name))
         # (4) root, (5) commit MAC
         if not envelope.group:
             key.check_commit(part.commit, f"part {part.id}")
         return key
 
-    def _envelopes(self, part: PublicPart) -> Iterator[tuple[str, Envelope]]:
-        if part.envelope is not None:
-            yield layout.envelope_name(part.id), part.envelope
-        for name in self._groups.get(part.id, ()):
-            yield name, _read(self.storage, name, part)
+    def _envelopes(self) -> Iterator[tuple[PublicPart, str, Envelope | None]]:
+        """Part, name, and the envelope where it was read already, of all parts in order."""
+        groups: dict[str, list[str]] = {}
+        for name in self.storage.list("envelopes"):
+            part_id, dot, group = name.partition(".")
+            if dot and group:
+                groups.setdefault(part_id, []).append(f"envelopes/{name}")
+        for part in self.state.ordered():
+            yield part, layout.envelope_name(part.id), part.envelope
+            for name in groups.get(part.id, ()):
+                yield part, name, None
 
 
-def _group_envelopes(storage: Storage) -> dict[str, list[str]]:
-    """The envelopes of groups of columns, ``envelopes/<part>.<group>``, by part."""
-    found: dict[str, list[str]] = {}
-    for name in storage.list("envelopes"):
-        part, dot, group = name.partition(".")
-        if dot and group and layout.is_id(part):
-            found.setdefault(part, []).append(f"envelopes/{name}")
-    return found
+def _sight(part: PublicPart, generations: dict[str, int]) -> Sight:
+    return Sight(part.id, tuple(parent for parent, _ in part.commit.parents), generations)
 
 
 def _read(storage: Storage, name: str, part: PublicPart) -> Envelope:
     try:
         envelope = Envelope.parse(storage.read(name, MAX_SIZE), name)
     except NotFound:
-        raise IntegrityError(f"{name} is missing") from None
+        raise IntegrityError(f"{_what(name)} is missing") from None
     group = name.partition(".")[2]
     if (envelope.archive, envelope.part, envelope.group) != (part.commit.archive, part.id, group):
         raise IntegrityError(f"{name} belongs to another archive or part, and was copied here")

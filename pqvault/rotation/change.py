@@ -12,12 +12,20 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from pqvault.errors import FormatError, KeyStateForbids, NoKeyFits, NotFound, UsageError
+from pqvault.errors import (
+    FormatError,
+    IntegrityError,
+    KeyStateForbids,
+    NoKeyFits,
+    NotFound,
+    UsageError,
+)
 from pqvault.format.envelope import Envelope, WrappedKey
 from pqvault.keys import Identity, Recipient
 from pqvault.keystore import KeyFacts, Keystore, State
+from pqvault.rootkey import Keyring, keyring
 
-__all__ = ["Change", "Member", "resolve"]
+__all__ = ["Change", "Keys", "Member", "resolve"]
 
 Member: TypeAlias = WrappedKey | Recipient  # wrapped already, or to be wrapped to
 
@@ -39,6 +47,12 @@ class Change:
     add: tuple[Recipient, ...] = ()
     remove: frozenset[str] = frozenset()
     compromised: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+
+    @property
+    def named(self) -> set[str]:
+        """The key ids that the operator named to be wrapped to, in whatever archive."""
+        to = (self.to,) if self.to else ()
+        return {recipient.key_id for recipient in (*to, *self.add)}
 
     @property
     def new(self) -> dict[str, Recipient]:
@@ -133,6 +147,30 @@ class Change:
             )
         except (KeyError, TypeError, AttributeError, UsageError):
             raise FormatError("the change of an unfinished rotation is damaged") from None
+
+
+class Keys:
+    """The identities at hand: they open envelopes, and show that what is ours stays ours."""
+
+    def __init__(self, identities: Iterable[Identity] = ()) -> None:
+        self.ring: Keyring = keyring(identities)
+        self._proven: set[str] = set()
+
+    def prove(self, members: Iterable[Member]) -> None:
+        """Raise IntegrityError unless we can open what is about to be wrapped to a key of ours.
+
+        A row of the keystore may hold a public key that somebody else put there: it is met
+        here, where the private key is asked for, before anything is wrapped to it.
+        """
+        for member in members:
+            identity = self.ring.get(member.key_id)
+            if isinstance(member, WrappedKey) or identity is None:
+                continue
+            if member.key_id not in self._proven and Identity(identity.seed).key_id != (
+                member.key_id
+            ):
+                raise IntegrityError(f"the private key of {member.key_id} does not belong to it")
+            self._proven.add(member.key_id)
 
 
 def resolve(

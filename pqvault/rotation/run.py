@@ -15,14 +15,13 @@ from typing import Final
 from pqvault.archive.finding import find
 from pqvault.archive.layout import HEADER
 from pqvault.archive.tasks import run_tasks
-from pqvault.errors import Incomplete, IntegrityError, NotFound, PQVaultError
-from pqvault.keys import Identity
+from pqvault.errors import Incomplete, NotFound, PQVaultError
+from pqvault.keys import Identity, Recipient
 from pqvault.keystore.identities import audit_use
 from pqvault.memory import Memory
 from pqvault.progress import Progress, Report, ignore
-from pqvault.rootkey import Keyring, keyring
 from pqvault.rotation.archives import ArchiveRotation, Rotated
-from pqvault.rotation.change import Change
+from pqvault.rotation.change import Change, Keys
 from pqvault.rotation.ledger import Ledger
 from pqvault.rotation.runs import Run
 from pqvault.rotation.streams import STREAM, StreamRotation
@@ -78,6 +77,7 @@ class RotateReport:
         self.unchanged += result.unchanged
         self.written += result.written
         self.copied += result.copied
+        self.new += sorted(result.wrapped.difference(self.new))
         self.retired += [k for k in result.retired if k not in self.retired]
         self.warnings += result.warnings
         self.failed += [(result.path, problem) for problem in result.problems]
@@ -107,19 +107,19 @@ def targets_of(paths: Iterable[str | os.PathLike[str]], *, recursive: bool) -> I
 def plan(target: Path, change: Change, memory: Memory | None = None) -> Planned:
     """What would become of one target. Needs no private key; nothing is verified."""
     what = "archive" if target.is_dir() else STREAM
+    copy = 0
     try:
         if what == STREAM:
-            stream = StreamRotation(target, change, {})
-            envelope, size, changes = stream.look()
-            found, copy = [envelope] if changes else [], size if changes else 0
+            envelope, copy, members = StreamRotation(target, change, Keys()).look()
+            found = [(envelope, members)] if members is not None else []
         else:
-            rotation = ArchiveRotation(LocalStorage(target), change, {}, memory=memory)
-            found, copy = [envelope for _, envelope in rotation.pending()], 0
+            storage = LocalStorage(target)
+            found = list(ArchiveRotation(storage, change, Keys(), memory=memory).pending())
     except PQVaultError as error:
         return Planned(str(target), what, problem=error)
-    now = {w.key_id: None for envelope in found for w in envelope.recipients}
-    then = {m.key_id: None for e in found for m in change.members(e, str(target)) or ()}
-    return Planned(str(target), what, len(found), copy, tuple(now), tuple(then))
+    now = {w.key_id: None for envelope, _ in found for w in envelope.recipients}
+    then = {m.key_id: None for _, members in found for m in members}
+    return Planned(str(target), what, len(found), copy if found else 0, tuple(now), tuple(then))
 
 
 class RotateRun:
@@ -136,13 +136,13 @@ class RotateRun:
     ) -> None:
         self._run = run
         self._change = run.change
-        self._identities: Keyring = keyring(identities)
+        self._keys = Keys(identities)
         self._ledger = ledger
         self._jobs = jobs
         self._progress = progress
         self._stop = threading.Event()
         self._turn = threading.Lock()
-        self.report = RotateReport(run.id, run.total, new=sorted(run.change.new))
+        self.report = RotateReport(run.id, run.total)
 
     def run(self) -> RotateReport:
         """Do what is left. Raises Incomplete when something failed: the run stays unfinished.
@@ -151,11 +151,15 @@ class RotateRun:
         """
         began = time.monotonic()
         report = self.report
-        self._check_new_keys()
-        pending = list(self._run.pending())
-        report.finished = report.targets - len(pending)
+        pending = self._run.pending()
+        report.finished = report.targets - self._run.left
+        # Here until one was opened: a passphrase is asked for by the thread that Ctrl-C ends.
+        for item in pending:
+            self._collect(self._one(item))
+            if report.rewrapped or report.failed:
+                break
         with ThreadPoolExecutor(self._jobs, "pqvault-rotate") as pool:
-            run_tasks(pool, self._jobs, iter(pending), self._one, self._collect, self._stop)
+            run_tasks(pool, self._jobs, pending, self._one, self._collect, self._stop)
         if self._ledger is not None:
             self._ledger.flush()
         if report.rewrapped or report.retired:
@@ -168,14 +172,6 @@ class RotateRun:
             raise self._incomplete()
         return report
 
-    def _check_new_keys(self) -> None:
-        """Who is ours and wrapped to must be able to open it: a row of the keystore that holds a
-        public key of somebody else is met here, before anything is wrapped to it."""
-        for key_id in self._change.new:
-            identity = self._identities.get(key_id)
-            if identity is not None and Identity(identity.seed).key_id != key_id:
-                raise IntegrityError(f"the private key of {key_id} does not belong to it")
-
     def _one(self, item: tuple[int, Path]) -> tuple[int, Rotated]:
         number, path = item
         try:
@@ -186,22 +182,25 @@ class RotateRun:
 
     def _rotate(self, path: Path) -> Rotated:
         if not path.is_dir():
-            stream = StreamRotation(path, self._change, self._identities)
-            if self._ledger is not None and stream.look()[2]:
-                self._ledger.expect(STREAM, str(path), self._change.new)
+            stream = StreamRotation(path, self._change, self._keys)
+            members = stream.look()[2] or ()
+            self._expect(STREAM, path, {m.key_id for m in members if isinstance(m, Recipient)})
             return stream.run()
         with self._turn:
             rotation = ArchiveRotation(
                 LocalStorage(path),
                 self._change,
-                self._identities,
+                self._keys,
                 allow_retired=self._run.allow_retired,
                 memory=self._ledger.seen if self._ledger is not None else None,
                 waiting=self._waiting,
             )
-            if self._ledger is not None and rotation.changes():
-                self._ledger.expect(rotation.state.archive, str(path), self._change.new)
+            self._expect(rotation.state.archive, path, rotation.wraps_to())
             return rotation.run()
+
+    def _expect(self, archive: str, path: Path, key_ids: set[str]) -> None:
+        if self._ledger is not None and key_ids:
+            self._ledger.expect(archive, str(path), key_ids)
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:
@@ -226,7 +225,7 @@ class RotateRun:
     def _audit(self) -> None:
         report = self.report
         audit_use(
-            self._identities.values(),
+            self._keys.ring.values(),
             "rewrap",
             self._run.id,
             targets=report.targets,

@@ -144,6 +144,11 @@ class Run:
         """What is not done, what failed included."""
         return ((n, path) for n, path in self.targets() if self._states[n] != _DONE)
 
+    @property
+    def left(self) -> int:
+        """How many targets are not done."""
+        return self.total - self._states.count(_DONE)
+
     def mark(self, number: int, problem: str = "") -> None:
         """Note that a target is done, or why not."""
         self._mark(number, problem)

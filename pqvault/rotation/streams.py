@@ -21,9 +21,10 @@ from typing import Final
 from pqvault.crypto.cobblestone import RandomReader
 from pqvault.errors import FormatError, IntegrityError, Locked
 from pqvault.format.envelope import Envelope
-from pqvault.rootkey import STREAM_OBJECT, Keyring, RootKey
+from pqvault.keys import Recipient
+from pqvault.rootkey import STREAM_OBJECT, RootKey
 from pqvault.rotation.archives import Rotated
-from pqvault.rotation.change import Change
+from pqvault.rotation.change import Change, Keys, Member
 from pqvault.storage.base import explained
 from pqvault.storage.replacing import copy_owner, is_named, lock_file
 from pqvault.streams import FileSource, read_stream_envelope
@@ -41,16 +42,16 @@ class StreamRotation:
 
     path: Path
     change: Change
-    identities: Keyring
+    keys: Keys
 
     @property
     def _what(self) -> str:
         return f"the envelope of {self.path}"
 
-    def look(self) -> tuple[Envelope, int, bool]:
-        """Its envelope, the bytes of its object, and whether it would be rewrapped."""
+    def look(self) -> tuple[Envelope, int, tuple[Member, ...] | None]:
+        """Its envelope, the bytes of its object, and who is to open it, where that changes."""
         with self._opened() as (_, envelope, size):
-            return envelope, size, self.change.members(envelope, self._what) is not None
+            return envelope, size, self.change.members(envelope, self._what)
 
     def run(self) -> Rotated:
         """Rotate. Raises NoKeyFits, IntegrityError, Locked when another process is at it."""
@@ -67,6 +68,7 @@ class StreamRotation:
                 raise Locked(f"{self.path} was replaced by another process just now")
             start = os.fstat(fd).st_size - size
             key = self._open(fd, start, envelope)
+            self.keys.prove(members)
             new = key.rewrap(envelope, members, created=int(time.time() * 1000))
             data = new.marshal()
             if Envelope.parse(data) != new:
@@ -78,6 +80,7 @@ class StreamRotation:
             with explained("write", str(self.path)):
                 self._replace(fd, start, data)
         result.rewrapped, result.written, result.copied = 1, len(data), size
+        result.wrapped = {m.key_id for m in members if isinstance(m, Recipient)}
         result.opens(new)
         return result
 
@@ -95,7 +98,7 @@ class StreamRotation:
             yield fd, envelope, info.st_size - len(envelope.marshal())
 
     def _open(self, fd: int, start: int, envelope: Envelope) -> RootKey:
-        key = RootKey.unwrap(envelope, self.identities, self._what)
+        key = RootKey.unwrap(envelope, self.keys.ring, self._what)
         # There is no commit. The object commits to its key, which shows that the envelope is its.
         # Its last chunk is authenticated too, so that no torn stream passes for a rotated one.
         source = FileSource(fd, start, os.fstat(fd).st_size - start)
