@@ -10,6 +10,7 @@ import click
 
 from .options import identity_option, load_identities, memory_option, output_options
 from .output import Output
+from .signing import policy_options
 
 _STEP = 16 * 1024 * 1024  # bytes
 
@@ -35,6 +36,7 @@ class Range(click.ParamType[tuple[int, int | None]]):
 @click.option("--range", "span", type=Range(), metavar="A:B", help="Bytes A to B, B exclusive.")
 @click.option("--as-of", metavar="PART|TIME", help="As the archive was then.")
 @memory_option
+@policy_options
 @output_options
 def command(
     archive: str,
@@ -43,6 +45,7 @@ def command(
     span: tuple[int, int | None] | None,
     as_of: str | None,
     memory: Any,
+    policy: Any,
     output: Output,
 ) -> None:
     """Write one file of an archive to standard output, or a range of its bytes.
@@ -53,7 +56,7 @@ def command(
     from pqvault import api
 
     with api.open(
-        archive, identities=load_identities(identity), as_of=as_of, memory=memory
+        archive, identities=load_identities(identity), as_of=as_of, memory=memory, policy=policy
     ) as opened:
         file = opened.open_file(path)
         start, stop = span or (0, None)

@@ -67,6 +67,7 @@ def _state(pre_active: bool) -> Any:
 
 @click.command(epilog="Example: pqvault key new prod --label team=ml --expires 365d")
 @click.argument("name")
+@click.option("--sign", is_flag=True, help="A key that signs, and neither seals nor opens.")
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Repeatable.")
 @expires_option
 @pre_active_option
@@ -74,6 +75,7 @@ def _state(pre_active: bool) -> Any:
 @output_options
 def new(
     name: str,
+    sign: bool,
     labels: tuple[str, ...],
     expires: int | None,
     pre_active: bool,
@@ -83,6 +85,7 @@ def new(
     """Make a key, version 1."""
     from pqvault.keystore import lifecycle
     from pqvault.keystore.edits import labels_from
+    from pqvault.keystore.halves import SEALS, SIGNS
 
     from . import unlocking
 
@@ -90,6 +93,7 @@ def new(
         made = lifecycle.new_key(
             store,
             name,
+            profile=SIGNS if sign else SEALS,
             state=_state(pre_active),
             labels=labels_from(labels),
             expires=_expiry(expires),

@@ -13,12 +13,12 @@ from .options import output_options
 from .output import Output
 
 if TYPE_CHECKING:
-    from pqvault.keys import Identity, Recipient
+    from pqvault.keystore.halves import AnyKey
 
 
 @click.command(epilog="Example: pqvault key export default --public > default.pub")
 @click.argument("key", metavar="NAME[@VERSION]")
-@click.option("--public", is_flag=True, help="The recipient: a line for a recipients file.")
+@click.option("--public", is_flag=True, help="Its recipient, or signer.")
 @click.option(
     "-o",
     "--output-file",
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option("--fd", type=click.IntRange(0), metavar="N", help="The private key, in clear, there.")
 @output_options
 def export(key: str, public: bool, output_file: str | None, fd: int | None, output: Output) -> None:
-    """Export a key: its recipient, or its private key under a passphrase of its own.
+    """Export a key: its recipient or signer, or its private key under a passphrase of its own.
 
     The passphrase of FILE is asked for, or comes from PQVAULT_IDENTITY_PASSPHRASE_FILE, _FD or
     _COMMAND, else from those of PQVAULT_PASSPHRASE. `-i FILE` takes FILE as it is.
@@ -37,6 +37,7 @@ def export(key: str, public: bool, output_file: str | None, fd: int | None, outp
     from pqvault import passphrases
     from pqvault.errors import UsageError
     from pqvault.keystore import Keystore, transfer
+    from pqvault.keystore.halves import public_half
 
     from . import unlocking
 
@@ -44,21 +45,21 @@ def export(key: str, public: bool, output_file: str | None, fd: int | None, outp
         raise UsageError("give one of --public, -o FILE and --fd N")
     if public:
         with Keystore() as locked:
-            recipient = locked.recipient(key)
-        output.document({"recipient": recipient.text, "key_id": recipient.key_id})
-        output.result(recipient.text)
+            half = locked.exported(key)
+        output.document({half.kind: half.text, "key_id": half.key_id})
+        output.result(half.text)
         return
     where = f"descriptor {fd}" if fd is not None else os.path.abspath(str(output_file))
     with unlocking.unlocked() as store:
-        identity = transfer.export_private(store, key, where)
+        private = transfer.export_private(store, key, where)
     if fd is not None:
         with open(fd, "wb", closefd=False) as file:
-            file.write(identity.file_text().encode())
+            file.write(private.file_text().encode())
     elif output_file is not None:
         prefixes = (passphrases.IDENTITY, passphrases.KEYSTORE)
         words = unlocking.ask_new(f"passphrase of {output_file}: ", *prefixes)
-        identity.save_file(output_file, words)
-    output.document({"key": key, "key_id": identity.key_id, "written": where})
+        private.save_file(output_file, words)
+    output.document({"key": key, "key_id": public_half(private).key_id, "written": where})
     if fd is None:
         output.line(f"{key} is in {where}, under its passphrase")
 
@@ -92,9 +93,9 @@ def import_(
 
     if (identity is None) == (recipients_file is None):
         raise UsageError("give one of -i FILE and -R FILE")
-    keys: Sequence[Identity | Recipient]
+    keys: Sequence[AnyKey]
     if identity is not None:
-        keys = unlocking.identities_in(identity)
+        keys = unlocking.private_keys_in(identity)
     else:
         keys = Recipient.load_file(str(recipients_file))
     with unlocking.unlocked() as store:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from .options import output_options
 from .output import Output
+
+if TYPE_CHECKING:
+    from pqvault.keystore.halves import Private
 
 
 @click.command(epilog="Example: pqvault keygen -o key.txt")
@@ -17,12 +22,19 @@ from .output import Output
     help="Where the identity goes, mode 0600.",
 )
 @click.option("-y", "--recipient-of", type=click.Path(), metavar="FILE", help="Show its recipient.")
+@click.option("--sign", is_flag=True, help="A key that signs, and neither seals nor opens.")
 @click.option("-p", "--passphrase", is_flag=True, help="Seal FILE of -o under a passphrase.")
 @output_options
 def command(
-    output_file: str | None, recipient_of: str | None, passphrase: bool, output: Output
+    output_file: str | None,
+    recipient_of: str | None,
+    sign: bool,
+    passphrase: bool,
+    output: Output,
 ) -> None:
     """Make an identity (a private key) in age's form and print its recipient.
+
+    With --sign: a signing key, and its signer is printed.
 
     The file is never overwritten. Without -o the identity itself goes to standard output.
     A key of `age-keygen -pq` works too. The passphrase of -p is asked for, or comes from
@@ -31,6 +43,7 @@ def command(
     from pqvault import passphrases
     from pqvault.errors import UsageError
     from pqvault.keys import Identity
+    from pqvault.signing import SigningKey
 
     from . import unlocking
 
@@ -39,34 +52,36 @@ def command(
             raise UsageError("-y shows a recipient and takes no -o")
         if passphrase:
             raise UsageError("-y shows a recipient; -p is for a new identity")
-        for identity in unlocking.identities_in(recipient_of):
-            _show(output, identity)
+        for key in unlocking.private_keys_in(recipient_of):
+            _show(output, key)
         return
     if passphrase and output_file is None:
         raise UsageError("-p seals a file: name it with -o FILE")
-    identity = Identity.generate()
+    private = SigningKey.generate() if sign else Identity.generate()
     if output_file is None:
-        output.document({**_facts(identity), "identity": identity.text})
-        output.result(identity.file_text().rstrip("\n"))
+        facts = _facts(private)
+        kind = "signing_key" if sign else "identity"
+        output.document({**facts, kind: private.text})
+        output.result(private.file_text().rstrip("\n"))
         return
     words = None
     if passphrase:
         prefixes = (passphrases.IDENTITY, passphrases.KEYSTORE)
         words = unlocking.ask_new(f"passphrase of {output_file}: ", *prefixes)
-    identity.save_file(output_file, words)
-    _show(output, identity)
+    private.save_file(output_file, words)
+    _show(output, private)
     output.detail(f"written to {output_file}, readable by you alone; keep a copy in a safe place")
 
 
-def _facts(identity: object) -> dict[str, str]:
+def _facts(key: Private) -> dict[str, str]:
     from pqvault.keys import Identity
 
-    assert isinstance(identity, Identity)
-    recipient = identity.recipient
-    return {"recipient": recipient.text, "key_id": recipient.key_id}
+    if isinstance(key, Identity):
+        return {"recipient": key.recipient.text, "key_id": key.key_id}
+    return {"signer": key.signer.text, "key_id": key.signer.signer_id}
 
 
-def _show(output: Output, identity: object) -> None:
-    facts = _facts(identity)
+def _show(output: Output, key: Private) -> None:
+    facts = _facts(key)
     output.document(facts)
-    output.result(facts["recipient"])
+    output.result(next(iter(facts.values())))

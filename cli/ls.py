@@ -10,6 +10,7 @@ import click
 from .main import fail_with
 from .options import identity_option, load_identities, memory_option, output_options
 from .output import Output, name, when
+from .signing import policy_options
 
 
 @click.command(epilog="Example: pqvault ls -l datasets.pqv -i key.txt 'datasets/**/*.jsonl'")
@@ -19,6 +20,7 @@ from .output import Output, name, when
 @click.option("-l", "--long", "long", is_flag=True, help="Type and mode, size, time.")
 @click.option("--as-of", metavar="PART|TIME", help="As the archive was then.")
 @memory_option
+@policy_options
 @output_options
 def command(
     archive: str,
@@ -27,6 +29,7 @@ def command(
     long: bool,
     as_of: str | None,
     memory: Any,
+    policy: Any,
     output: Output,
 ) -> None:
     """List what an archive holds, sorted by path.
@@ -39,7 +42,7 @@ def command(
     selected = Globs(globs)
     identities = load_identities(identity)
     with api.open(
-        archive, identities=identities, as_of=as_of, strict=False, memory=memory
+        archive, identities=identities, as_of=as_of, strict=False, memory=memory, policy=policy
     ) as opened:
         for part, entry in opened.located():
             if globs and not selected.match(entry.path):

@@ -9,14 +9,18 @@ import click
 from .main import fail_with
 from .options import identity_option, load_identities, memory_option, output_options
 from .output import Output, number, size, when
+from .signing import policy_options
 
 
 @click.command(epilog="Example: pqvault parts datasets.pqv")
 @click.argument("archive", type=click.Path())
 @identity_option
 @memory_option
+@policy_options
 @output_options
-def command(archive: str, identity: tuple[str, ...], memory: Any, output: Output) -> None:
+def command(
+    archive: str, identity: tuple[str, ...], memory: Any, policy: Any, output: Output
+) -> None:
     """List the parts of an archive: seq, time, size, entries, level of proof, recipients.
 
     Without an identity everything shown is unverified.
@@ -24,7 +28,7 @@ def command(archive: str, identity: tuple[str, ...], memory: Any, output: Output
     from pqvault import api
 
     identities = load_identities(identity, needed=False)
-    facts, problems = api.parts(archive, identities=identities, memory=memory)
+    facts, problems = api.parts(archive, identities=identities, memory=memory, policy=policy)
     for part in facts:
         output.document(part)
         entries = "-" if part.entries is None else number(part.entries, "entry", "entries")
@@ -34,6 +38,8 @@ def command(archive: str, identity: tuple[str, ...], memory: Any, output: Output
         )
         for kem, key_id in part.envelope.recipients if part.envelope else ():
             output.result(f"      to {key_id}  {kem}")
+        for signer in part.signers:
+            output.result(f"      signature of {signer}, not checked")
     output.failures(problems)
     if problems:
         fail_with(max(3, problems[0].exit_code))

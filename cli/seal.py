@@ -21,6 +21,7 @@ from .options import (
 )
 from .output import Output, number, size
 from .progress import shown
+from .signing import policy_options, sign_option
 
 
 @click.command(epilog="Example: pqvault seal datasets/ -r @team.pub --exclude '**/.git'")
@@ -54,6 +55,8 @@ from .progress import shown
 @click.option("--allow-retired", is_flag=True, help="Seal to a key that is retired here.")
 @click.option("--expect-key-id", multiple=True, metavar="ID", help="Refuse other recipients.")
 @memory_option
+@policy_options
+@sign_option
 @output_options
 def command(src: tuple[str, ...], output: Output, **options: Any) -> None:
     """Seal files and folders into an archive. Run again, it seals only what has changed.
@@ -93,6 +96,8 @@ def command(src: tuple[str, ...], output: Output, **options: Any) -> None:
             allow_retired=options["allow_retired"],
             expect_key_ids=options["expect_key_id"],
             memory=options["memory"],
+            policy=options["policy"],
+            sign=options["sign"],
             progress=progress,
         )
         try:

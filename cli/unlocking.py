@@ -11,19 +11,24 @@ from .output import Output
 if TYPE_CHECKING:
     from pqvault.keys import Identity
     from pqvault.keystore import Unlocked
+    from pqvault.keystore.halves import Private
     from pqvault.keystore.seen import Seen
+    from pqvault.signing import SigningKey
 
 STREAM = "stream"  # what the index calls the archive of a sealed stream
 
 __all__ = [
     "STREAM",
     "ask",
+    "ask_identity",
     "ask_new",
     "identities_at",
     "identities_in",
     "memory",
+    "private_keys_in",
     "remember",
     "stored_identities",
+    "stored_signing_key",
     "unlocked",
     "warn",
 ]
@@ -92,14 +97,38 @@ def identities_at(item: str) -> list[Identity]:
     return identities_in(item)
 
 
+def ask_identity(prompt: str) -> bytes:
+    """The passphrase of a file of private keys."""
+    from pqvault import passphrases
+
+    return passphrases.ask(prompt, passphrases.IDENTITY, passphrases.KEYSTORE, warn=warn)
+
+
 def identities_in(path: str) -> list[Identity]:
     """All of an identity file, which may be sealed under a passphrase."""
-    from pqvault import passphrases
     from pqvault.keys import Identity
 
-    return Identity.load_file(
-        path,
-        ask=lambda prompt: passphrases.ask(
-            prompt, passphrases.IDENTITY, passphrases.KEYSTORE, warn=warn
-        ),
-    )
+    return Identity.load_file(path, ask=ask_identity)
+
+
+def private_keys_in(path: str) -> list[Private]:
+    """All of a file of identities, or of signing keys, which may be sealed."""
+    from pqvault import keyfile
+    from pqvault.keys import Identity
+    from pqvault.signing import SigningKey
+
+    data = keyfile.read_private(path, ask_identity)
+    return [*(SigningKey if SigningKey.is_file(data) else Identity).parse_file(data, path)]
+
+
+def stored_signing_key(text: str) -> SigningKey:
+    """A key of the keystore that may sign. Raises NotFound, UsageError, KeyStateForbids."""
+    from pqvault.keystore import Keystore
+    from pqvault.signing import SigningKey
+
+    store = Keystore()
+    store.signing_version(text)  # says what is wrong before a passphrase is asked for
+    with store.unlock(ask) as opened:
+        key_id = store.signing_version(text)
+        _, v = opened.checked(key_id)
+        return SigningKey(v.profile, opened.seed(key_id))

@@ -10,6 +10,7 @@ from .main import fail_with
 from .options import identity_option, jobs_option, load_identities, memory_option, output_options
 from .output import Output, number, size
 from .progress import shown
+from .signing import policy_options
 
 
 @click.command(
@@ -33,6 +34,7 @@ from .progress import shown
 @click.option("--preserve-special", is_flag=True, help="Keep setuid, setgid and sticky bits.")
 @jobs_option
 @memory_option
+@policy_options
 @output_options
 def command(
     archive: str,
@@ -45,6 +47,7 @@ def command(
     preserve_special: bool,
     jobs: int | None,
     memory: Any,
+    policy: Any,
     output: Output,
 ) -> None:
     """Extract an archive, or what GLOBs match of it.
@@ -57,7 +60,7 @@ def command(
 
     identities = load_identities(identity)
     with api.open(
-        archive, identities=identities, as_of=as_of, strict=False, memory=memory
+        archive, identities=identities, as_of=as_of, strict=False, memory=memory, policy=policy
     ) as opened:
         problems = list(opened.problems)
         with shown(output, "unseal") as progress:

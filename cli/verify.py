@@ -17,6 +17,7 @@ from .options import (
 )
 from .output import Output, number, size
 from .progress import shown
+from .signing import policy_options
 
 
 @click.command(epilog="Example: pqvault verify datasets.pqv -i key.txt")
@@ -27,6 +28,7 @@ from .progress import shown
 )
 @jobs_option
 @memory_option
+@policy_options
 @output_options
 def command(
     archive: str,
@@ -34,13 +36,15 @@ def command(
     sample: float,
     jobs: int | None,
     memory: Any,
+    policy: Any,
     output: Output,
 ) -> None:
     """Check an archive and list every bad object.
 
     Without an identity: every file against its commit (intact: no accident happened, but an
     attacker could have written new digests). With one: every byte (sealed: nothing changed
-    since somebody who knew the recipients sealed it).
+    since somebody who knew the recipients sealed it). With --signer or --policy, and no need of an
+    identity: every part and every file that its signed commit lists (signed by).
     """
     from pqvault import api
 
@@ -52,6 +56,7 @@ def command(
             sample=sample,
             jobs=jobs,
             memory=memory,
+            policy=policy,
             progress=progress,
         )
     output.failures(report.problems)
@@ -60,7 +65,11 @@ def command(
     found = f"{number(report.parts, 'part')}, {number(report.objects, 'object')}"
     if report.level == "sealed":
         found += f", {number(report.entries, 'entry', 'entries')}, {size(report.size)} of content"
+    level = report.level
+    if report.signed_by:
+        by = f"signed by {', '.join(report.signed_by)}"
+        level = by if level == "intact" else f"{level}, {by}"
     if report.problems:
         output.line(f"bad: {number(len(report.problems), 'problem')} in {found}{share}")
         fail_with(max(3, report.problems[0].exit_code))
-    output.line(f"{report.level}: {found}{share}")
+    output.line(f"{level}: {found}{share}")

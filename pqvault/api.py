@@ -19,8 +19,10 @@ from pqvault.archive.walk import name_sources
 from pqvault.errors import PQVaultError, UsageError
 from pqvault.keys import Identity, Recipient
 from pqvault.memory import Memory
+from pqvault.policy import ANYBODY, Policy
 from pqvault.progress import Progress, ignore
 from pqvault.sealed.writer import DEFAULT_FRAME, DEFAULT_LEVEL
+from pqvault.signing import SigningKey
 from pqvault.storage import LocalStorage
 
 __all__ = ["SealKeywords", "default_archive", "gc", "open", "parts", "seal", "sealing", "verify"]
@@ -28,6 +30,7 @@ __all__ = ["SealKeywords", "default_archive", "gc", "open", "parts", "seal", "se
 StrPath = str | os.PathLike[str]
 Recipients = Sequence[Recipient | str]
 Identities = Sequence[Identity | str | os.PathLike[str]]
+SigningKeys = Sequence[SigningKey | str | os.PathLike[str]]
 
 
 def to_recipients(recipients: Recipients) -> list[Recipient]:
@@ -43,6 +46,14 @@ def to_identities(identities: Identities) -> list[Identity]:
             found.append(identity)
         else:
             found += Identity.load_file(identity)
+    return found
+
+
+def to_signing_keys(keys: SigningKeys) -> list[SigningKey]:
+    """Signing keys, from objects or the paths of their files."""
+    found: list[SigningKey] = []
+    for key in keys:
+        found += [key] if isinstance(key, SigningKey) else SigningKey.load_file(key)
     return found
 
 
@@ -85,6 +96,8 @@ class SealKeywords(TypedDict, total=False):
     what is gone from the sources, up to half unless ``yes``. ``append``: add everything without
     looking at what is there. ``dry_run``: only report. ``allow_changed``: keep files that
     change while they are read. ``allow_retired``: seal to a key that is retired in the archive.
+    ``sign``: signing keys, objects or paths of their files, that sign what is added. ``policy``:
+    whose signatures what is read of the archive must have.
     ``expect_key_ids``: refuse other recipients. ``memory``: of what was seen of the archive before.
     ``progress``: called with a :class:`pqvault.progress.Report`, from several threads.
     """
@@ -103,6 +116,8 @@ class SealKeywords(TypedDict, total=False):
     dry_run: bool
     allow_changed: bool
     allow_retired: bool
+    sign: SigningKeys
+    policy: Policy
     expect_key_ids: Sequence[str]
     memory: Memory | None
     progress: Progress
@@ -140,6 +155,8 @@ def sealing(
         dry_run=options.get("dry_run", False),
         allow_changed=options.get("allow_changed", False),
         allow_retired=options.get("allow_retired", False),
+        sign=to_signing_keys(options.get("sign", ())),
+        policy=options.get("policy", ANYBODY),
         expect_key_ids=options.get("expect_key_ids", ()),
         memory=options.get("memory"),
         progress=options.get("progress", ignore),
@@ -153,12 +170,14 @@ def open(
     as_of: str | datetime | None = None,
     strict: bool = True,
     memory: Memory | None = None,
+    policy: Policy = ANYBODY,
 ) -> Archive:
     """Open an archive for reading.
 
     ``as_of``: a part id (or at least 4 characters of one) or a time; later parts are not seen.
     ``memory``: of what was seen of it before, as `pqvault.keystore.seen.Seen` keeps it.
-    Raises NotFound, NoKeyFits, IntegrityError, RolledBack. With ``strict=False`` parts that
+    ``policy``: whose signatures it must have. Raises NotFound, NoKeyFits, IntegrityError,
+    PolicyRefused, RolledBack. With ``strict=False`` parts that
     cannot be read are left out and listed in ``problems``.
     """
     return Archive(
@@ -167,6 +186,7 @@ def open(
         as_of=as_of,
         strict=strict,
         memory=memory,
+        policy=policy,
     )
 
 
@@ -177,16 +197,23 @@ def verify(
     sample: float = 1.0,
     jobs: int | None = None,
     memory: Memory | None = None,
+    policy: Policy = ANYBODY,
     progress: Progress = ignore,
 ) -> VerifyReport:
     """Check an archive: without identities every file against its commit (*intact*), with them
-    every byte (*sealed*). ``sample``: the share of objects looked at, 0 to 1."""
+    every byte (*sealed*). ``policy``: signers that must have signed every part, which needs no
+    identity (*signed by*). ``sample``: the share of objects looked at, 0 to 1."""
     storage = LocalStorage(Path(archive))
     opened = None
     if identities:
-        opened = Archive(storage, to_identities(identities), strict=False, memory=memory)
+        opened = Archive(
+            storage, to_identities(identities), strict=False, memory=memory, policy=policy
+        )
     try:
-        return _verify(storage, opened, sample=sample, jobs=jobs, memory=memory, progress=progress)
+        return _verify(
+            storage, opened, sample=sample, jobs=jobs, memory=memory, policy=policy,
+            progress=progress,
+        )  # fmt: skip
     finally:
         if opened is not None:
             opened.close()
@@ -198,11 +225,17 @@ def gc(archive: StrPath, *, older_than: float = GRACE, dry_run: bool = False) ->
 
 
 def parts(
-    archive: StrPath, *, identities: Identities = (), memory: Memory | None = None
+    archive: StrPath,
+    *,
+    identities: Identities = (),
+    memory: Memory | None = None,
+    policy: Policy = ANYBODY,
 ) -> tuple[list[PartFacts], list[PQVaultError]]:
     """The parts in their order, and what is wrong with others. Unverified without identities."""
     storage = LocalStorage(Path(archive))
     if not identities:
         return list_parts(storage, None, memory)
-    with Archive(storage, to_identities(identities), strict=False, memory=memory) as opened:
+    with Archive(
+        storage, to_identities(identities), strict=False, memory=memory, policy=policy
+    ) as opened:
         return list_parts(storage, opened)

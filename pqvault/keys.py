@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import os
 import secrets
-import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NoReturn
 
-from pqvault import passphrases, sealedfile
+from pqvault import keyfile
 from pqvault.crypto import kem
 from pqvault.errors import FormatError, UsageError
 from pqvault.format import keytext
 
 __all__ = ["Identity", "Recipient"]
-
-MAX_KEY_FILE = 16 * 1024 * 1024  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +48,7 @@ class Recipient:
     def load_file(cls, path: str | os.PathLike[str]) -> list[Recipient]:
         """All recipients of a recipients file: one a line, ``#`` for comments."""
         source = os.fspath(path)
-        lines = keytext.parse_recipients_file(_read(source), source)
+        lines = keytext.parse_recipients_file(keyfile.read(source), source)
         return [cls(key, f"{source}, line {number}") for number, key in lines]
 
     @property
@@ -100,10 +96,11 @@ class Identity:
         for a wrong passphrase.
         """
         source = os.fspath(path)
-        data = _read(source, private=True)
-        if sealedfile.is_sealed(data):
-            words = (ask or _ask)(f"passphrase of {source}: ")
-            data = sealedfile.open_file(data, words, f"the identity file {source}")
+        return cls.parse_file(keyfile.read_private(source, ask), source)
+
+    @classmethod
+    def parse_file(cls, data: bytes, source: str) -> list[Identity]:
+        """All identities of a file's content, in age's form. Raises UsageError."""
         return [cls(seed) for seed in keytext.parse_identity_file(data, source)]
 
     @property
@@ -135,53 +132,10 @@ class Identity:
 
         Raises UsageError when the file exists.
         """
-        data = self.file_text().encode()
-        if passphrase is not None:
-            data = sealedfile.seal_file(data, passphrase)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        target = Path(path)
-        try:
-            fd = os.open(target, flags, 0o600)
-        except FileExistsError:
-            raise UsageError(
-                f"{target} exists, and an identity file is never overwritten",
-                hint="choose another name with -o",
-            ) from None
-        except OSError as error:
-            raise UsageError(f"{target} cannot be written: {error.strerror}") from None
-        try:
-            with open(fd, "wb") as file:
-                os.fchmod(fd, 0o600)
-                file.write(data)
-                file.flush()
-                os.fsync(fd)
-        except OSError as error:
-            target.unlink(missing_ok=True)
-            raise UsageError(f"{target} cannot be written: {error.strerror}") from None
+        keyfile.write(path, self.file_text(), passphrase)
 
     def __repr__(self) -> str:
         return "Identity(...)"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("an identity is not pickled: hand over a reference to its file instead")
-
-
-def _ask(prompt: str) -> bytes:
-    return passphrases.ask(prompt, passphrases.IDENTITY, passphrases.KEYSTORE)
-
-
-def _read(path: str, *, private: bool = False) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            info = os.fstat(file.fileno())
-            if private and stat.S_ISREG(info.st_mode) and info.st_mode & 0o077:
-                raise UsageError(
-                    f"the identity file {path} can be read by other users",
-                    hint=f"run `chmod 600 {path}`",
-                )
-            data = file.read(MAX_KEY_FILE + 1)
-    except OSError as error:
-        raise UsageError(f"the key file {path} cannot be read: {error.strerror}") from None
-    if len(data) > MAX_KEY_FILE:
-        raise UsageError(f"the key file {path} is over {MAX_KEY_FILE} bytes")
-    return data

@@ -877,6 +877,7 @@ class FakePart:
     id: str
     entries: dict[bytes, Kind]
     step: int
+    signed: bool = False
 
     def find(self, path: bytes) -> Any:
         kind = self.entries.get(path)

@@ -20,6 +20,7 @@ from pqvault.format.catalog import Entry, entries_of
 from pqvault.keys import Identity
 from pqvault.memory import Memory
 from pqvault.names import printable
+from pqvault.policy import ANYBODY, Policy
 from pqvault.progress import Progress, ignore
 from pqvault.rootkey import Keyring, keyring
 from pqvault.sealed import FrameCache
@@ -129,7 +130,7 @@ class Archive:
     ``strict``: raise for the first part that is damaged, missing or that no identity fits.
     Otherwise such parts are left out and named in :attr:`problems`, and the caller must not
     take silence for completeness. ``as_of``: a part id or a time; later parts are not seen.
-    ``memory``: of what was seen of the archive before.
+    ``memory``: of what was seen of the archive before. ``policy``: who must have signed it.
     """
 
     def __init__(
@@ -140,9 +141,11 @@ class Archive:
         as_of: str | datetime | None = None,
         strict: bool = True,
         memory: Memory | None = None,
+        policy: Policy = ANYBODY,
     ) -> None:
         self.storage = storage
         self._memory = memory
+        self._policy = policy
         self._keyring: Keyring = keyring(identities)
         self._cache = FrameCache()  # one for all parts, so that memory does not grow with them
         self._as_of = as_of
@@ -159,10 +162,11 @@ class Archive:
         problems = state.problems
         known = {part.id: part for part in self.parts}
         parts = []
-        for public in select_parts(state.ordered(), self._as_of):
+        ordered = state.ordered()
+        problems += self._policy.unsigned_after_signed(part.commit for part in ordered)
+        for public in select_parts(ordered, self._as_of):
             try:
-                part = known.get(public.id)
-                parts.append(part or OpenPart(self.storage, public, self._keyring, self._cache))
+                parts.append(known.get(public.id) or self._open_part(public))
             except PQVaultError as error:
                 problems.append(error)
         if problems and (self._strict or (not parts and _all_no_key(problems))):
@@ -172,6 +176,9 @@ class Archive:
         self.view = View(parts, self._on_damage)
         if self._memory is not None:
             self._memory.remember(self.id, [part.public.sight for part in parts], state.removed)
+
+    def _open_part(self, public: PublicPart) -> OpenPart:
+        return OpenPart(self.storage, public, self._keyring, self._cache, self._policy)
 
     def _on_damage(self, error: PQVaultError) -> None:
         if self._strict:

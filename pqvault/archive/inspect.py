@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pqvault.archive.archive import Archive, PublicState
@@ -41,7 +41,8 @@ class PartFacts:
     """A part as its commit and envelope read. ``size``: sealed bytes; ``created``: ms.
 
     ``level``: ``unverified`` (no key used), ``sealed`` (opened with a key) or ``damaged``.
-    ``entries``: None without a key.
+    ``entries``: None without a key. ``signers``: ids that its signatures name, unverified;
+    ``signed_by``: the trusted signers whose signatures were verified.
     """
 
     part: str
@@ -55,6 +56,8 @@ class PartFacts:
     envelope: EnvelopeFacts | None
     level: str = "unverified"
     entries: int | None = None
+    signers: tuple[str, ...] = ()
+    signed_by: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -100,7 +103,9 @@ def list_parts(
         if archive is None:
             facts.append(_facts(part))
         elif part.id in opened:
-            facts.append(_facts(part, "sealed", opened[part.id].catalog.rows))
+            open_part = opened[part.id]
+            found = _facts(part, "sealed", open_part.catalog.rows)
+            facts.append(replace(found, signed_by=open_part.signed_by))
         else:
             facts.append(_facts(part, "damaged"))
     return facts, state.problems if archive is None else archive.problems
@@ -120,4 +125,5 @@ def _facts(part: PublicPart, level: str = "unverified", entries: int | None = No
         EnvelopeFacts.of(part.envelope) if part.envelope else None,
         level,
         entries,
+        tuple(signature.signer for signature in commit.signatures),
     )

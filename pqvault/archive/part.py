@@ -20,6 +20,7 @@ from pqvault.format.envelope import Envelope
 from pqvault.format.retired import Retired
 from pqvault.format.textdoc import MAX_SIZE
 from pqvault.memory import Sight
+from pqvault.policy import ANYBODY, Policy
 from pqvault.rootkey import Keyring, RootKey
 from pqvault.sealed import FrameCache, SealedReader
 from pqvault.storage import Storage
@@ -99,7 +100,12 @@ class OpenPart:
     """A part whose root key is at hand: entries and their content. Thread-safe for reading."""
 
     def __init__(
-        self, storage: Storage, public: PublicPart, identities: Keyring, cache: FrameCache
+        self,
+        storage: Storage,
+        public: PublicPart,
+        identities: Keyring,
+        cache: FrameCache,
+        policy: Policy = ANYBODY,
     ) -> None:
         commit = public.commit
         what = f"part {commit.part}"
@@ -109,7 +115,9 @@ class OpenPart:
         key = RootKey.unwrap(public.envelope, identities, f"the envelope of {what}")
         # (4) root, (5) commit MAC
         key.check_commit(commit, what)
-        # (6) signatures: none in this version
+        # (6) signatures
+        self.signed_by = policy.check(commit, what)
+        self.signed = policy.counts_as_signed(commit, self.signed_by)
         self.commit = commit
         self.public = public
         self._key = key

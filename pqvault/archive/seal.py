@@ -25,9 +25,11 @@ from pqvault.format.commit import Commit, object_number
 from pqvault.keys import Identity, Recipient
 from pqvault.memory import Memory, Sight
 from pqvault.names import printable
+from pqvault.policy import ANYBODY, Policy
 from pqvault.progress import Progress, Report, ignore
 from pqvault.rootkey import PROFILE, RootKey, new_id
 from pqvault.sealed.writer import DEFAULT_FRAME, DEFAULT_LEVEL
+from pqvault.signing import SigningKey, sign_commit
 from pqvault.storage import Storage
 
 __all__ = ["SealReport", "SealRun"]
@@ -62,7 +64,8 @@ class SealReport:
 class SealRun:
     """One run of seal. All but ``storage``, ``sources`` and ``recipients`` have defaults.
 
-    ``level``: zstd 0 (store) to 22; ``frame_size``: bytes; ``jobs``: threads.
+    ``level``: zstd 0 (store) to 22; ``frame_size``: bytes; ``jobs``: threads. ``sign``: keys that
+    sign what is committed; ``policy``: what is read of the archive must have been signed so.
     """
 
     storage: Storage
@@ -82,6 +85,8 @@ class SealRun:
     dry_run: bool = False
     allow_changed: bool = False
     allow_retired: bool = False
+    sign: Sequence[SigningKey] = ()
+    policy: Policy = ANYBODY
     expect_key_ids: Sequence[str] = ()
     memory: Memory | None = None
     progress: Progress = ignore
@@ -159,6 +164,8 @@ class SealRun:
         if state.rolled_back:
             raise state.rolled_back[0]
         self._check_retired()
+        if not (self.sign or self.policy.allow_unsigned):
+            _refuse_to_go_on_unsigned(state)
         for name in state.strange:
             self.report.warnings.append(f"commits/{printable(os.fsencode(name))} is no commit")
         self.report.warnings += [problem.message for problem in state.problems]
@@ -178,7 +185,7 @@ class SealRun:
         if self.append or not self.identities or not state.parts:
             self._check_journal(state, journal)
             return None
-        return Archive(self.storage, self.identities, memory=self.memory)
+        return Archive(self.storage, self.identities, memory=self.memory, policy=self.policy)
 
     def _check_journal(self, state: PublicState, journal: Journal) -> None:
         if self.append or not state.parts:
@@ -369,6 +376,7 @@ class SealRun:
                 files=files,
             )
         )
+        commit = sign_commit(commit, self.sign)
         data = commit.marshal()
         hasher = digests.new(options.digest)
         hasher.update(data)
@@ -407,6 +415,16 @@ class SealRun:
         report.folders += kinds[ord("d")]
         report.links += kinds[ord("l")]
         report.deleted += kinds[ord("x")]
+
+
+def _refuse_to_go_on_unsigned(state: PublicState) -> None:
+    signed = [part.id for part in state.ordered() if part.commit.signatures]
+    if signed:
+        raise PolicyRefused(
+            f"{state.storage.where('')} has signed parts, part {signed[-1]} among them, and this"
+            " run would add an unsigned one",
+            hint="sign with --sign KEY, or pass --allow-unsigned",
+        )
 
 
 def _committed(state: PublicState) -> dict[str, str]:

@@ -16,11 +16,18 @@ from pqvault.archive.entryfile import EntryFile
 from pqvault.archive.part import OpenPart, PublicPart
 from pqvault.archive.tasks import Located, content_tasks, default_jobs, run_tasks
 from pqvault.crypto import digest as digests
-from pqvault.errors import FormatError, IntegrityError, NotFound, PQVaultError
+from pqvault.errors import (
+    FormatError,
+    IntegrityError,
+    NotFound,
+    PolicyRefused,
+    PQVaultError,
+)
 from pqvault.format.catalog import HOLE, Entry, Kind, check_ancestors, entries_of
 from pqvault.format.commit import PartFile, object_number
 from pqvault.memory import Memory
 from pqvault.names import printable
+from pqvault.policy import ANYBODY, Policy
 from pqvault.progress import Progress, Report, ignore
 from pqvault.storage import Storage
 
@@ -31,7 +38,8 @@ _STEP: Final = 1024 * 1024  # bytes
 
 @dataclass(slots=True)
 class VerifyReport:
-    """What a verification found. ``level``: ``intact`` without a key, ``sealed`` with one.
+    """What a verification found. ``level``: ``intact`` without a key, ``sealed`` with one;
+    ``signed_by``: the trusted signers that have signed every part.
 
     ``problems`` names every bad object, not the first. Sizes in bytes.
     """
@@ -43,6 +51,7 @@ class VerifyReport:
     objects: int = 0
     entries: int = 0
     size: int = 0
+    signed_by: list[str] = field(default_factory=list)
     problems: list[PQVaultError] = field(default_factory=list)
 
 
@@ -53,16 +62,20 @@ def verify(
     sample: float = 1.0,
     jobs: int | None = None,
     memory: Memory | None = None,
+    policy: Policy = ANYBODY,
     progress: Progress = ignore,
 ) -> VerifyReport:
     """Check an archive. ``archive``: opened with identities and not strict, or None for a check
-    without a key. ``sample``: the share of objects looked at, drawn anew each time.
+    without a key; the signatures that ``policy`` asks for are checked in either case.
+    ``sample``: the share of objects looked at, drawn anew each time.
 
     Nothing is raised for what is bad: it is listed. A report without problems of level
     ``intact`` says nothing about an attacker, who can write digests too.
     """
     state = PublicState(storage, memory)
-    return _Verify(state, archive, sample, jobs or default_jobs(), progress).run()
+    run = _Verify(state, archive, sample, jobs or default_jobs(), progress)
+    run.check_signatures(policy)
+    return run.run()
 
 
 class _Verify:
@@ -95,6 +108,19 @@ class _Verify:
         count = max(1, round(len(files) * sample)) if files else 0
         chosen = set(random.SystemRandom().sample(range(len(files)), count))
         return [file for index, file in enumerate(files) if index in chosen]
+
+    def check_signatures(self, policy: Policy) -> None:
+        """Each part's signatures, which need no key."""
+        commits = [part.commit for part in self._state.ordered()]
+        self.report.problems += policy.unsigned_after_signed(commits)
+        everybody = {name for name, _ in policy.signers}
+        for commit in commits:
+            try:
+                everybody &= set(policy.check(commit, f"part {commit.part}"))
+            except PolicyRefused as error:
+                self.report.problems.append(error)
+                everybody = set()
+        self.report.signed_by = sorted(everybody) if commits else []
 
     def run(self) -> VerifyReport:
         report = self.report

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 
 import pyarrow as pa
 
 from pqvault.archive.part import OpenPart
-from pqvault.errors import FormatError, PQVaultError
+from pqvault.errors import FormatError, PolicyRefused, PQVaultError
 from pqvault.format.catalog import SCHEMA, Entry, Kind, check_ancestors
 from pqvault.names import printable
 
@@ -19,6 +20,8 @@ class View:
     """Parts in their order, seen as one list of entries sorted by path. Nothing is kept in memory
     but one row group of each part. ``on_damage`` is told of a catalog that is found damaged on the
     way, and may raise; otherwise that part ends there.
+
+    An unsigned part that hides or removes what a signed part holds is refused (format 9.4).
     """
 
     def __init__(
@@ -26,15 +29,15 @@ class View:
     ) -> None:
         self.parts = list(parts)
         self._on_damage = on_damage
+        self._signed = [part.signed for part in parts]
+        self._mixed = len(set(self._signed)) > 1
 
     def find(self, path: bytes) -> tuple[OpenPart, Entry] | None:
         """What stands under one path, with the part that holds it."""
-        for index in reversed(range(len(self.parts))):
-            entry = self.parts[index].find(path)
-            if entry is not None:
-                break
-        else:
+        newest = self._find_protected(path) if self._mixed else self._find_newest(path)
+        if newest is None:
             return None
+        index, entry = newest
         if entry.kind == Kind.TOMBSTONE:
             return None
         slash = path.find(b"/")
@@ -48,6 +51,49 @@ class View:
                 raise FormatError(f"{where} has {printable(path)}, but not the folder it is in")
             slash = path.find(b"/", slash + 1)
         return self.parts[index], entry
+
+    def _find_newest(self, path: bytes) -> tuple[int, Entry] | None:
+        for index in reversed(range(len(self.parts))):
+            entry = self.parts[index].find(path)
+            if entry is not None:
+                return index, entry
+        return None
+
+    def _find_protected(self, path: bytes) -> tuple[int, Entry] | None:
+        """What the newest part says of a path, once nothing of it or above it is hidden."""
+        above = path
+        while above := above.rpartition(b"/")[0]:
+            self._standing_of(above, self._said(above))
+        said = self._said(path)
+        kept = self._standing_of(path, said)
+        return next(((i, entry) for i, entry in said if i in kept), None)
+
+    def _said(self, path: bytes) -> list[tuple[int, Entry]]:
+        """What each part says of a path, the newest first."""
+        parts = reversed(list(enumerate(self.parts)))
+        return [(i, entry) for i, part in parts if (entry := part.find(path)) is not None]
+
+    def _standing_of(self, path: bytes, said: list[tuple[int, Entry]]) -> set[int]:
+        return self._protected(path, [(i, entry.kind == Kind.FOLDER) for i, entry in said])
+
+    def _protected(self, path: bytes, said: list[tuple[int, bool]]) -> set[int]:
+        """The parts, of those that say something of a path, that count: (index, folder or not).
+
+        Where a signed part has said something, a later unsigned one may only say that a folder
+        is a folder, and then the signed one stands. Raises PolicyRefused (format 9.4).
+        """
+        counting = set()
+        for index, folder in said:
+            before = [f for i, f in said if i < index and self._signed[i]]
+            if self._signed[index] or not before:
+                counting.add(index)
+            elif not folder or not all(before):
+                raise PolicyRefused(
+                    f"{printable(path)} is hidden by part {self.parts[index].id}, which is not"
+                    " signed, and a signed part holds it",
+                    hint="find out who added that part",
+                )
+        return counting
 
     @staticmethod
     def _ends(part: OpenPart, path: bytes) -> bool:
@@ -93,11 +139,22 @@ class View:
                 base += len(paths)
             rows.sort()  # by path, the newest part first
             table = pa.Table.from_batches(batches, SCHEMA)
-            kept, parts = _standing(rows, table.column(1).to_pylist(), blockers)
+            kinds = table.column(1).to_pylist()
+            if self._mixed:
+                rows = list(self._counting(rows, kinds))
+            kept, parts = _standing(rows, kinds, blockers)
             if kept:
                 chosen = table.take(pa.array(kept, pa.int64())).combine_chunks()
                 yield chosen.to_batches()[0], parts
             cursors = [cursor for cursor in cursors if cursor.more()]
+
+    def _counting(
+        self, rows: list[tuple[bytes, int, int]], kinds: list[int]
+    ) -> Iterator[tuple[bytes, int, int]]:
+        for path, group in groupby(rows, key=lambda row: row[0]):
+            said = list(group)
+            counting = self._protected(path, [(-p, kinds[r] == Kind.FOLDER) for _, p, r in said])
+            yield from (row for row in said if -row[1] in counting)
 
 
 def _standing(

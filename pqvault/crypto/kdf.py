@@ -26,6 +26,7 @@ PURPOSES: Final = MappingProxyType(
         "commit id": ("archive", "part"),
         "object": ("archive", "part", "name"),
         "retired mac": ("archive", "part"),
+        "signature": ("archive", "part", "suite", "algorithm", "signer id"),
     }
 )
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from pqvault.errors import FormatError
 from pqvault.format import textdoc
+from pqvault.format.signature import Signature, marshal_lines, parse_lines
 
 __all__ = ["CATALOG", "KINDS", "LABEL", "Commit", "PartFile", "object_number"]
 
@@ -68,6 +69,7 @@ class Commit:
     sealed_to: tuple[str, ...]
     files: tuple[PartFile, ...]
     mac: bytes = bytes(32)
+    signatures: tuple[Signature, ...] = ()
 
     @property
     def order(self) -> tuple[int, int, str]:
@@ -94,14 +96,18 @@ class Commit:
         """What the MAC covers."""
         return textdoc.authenticated(LABEL, self._fields())
 
+    def unsigned(self) -> bytes:
+        """The document without its signatures: what each of them covers."""
+        return textdoc.marshal(LABEL, self._fields(), self.mac)
+
     def marshal(self) -> bytes:
         """The document, byte for byte what :meth:`parse` takes."""
-        return textdoc.marshal(LABEL, self._fields(), self.mac)
+        return self.unsigned() + marshal_lines(self.signatures)
 
     @classmethod
     def parse(cls, data: bytes, what: str = "the commit") -> Commit:
         """Parse a document that is all of ``data``. Raises FormatError."""
-        value, mac = textdoc.parse(data, LABEL, what)
+        value, mac, end = textdoc.parse_prefix(data, LABEL, what)
         fields = textdoc.Fields(value, _KEYS, what)
         digest = fields.text("digest")
         if digest not in _DIGEST_SIZES:
@@ -124,6 +130,7 @@ class Commit:
             sealed_to=_ids(fields, "sealed_to", what),
             files=_files(fields, size, what),
             mac=mac,
+            signatures=parse_lines(data[end:], what),
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pqvault.errors import KeyStateForbids, NotFound
 from pqvault.keys import Identity, Recipient
 from pqvault.keystore.change import Unlocked
+from pqvault.keystore.halves import signs
 from pqvault.keystore.records import Address, KeyName, KeyVersion
 from pqvault.keystore.states import OPENS, State
 from pqvault.keystore.store import KeyFacts, Keystore
@@ -147,7 +148,7 @@ def _identities(opener: Opener, addresses: Iterable[str]) -> list[Identity]:
     wanted = [Address.parse(text) for text in addresses]
     found: list[Identity] = []
     for facts in opener.store.list():
-        if wanted and not any(_is_at(facts, address) for address in wanted):
+        if signs(facts.profile) or (wanted and not any(_is_at(facts, a) for a in wanted)):
             continue
         if facts.private or facts.state == State.DESTROYED:
             found.append(StoredIdentity(facts, opener))

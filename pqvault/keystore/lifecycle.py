@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from pqvault.errors import KeyStateForbids, UsageError
-from pqvault.keys import Identity, Recipient
 from pqvault.keystore import index, tables
 from pqvault.keystore.authentic import EMPTY
 from pqvault.keystore.change import Change, Unlocked
+from pqvault.keystore.halves import AnyKey, Private, Public, fresh, public_half, signs
 from pqvault.keystore.records import KeyName, KeyVersion, check_name
 from pqvault.keystore.states import State, check_transition
 from pqvault.rootkey import PROFILE
@@ -48,20 +48,21 @@ def new_key(
     store: Unlocked,
     name: str,
     *,
+    profile: str = PROFILE,
     state: State = State.ACTIVE,
     labels: Mapping[str, str] | None = None,
     expires: int | None = None,
     period: str = "",
     reason: str = "new",
 ) -> Made:
-    """A new name with its version 1. ``expires``: Unix time in ms.
+    """A new name with its version 1. ``expires``: Unix time in ms. ``profile``: of a key that
+    seals and opens, or a signature suite for one that signs.
 
     Raises UsageError when there is one of that name.
     """
     with store.change() as change:
         added = add_key(change, name, labels)
-        identity = Identity.generate()
-        version = add_version(change, added, identity, state, reason, expires, period)
+        version = add_version(change, added, fresh(profile), state, reason, expires, period)
         change.audit("new", f"{name}@1", key_id=version.key_id, state=str(state), reason=reason)
     return Made(added, version)
 
@@ -82,23 +83,31 @@ def add_key(change: Change, name: str, labels: Mapping[str, str] | None = None) 
 def add_version(
     change: Change,
     name: KeyName,
-    key: Identity | Recipient,
+    key: AnyKey,
     state: State,
     reason: str,
     expires: int | None = None,
     period: str = "",
 ) -> KeyVersion:
-    """One more version of ``name``, from an identity or only a recipient, inside a change."""
-    recipient = key.recipient if isinstance(key, Identity) else key
-    _refuse_twice(change, recipient)
+    """One more version of ``name``, from a private key or only its public half, in a change.
+
+    Raises UsageError for a key that is here already, or does what others of its name do not.
+    """
+    public = public_half(key)
+    _refuse_twice(change, public)
+    others = tables.read_versions(change.db, "uid = ?", name.uid)
+    if others and signs(others[0][0].profile) != signs(public.profile):
+        raise UsageError(
+            f"{name.name} cannot have keys that sign and keys that seal", hint="use another name"
+        )
     row = change.db.execute("SELECT max(version) FROM versions WHERE uid=?", (name.uid,))
     number = int(row.fetchone()[0] or 0) + 1
     bare = KeyVersion(
         uid=name.uid,
         version=number,
-        profile=PROFILE,
-        key_id=recipient.key_id,
-        public_key=recipient.public_key,
+        profile=public.profile,
+        key_id=public.key_id,
+        public_key=public.public_key,
         sealed_seed=None,
         state=state,
         created=change.now,
@@ -107,13 +116,13 @@ def add_version(
         transitions=0,
         history=EMPTY,
     )
-    if isinstance(key, Identity):
+    if isinstance(key, Private):
         bare = replace(bare, sealed_seed=change.key.seal_seed(key.seed, bare))
     return change.record(bare, "", state, reason)
 
 
-def _refuse_twice(change: Change, recipient: Recipient) -> None:
-    found = tables.read_versions(change.db, "key_id = ?", recipient.key_id)
+def _refuse_twice(change: Change, public: Public) -> None:
+    found = tables.read_versions(change.db, "key_id = ?", public.key_id)
     if found:
         names = tables.read_names(change.db, "uid = ?", found[0][0].uid)
         raise UsageError(
@@ -142,9 +151,8 @@ def rotate(
         for v in versions:
             if label and v.period == label and v.state is not State.DESTROYED:
                 return Made(named, v, changed=False)
-        made = add_version(
-            change, named, Identity.generate(), state, reason or "rotated", expires, label
-        )
+        key = fresh(versions[-1].profile if versions else PROFILE)
+        made = add_version(change, named, key, state, reason or "rotated", expires, label)
         if state is State.ACTIVE:
             _retire(change, versions, named, made)
         subject = f"{name}@{made.version}"

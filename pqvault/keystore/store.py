@@ -24,8 +24,10 @@ from pqvault.keys import Recipient
 from pqvault.keystore import authentic, database, tables, unlocks
 from pqvault.keystore.authentic import EMPTY, StoreKey
 from pqvault.keystore.change import Unlocked
+from pqvault.keystore.halves import Public, of_public, public_half, signs
 from pqvault.keystore.records import Address, KeyName, KeyVersion, Meta, Transition
 from pqvault.keystore.states import State
+from pqvault.signing import Signer
 
 __all__ = ["KeyFacts", "Keystore", "default_path", "now", "sync_folder"]
 
@@ -179,6 +181,14 @@ class Keystore:
                 return Recipient(v.public_key)
         raise NotFound(f"there is no key {key_id} in the keystore")
 
+    def exported(self, text: str) -> Public:
+        """The public half of an address: what may be sealed to, or the newest that signs."""
+        address = Address.parse(text)
+        found = _matching(self.versions(self.find_name(address.name)), address)
+        if found and signs(found[-1].profile):
+            return public_half(self.signers(text)[-1])
+        return public_half(self.recipient(text))
+
     def recipient(self, text: str) -> Recipient:
         """The public key that ``NAME`` or ``NAME@2`` seals to: the newest that may.
 
@@ -189,6 +199,11 @@ class Keystore:
         found = _matching(self.versions(name), address)
         if not found:
             raise NotFound(f"there is no version {text} in the keystore")
+        if signs(found[-1].profile):
+            raise UsageError(
+                f"{text} is a key that signs, and nothing can be sealed to it",
+                hint="name it with --sign or --signer, and a key that opens with -r",
+            )
         allowed = [v for v in found if _refusal(name, v) == ""]
         if not allowed:
             reasons = "; ".join(_refusal(name, v) for v in found[-3:])
@@ -198,6 +213,36 @@ class Keystore:
             )
         chosen = allowed[-1]
         return Recipient(chosen.public_key, f"the keystore, {name.name}@{chosen.version}")
+
+    def signers(self, text: str) -> builtins.list[Signer]:
+        """The public keys that signatures in the name of an address may have been made with,
+        unverified. Raises NotFound, UsageError, KeyStateForbids when none may be trusted."""
+        address = Address.parse(text)
+        name = self.find_name(address.name)
+        found = [v for v in _matching(self.versions(name), address) if signs(v.profile)]
+        if not found:
+            raise UsageError(f"{text} is no key that signs", hint="`pqvault key list` shows all")
+        trusted = [v for v in found if v.state in (State.ACTIVE, State.DEACTIVATED)]
+        if not trusted:
+            raise KeyStateForbids(f"no version of {text} is to be trusted: {found[-1].state}")
+        where = "the keystore"
+        return [Signer(v.profile, v.public_key, f"{where}, {text}") for v in trusted]
+
+    def signing_version(self, text: str) -> str:
+        """The key id of the newest version of an address that may sign, unverified.
+
+        Raises NotFound, UsageError, KeyStateForbids.
+        """
+        address = Address.parse(text)
+        name = self.find_name(address.name)
+        found = [v for v in _matching(self.versions(name), address) if signs(v.profile)]
+        if not found:
+            raise UsageError(f"{text} is no key that signs", hint="`pqvault key list` shows all")
+        allowed = [v for v in found if v.sealed_seed and _refusal(name, v) == ""]
+        if not allowed:
+            reasons = "; ".join(_refusal(name, v) or "public key only" for v in found[-3:])
+            raise KeyStateForbids(f"{text} may not sign: {reasons}")
+        return allowed[-1].key_id
 
     def unlock(self, ask: Callable[[], bytes]) -> Unlocked:
         """Unlock and verify all. ``ask`` gives the passphrase, unless another way works.
@@ -236,13 +281,13 @@ class Keystore:
 
 
 def history(store: Keystore, text: str) -> list[tuple[KeyFacts, str, list[Transition]]]:
-    """(facts, recipient's text, transitions) of the versions of an address, unverified."""
+    """(facts, public key's text, transitions) of the versions of an address, unverified."""
     address = Address.parse(text)
     name = store.find_name(address.name)
     with database.reading(store.db, store.path):
         facts = {f.version: f for f in store.list() if f.name == name.name}
         found = [
-            (facts[v.version], Recipient(v.public_key).text, _steps(store, v))
+            (facts[v.version], of_public(v.profile, v.public_key).text, _steps(store, v))
             for v in _matching(store.versions(name), address)
         ]
     if not found:

@@ -5,27 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pqvault.errors import UsageError
-from pqvault.keys import Identity, Recipient
 from pqvault.keystore import tables
 from pqvault.keystore.change import Unlocked
+from pqvault.keystore.halves import AnyKey, Private, private_half, public_half
 from pqvault.keystore.lifecycle import Made, add_key, add_version
 from pqvault.keystore.states import State
 
 __all__ = ["export_private", "import_keys"]
 
 
-def export_private(store: Unlocked, address: str, where: str) -> Identity:
-    """The identity of a version; that it left, and to where, goes to the audit log first."""
+def export_private(store: Unlocked, address: str, where: str) -> Private:
+    """The private key of a version; that it left, and to where, goes to the audit log first."""
     name, v = store.store.find(address)
-    identity = Identity(store.seed(v.key_id))
+    key = private_half(v.profile, store.seed(v.key_id))
     with store.change() as change:
         change.audit("export", f"{name.name}@{v.version}", key_id=v.key_id, where=where)
-    return identity
+    return key
 
 
-def import_keys(
-    store: Unlocked, name: str, keys: Sequence[Identity | Recipient], reason: str = ""
-) -> list[Made]:
+def import_keys(store: Unlocked, name: str, keys: Sequence[AnyKey], reason: str = "") -> list[Made]:
     """Add keys as versions of ``name``, which is made if need be; the last one seals.
 
     A recipient alone can be sealed to and opens nothing. Raises UsageError for a key that is in
@@ -40,7 +38,7 @@ def import_keys(
         for number, key in enumerate(keys, 1):
             state = State.ACTIVE if number == len(keys) else State.DEACTIVATED
             v = add_version(change, named, key, state, reason or "imported")
-            kind = "identity" if isinstance(key, Identity) else "recipient"
+            kind = public_half(key).kind
             change.audit("import", f"{name}@{v.version}", key_id=v.key_id, kind=kind)
             made.append(Made(named, v))
     return made

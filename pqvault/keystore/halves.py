@@ -1,0 +1,81 @@
+"""What a version of a key may be: a pair that opens or one that signs, whole or its public half.
+
+The row's ``profile`` tells which: of a pair that signs it is the name of its signature suite.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from pqvault.crypto.sign import DEFAULT, SUITES
+from pqvault.errors import UsageError
+from pqvault.keys import Identity, Recipient
+from pqvault.rootkey import PROFILE
+from pqvault.signing import Signer, SigningKey
+
+__all__ = [
+    "SEALS",
+    "SIGNS",
+    "AnyKey",
+    "Private",
+    "Public",
+    "fresh",
+    "private_half",
+    "public_half",
+    "signs",
+]
+
+SEALS: Final = PROFILE  # profiles of new keys
+SIGNS: Final = DEFAULT.name
+
+Private = Identity | SigningKey
+AnyKey = Private | Recipient | Signer
+
+
+@dataclass(frozen=True, slots=True)
+class Public:
+    """What the keystore keeps of a key in clear. ``kind``: what its owner calls it."""
+
+    kind: str
+    profile: str
+    key_id: str
+    public_key: bytes
+    text: str
+
+
+def signs(profile: str) -> bool:
+    """Whether a version of this profile signs, and neither seals nor opens."""
+    return profile in SUITES
+
+
+def public_half(key: AnyKey) -> Public:
+    """The public half of any key."""
+    if isinstance(key, Identity | Recipient):
+        recipient = key.recipient if isinstance(key, Identity) else key
+        kind = "identity" if isinstance(key, Identity) else "recipient"
+        return Public(kind, PROFILE, recipient.key_id, recipient.public_key, recipient.text)
+    signer = key.signer if isinstance(key, SigningKey) else key
+    kind = "signing key" if isinstance(key, SigningKey) else "signer"
+    return Public(kind, signer.suite, signer.signer_id, signer.public_key, signer.text)
+
+
+def of_public(profile: str, public_key: bytes) -> Public:
+    """The same from a row. Raises UsageError when it is no public key."""
+    if signs(profile):
+        return public_half(Signer(profile, public_key))
+    return public_half(Recipient(public_key))
+
+
+def private_half(profile: str, seed: bytes) -> Private:
+    """The key of a seed."""
+    return SigningKey(profile, seed) if signs(profile) else Identity(seed)
+
+
+def fresh(profile: str) -> Private:
+    """A new key of a profile. Raises UsageError for one that is not known."""
+    if signs(profile):
+        return SigningKey.generate(profile)
+    if profile != PROFILE:
+        raise UsageError(f"there is no profile {profile!r}")
+    return Identity.generate()

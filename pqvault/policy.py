@@ -1,0 +1,144 @@
+"""Whose signatures a reader wants to see. docs/format.md section 9.3.
+
+A policy file is TOML::
+
+    threshold = 1
+
+    [[signer]]
+    name = "release"
+    key = "pqvsign1…"
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pqvault import keyfile
+from pqvault.errors import PolicyRefused, UsageError
+from pqvault.format.commit import Commit
+from pqvault.signing import Signer
+
+__all__ = ["ANYBODY", "Policy"]
+
+MAX_SIZE: Final = 4 * 1024 * 1024  # bytes
+_NAME: Final = re.compile(r"[ -~]{1,64}")
+_HINT: Final = "ask the owner of the archive who signs it; `pqvault parts` shows who has signed"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The signers that are trusted, by name, and how many of them must have signed a part.
+
+    ``allow_unsigned``: parts that too few of them signed are read too, but may not hide or
+    remove anything of a signed part.
+    """
+
+    signers: tuple[tuple[str, Signer], ...] = ()
+    threshold: int = 1
+    allow_unsigned: bool = False
+
+    @classmethod
+    def of(cls, signers: Iterable[Signer], *, allow_unsigned: bool = False) -> Policy:
+        """Any one of ``signers``, each called by its id."""
+        named = {signer.signer_id: signer for signer in signers}
+        return cls(tuple(named.items()), 1, allow_unsigned)
+
+    @classmethod
+    def load_file(cls, path: str | os.PathLike[str], *, allow_unsigned: bool = False) -> Policy:
+        """From a policy file. Raises UsageError that names what is wrong in it."""
+        source = os.fspath(path)
+        data = keyfile.read(source)
+        if len(data) > MAX_SIZE:
+            raise UsageError(f"the policy {source} is over {MAX_SIZE} bytes")
+        try:
+            value = tomllib.loads(data.decode("utf-8"))
+        except (ValueError, RecursionError):  # UnicodeDecodeError and TOMLDecodeError are these
+            raise UsageError(f"the policy {source} is not TOML") from None
+        return cls(*_parse(value, source), allow_unsigned)
+
+    @property
+    def demands(self) -> bool:
+        """Whether it asks for signatures at all."""
+        return bool(self.signers)
+
+    def check(self, commit: Commit, what: str) -> tuple[str, ...]:
+        """The names of the trusted signers of a commit, each signature verified.
+
+        Raises PolicyRefused when they are fewer than ``threshold`` (unless ``allow_unsigned``),
+        and for a signature in the name of one of them that is wrong.
+        """
+        by_id = {signer.signer_id: (name, signer) for name, signer in self.signers}
+        found = []
+        for signature in commit.signatures:
+            if signature.signer in by_id:
+                name, signer = by_id[signature.signer]
+                signer.check(commit, signature, f"{name} over {what}")
+                found.append(name)
+        if self.demands and len(found) < self.threshold:
+            if self.allow_unsigned:
+                return ()
+            raise PolicyRefused(_missing(commit, what, self.threshold), hint=_HINT)
+        return tuple(found)
+
+    def unsigned_after_signed(self, commits: Iterable[Commit]) -> list[PolicyRefused]:
+        """Refusals of parts without any signature that come after a part with one, for readers
+        who name no signers: a signed archive does not go on unsigned without a word."""
+        if self.demands or self.allow_unsigned:
+            return []
+        found, signed = [], False
+        for commit in commits:
+            if signed and not commit.signatures:
+                found.append(
+                    PolicyRefused(
+                        f"part {commit.part} is not signed, and parts before it are",
+                        hint="find out who added it; --allow-unsigned reads it all the same",
+                    )
+                )
+            signed = signed or bool(commit.signatures)
+        return found
+
+    def counts_as_signed(self, commit: Commit, signed_by: tuple[str, ...]) -> bool:
+        """Whether a part's entries are protected from unsigned parts. Without signers to go by,
+        whatever carries a signature is."""
+        return bool(signed_by) if self.demands else bool(commit.signatures)
+
+
+ANYBODY: Final = Policy()
+
+
+def _missing(commit: Commit, what: str, threshold: int) -> str:
+    if not commit.signatures:
+        return f"{what} is not signed, and its signer must be one of those given"
+    others = ", ".join(signature.signer for signature in commit.signatures)
+    if threshold > 1:
+        return f"{what} needs {threshold} trusted signatures, and is signed by {others}"
+    return f"{what} is signed by {others}, none of whom is trusted"
+
+
+def _parse(value: dict[str, Any], source: str) -> tuple[tuple[tuple[str, Signer], ...], int]:
+    if set(value) - {"threshold", "signer"}:
+        unknown = ", ".join(sorted(set(value) - {"threshold", "signer"}))
+        raise UsageError(f"the policy {source} has the unknown keys {unknown[:80]}")
+    items = value.get("signer")
+    if not isinstance(items, list) or not items:
+        raise UsageError(f"the policy {source} names no signer", hint="add a [[signer]] table")
+    signers: dict[str, Signer] = {}
+    for number, item in enumerate(items, 1):
+        where = f"the policy {source}, signer {number}"
+        if not isinstance(item, dict) or set(item) != {"name", "key"}:
+            raise UsageError(f"{where}: it has not exactly a name and a key")
+        name, key = item["name"], item["key"]
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or name in signers:
+            raise UsageError(f"{where}: its name is not 1 to 64 printable characters of its own")
+        signers[name] = Signer.parse(key if isinstance(key, str) else "", where)
+    if len({signer.signer_id for signer in signers.values()}) != len(signers):
+        raise UsageError(f"the policy {source} names one key twice")
+    threshold = value.get("threshold", 1)
+    if type(threshold) is not int or not 1 <= threshold <= len(signers):
+        raise UsageError(f"the policy {source}: threshold is not from 1 to {len(signers)}")
+    return tuple(signers.items()), threshold
