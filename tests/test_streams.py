@@ -295,6 +295,25 @@ def test_open_stream_of_nothing(tmp_path: Path, identity: pqvault.Identity) -> N
     assert handles() == before
 
 
+def test_a_read_is_one_request(identity: pqvault.Identity) -> None:
+    """Stored content comes in one read of the file a frame, however it lies in the chunks."""
+    sink, content = io.BytesIO(), noise(600_000)
+    with SealedWriter(sink, KEY, CONTEXT, level=0) as writer:
+        writer.write(content)
+    asked: list[int] = []
+
+    class Counting(Blob):
+        def pread_into(self, buffer: memoryview, offset: int) -> None:
+            asked.append(len(buffer))
+            super().pread_into(buffer, offset)
+
+    for offset in (0, 5, 16384 - 9, 100_000, 190_000):  # frames end at 262,144
+        with SealedReader(Counting(sink.getvalue()), KEY, CONTEXT, "it") as reader:
+            asked.clear()
+            assert reader.pread(offset, 65536) == content[offset : offset + 65536]
+        assert len(asked) == 1 and asked[0] <= offset + 65536 + 2 * 16400 + 3 * 16, asked
+
+
 # ---- files that are slow, short or strange -------------------------------------------------
 
 
