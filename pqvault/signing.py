@@ -154,6 +154,14 @@ class SigningKey:
         value = sign.sign(sign.SUITES[self.suite], self.seed, *ids, data)
         return Signature(self.signer.signer_id, self.suite, value)
 
+    def sign_foreign(self, data: bytes) -> list[tuple[str, bytes]]:
+        """(algorithm, signature) of each, over data of a format that is not ours, such as DSSE.
+
+        Without a context, so it never is a signature of a document of ours. Raises ValueError
+        for data that begins as those do.
+        """
+        return sign.sign_foreign(sign.SUITES[self.suite], self.seed, data)
+
     def __repr__(self) -> str:
         return "SigningKey(...)"
 

@@ -41,6 +41,7 @@ LEVELS = {
     "rotation": 7.5,
     "api": 8,
     "scan": 8,
+    "attestation": 8,
     "drill": 9,
     "rotating": 9,
     "doctor": 9,

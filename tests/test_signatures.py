@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import base64
 import copy
+import hashlib
+import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import Box
+from conftest import Box, files_below
 from hypothesis import given
 from hypothesis import strategies as st
 
 import pqvault
+from pqvault import attestation
 from pqvault.archive.archive import Archive, PublicState
 from pqvault.crypto import sign
-from pqvault.errors import FormatError, KeyStateForbids, PolicyRefused, PQVaultError, UsageError
+from pqvault.errors import (
+    FormatError,
+    IntegrityError,
+    KeyStateForbids,
+    PolicyRefused,
+    PQVaultError,
+    UsageError,
+)
 from pqvault.format.commit import Commit
 from pqvault.format.signature import MAX_SIGNATURES, Signature, marshal_lines, parse_lines
 from pqvault.keystore import Keystore, State, lifecycle, transfer
@@ -458,3 +469,51 @@ def test_archive_takes_a_policy(signed: Box) -> None:
     """The class too, for who builds on it."""
     with Archive(LocalStorage(signed.archive), [signed.key], policy=TRUST_ALICE) as archive:
         assert archive.parts[0].signed
+
+
+# -- for supply-chain tools ----------------------------------------------------------------
+
+
+def test_an_attestation(signed: Box) -> None:
+    """The Statement lists every file with its SHA-256; its DSSE envelope verifies as the protocol
+    says, with the public halves alone."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PublicKey
+
+    found = attestation.statement(signed.archive, TRUST_ALICE)
+    assert found["_type"] == "https://in-toto.io/Statement/v1"
+    names = {subject["name"]: subject["digest"]["sha256"] for subject in found["subject"]}
+    on_disk = {
+        name: hashlib.sha256((signed.archive / name).read_bytes()).hexdigest()
+        for name in files_below(signed.archive)
+        if name.startswith(("parts/", "commits/"))
+    }
+    assert names == on_disk
+    wrapped = attestation.envelope(found, [BOB])
+    payload = base64.b64decode(wrapped["payload"])
+    assert json.loads(payload) == found
+    kind = wrapped["payloadType"]
+    encoded = f"DSSEv1 {len(kind)} {kind} {len(payload)} ".encode() + payload
+    values = {s["keyid"].split(":")[1]: base64.b64decode(s["sig"]) for s in wrapped["signatures"]}
+    public = BOB.signer.public_key
+    Ed25519PublicKey.from_public_bytes(public[:32]).verify(values["Ed25519"], encoded)
+    MLDSA65PublicKey.from_public_bytes(public[32:]).verify(values["ML-DSA-65"], encoded)
+    with pytest.raises(ValueError, match="with a context"):
+        BOB.sign_foreign(b"pqvault.dev/commit@v1")
+
+
+def test_nothing_is_attested_that_was_not_checked(signed: Box) -> None:
+    with pytest.raises(UsageError):
+        attestation.statement(signed.archive, Policy())
+    with pytest.raises(PolicyRefused):
+        attestation.statement(signed.archive, Policy.of([BOB.signer]))
+    target = next((signed.archive / "parts").rglob("objects/*"))
+    target.write_bytes(target.read_bytes()[:-1] + b"\0")
+    with pytest.raises(IntegrityError):
+        attestation.statement(signed.archive, TRUST_ALICE)
+
+
+def test_unsigned_parts_are_not_attested(signed: Box) -> None:
+    sealed_alone(signed, {"more": b"unsigned"}, "stranger")
+    with pytest.raises(PolicyRefused):
+        attestation.statement(signed.archive, replace(TRUST_ALICE, allow_unsigned=True))

@@ -34,6 +34,7 @@ __all__ = [
     "check_public_key",
     "public_key_of",
     "sign",
+    "sign_foreign",
     "signer_id",
     "suite",
     "verify",
@@ -167,6 +168,18 @@ def sign(kind: Suite, seed: bytes, archive: bytes, part: bytes, data: bytes) -> 
         key = a.private(part_seed)
         signatures.append(key.sign(data, context) if a.has_context else key.sign(context + data))
     return b"".join(signatures)
+
+
+def sign_foreign(kind: Suite, seed: bytes, data: bytes) -> list[tuple[str, bytes]]:
+    """(algorithm, signature) of each, without a context, over data of another format.
+
+    Raises ValueError for data that begins as our contexts do: Ed25519 has no other wall there.
+    """
+    if data.startswith(b"pqvault.dev/"):
+        raise ValueError("this is signed with a context or not at all")
+    seeds = _cut(seed, (a.seed for a in kind.algorithms))
+    pairs = zip(kind.algorithms, seeds, strict=True)
+    return [(a.name, a.private(part_seed).sign(data)) for a, part_seed in pairs]
 
 
 def verify(

@@ -1,0 +1,120 @@
+"""What was signed, as supply-chain tools read it: an in-toto Statement, and a DSSE envelope of it.
+
+Statement v1: https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md; DSSE v1:
+https://github.com/secure-systems-lab/dsse/blob/master/protocol.md. SHA-256 of every file is
+taken beside the commit's own digest, because those tools know no BLAKE3.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from pqvault.archive.archive import PublicState
+from pqvault.archive.layout import commit_name, part_file
+from pqvault.archive.part import PublicPart
+from pqvault.crypto import digest as digests
+from pqvault.errors import IntegrityError, PolicyRefused, UsageError
+from pqvault.format.textdoc import MAX_SIZE
+from pqvault.policy import Policy
+from pqvault.progress import Progress, Report, ignore
+from pqvault.signing import SigningKey
+from pqvault.storage import LocalStorage, Storage
+
+__all__ = ["PAYLOAD_TYPE", "PREDICATE_TYPE", "envelope", "statement"]
+
+STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE: Final = "https://pqvault.dev/attestation/archive/v1"
+PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
+_STEP: Final = 1024 * 1024  # bytes
+
+
+def statement(
+    archive: str | os.PathLike[str], policy: Policy, *, progress: Progress = ignore
+) -> dict[str, Any]:
+    """The Statement over every file of an archive whose parts ``policy``'s signers signed.
+
+    Every file is read and compared with its signed commit. No key is needed. Raises
+    UsageError for a policy without signers, PolicyRefused, IntegrityError, RolledBack.
+    """
+    if not policy.demands:
+        raise UsageError(
+            "an attestation says whose signatures were checked, and no signer is given",
+            hint="name the signers with --signer or --policy",
+        )
+    storage = LocalStorage(Path(archive))
+    state = PublicState(storage)
+    for problem in state.problems:
+        raise problem
+    subjects: list[dict[str, Any]] = []
+    parts = []
+    for part in state.ordered():
+        signed_by = policy.check(part.commit, f"part {part.id}")
+        if not signed_by:
+            raise PolicyRefused(f"part {part.id} is not signed, so nothing is attested of it")
+        commit = storage.read(commit_name(part.id), MAX_SIZE)
+        name, sha256 = commit_name(part.id), hashlib.sha256(commit).hexdigest()
+        subjects.append({"name": name, "digest": {"sha256": sha256}})
+        subjects += _subjects(storage, part, progress)
+        parts.append(_facts(part, signed_by))
+    return {
+        "_type": STATEMENT_TYPE,
+        "subject": subjects,
+        "predicateType": PREDICATE_TYPE,
+        "predicate": {"archive": state.archive, "parts": parts},
+    }
+
+
+def _facts(part: PublicPart, signed_by: tuple[str, ...]) -> dict[str, Any]:
+    commit = part.commit
+    return {
+        "part": part.id,
+        "seq": commit.seq,
+        "created": commit.created,
+        "kind": commit.kind,
+        "sealedTo": list(commit.sealed_to),
+        "signedBy": list(signed_by),
+    }
+
+
+def _subjects(storage: Storage, part: PublicPart, progress: Progress) -> Iterator[dict[str, Any]]:
+    for file in part.commit.files:
+        name = part_file(part.id, file.name)
+        ours, sha256 = digests.new(part.commit.digest), hashlib.sha256()
+        buffer = memoryview(bytearray(_STEP))
+        with storage.open(name) as source:
+            if source.size != file.size:
+                raise IntegrityError(f"{name} has {source.size} bytes, not {file.size}")
+            for at in range(0, file.size, _STEP):
+                data = buffer[: min(_STEP, file.size - at)]
+                source.pread_into(data, at)
+                ours.update(data)
+                sha256.update(data)
+        if ours.digest().hex() != file.digest:
+            raise IntegrityError(f"{name} does not have the digest that its commit says")
+        progress(Report("attest", done=file.size))
+        found = {"sha256": sha256.hexdigest(), part.commit.digest: file.digest}
+        yield {"name": name, "digest": found}
+
+
+def envelope(statement: dict[str, Any], keys: Iterable[SigningKey]) -> dict[str, Any]:
+    """A DSSE envelope of a Statement: a signature of every algorithm of each key, the key id
+    being ``<signer id>:<algorithm>``. ML-DSA signs with an empty context, as tools verify."""
+    payload = json.dumps(statement, separators=(",", ":")).encode()
+    kind = PAYLOAD_TYPE.encode()
+    encoded = b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
+    signatures = [
+        {"keyid": f"{key.signer.signer_id}:{name}", "sig": base64.b64encode(value).decode()}
+        for key in keys
+        for name, value in key.sign_foreign(encoded)
+    ]
+    return {
+        "payloadType": PAYLOAD_TYPE,
+        "payload": base64.b64encode(payload).decode(),
+        "signatures": signatures,
+    }
