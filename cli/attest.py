@@ -13,7 +13,7 @@ from .progress import shown
 from .signing import policy_options, sign_option
 
 
-@click.command(epilog="Example: pqvault attest datasets.pqv --signer @sign.pub > datasets.intoto")
+@click.command(epilog="Example: pqvault attest release.pqv --signer @sign.pub > release.intoto")
 @click.argument("archive", type=click.Path())
 @policy_options
 @sign_option

@@ -42,7 +42,8 @@ def prepared(tmp_path: Path, shell: dict[str, str]) -> tuple[Path, dict[str, str
     cp datasets/train.jsonl datasets/train/a.jsonl && cp datasets/train.jsonl model.safetensors
     pqvault keygen -o key.txt > key.pub && cp key.pub team.pub
     pqvault seal datasets -r @key.pub -q && pqvault encrypt model.safetensors -o s -r @key.pub
-    mv s model.safetensors.pqv
+    mv s model.safetensors.pqv && pqvault keygen --sign -o sign.txt > sign.pub
+    pqvault seal datasets -o release.pqv -r @key.pub --sign sign.txt -q
     """
     subprocess.run(["sh", "-ec", script], cwd=folder, env=shell, check=True)
     return folder, with_keystore(folder, shell)
