@@ -47,7 +47,7 @@ def examine() -> Examination:
         found.versions[package] = metadata.version(package)
     found.cpu = _cpu()
     found.providers = {
-        "cryptography": f"in use: {kem.KEM_NAME}, {kem.library_version()}",
+        "cryptography": f"in use, {kem.provider().version()}: profiles {', '.join(kem.offered())}",
         # Only looked for: importing it may download and build a C library (ATTACKS row 22).
         "liboqs": "liboqs-python is installed, not used by this version"
         if util.find_spec("oqs")

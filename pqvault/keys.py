@@ -5,33 +5,60 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NoReturn
 
 from pqvault import keyfile
 from pqvault.crypto import kem
+from pqvault.crypto.profiles import PROFILES, STANDARD, Profile
 from pqvault.errors import FormatError, UsageError
 from pqvault.format import keytext
 
-__all__ = ["Identity", "Recipient"]
+__all__ = ["Identity", "Recipient", "one_profile", "profile_named"]
+
+
+def profile_named(name: str) -> Profile:
+    """A profile that a user named. Raises UsageError."""
+    found = PROFILES.get(name)
+    if found is None:
+        raise UsageError(
+            f"there is no profile {name[:80]!r}", hint=f"the profiles are {', '.join(PROFILES)}"
+        )
+    return found
+
+
+def one_profile(recipients: Iterable[Recipient]) -> Profile:
+    """The profile that all recipients have, `STANDARD` for none. Raises UsageError for two."""
+    first: dict[Profile, Recipient] = {}
+    for recipient in recipients:
+        first.setdefault(recipient.profile, recipient)
+    if len(first) > 1:
+        named = " and ".join(f"{r.key_id} of the profile {p}" for p, r in first.items())
+        raise UsageError(
+            f"recipients of several profiles are mixed: {named}",
+            hint="who holds the weakest key opens it all, so one envelope has one profile: seal to"
+            " recipients of one, and make a key with `pqvault keygen --profile` for who lacks it",
+        )
+    return next(iter(first), STANDARD)
 
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
     """A public key that data is sealed to.
 
-    ``public_key``: 1,216 bytes, ML-KEM-768 ‖ X25519 (X-Wing). Its text form is age's
-    ``age1pq1…``, so a key of ``age-keygen -pq`` works unchanged.
+    ``public_key``: in the profile ``standard`` 1,216 bytes, ML-KEM-768 ‖ X25519 (X-Wing). Its
+    text form is age's ``age1pq1…`` there, so a key of ``age-keygen -pq`` works unchanged.
     """
 
     public_key: bytes
     source: str = field(default="", compare=False)
+    profile: Profile = STANDARD
 
     def __post_init__(self) -> None:
         # At import, not at use (ATTACKS row 19).
         try:
-            kem.check_public_key(self.public_key)
+            kem.check_public_key(self.profile, self.public_key)
         except FormatError as error:
             where = f" in {self.source}" if self.source else ""
             raise UsageError(
@@ -42,24 +69,28 @@ class Recipient:
     @classmethod
     def parse(cls, text: str, source: str = "") -> Recipient:
         """From its text form. Raises UsageError that says why, for example for a classical key."""
-        return cls(keytext.decode_recipient(text), source)
+        profile, public_key = keytext.decode_recipient(text)
+        return cls(public_key, source, PROFILES[profile])
 
     @classmethod
     def load_file(cls, path: str | os.PathLike[str]) -> list[Recipient]:
         """All recipients of a recipients file: one a line, ``#`` for comments."""
         source = os.fspath(path)
         lines = keytext.parse_recipients_file(keyfile.read(source), source)
-        return [cls(key, f"{source}, line {number}") for number, key in lines]
+        return [
+            cls(key, f"{source}, line {number}", PROFILES[profile])
+            for number, (profile, key) in lines
+        ]
 
     @property
     def text(self) -> str:
-        """``age1pq1…``, 1,959 characters."""
-        return keytext.encode_recipient(self.public_key)
+        """``age1pq1…``, 1,959 characters; in other profiles another form."""
+        return keytext.encode_recipient(self.profile.name, self.public_key)
 
     @property
     def key_id(self) -> str:
         """Hex of 16 bytes: the name of this key in envelopes and listings."""
-        return kem.key_id(self.public_key).hex()
+        return kem.key_id(self.profile, self.public_key).hex()
 
     def __repr__(self) -> str:
         return f"Recipient({self.text[:20]}…, key_id={self.key_id})"
@@ -67,23 +98,33 @@ class Recipient:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A private key: 32 bytes, expanded as X-Wing says. Never printed, never pickled."""
+    """A private key: a seed of 32 bytes, in the profile ``cnsa2`` 64. Never printed, never
+    pickled."""
 
     seed: bytes = field(repr=False)
+    profile: Profile = STANDARD
 
     def __post_init__(self) -> None:
-        if len(self.seed) != kem.SEED_SIZE:
-            raise ValueError(f"an identity is a seed of {kem.SEED_SIZE} bytes")
+        if len(self.seed) != self.profile.seed_size:
+            raise ValueError(f"an identity is a seed of {self.profile.seed_size} bytes")
 
     @classmethod
-    def generate(cls) -> Identity:
-        """A new one, from the system's random source."""
-        return cls(secrets.token_bytes(kem.SEED_SIZE))
+    def generate(cls, profile: Profile | str = STANDARD) -> Identity:
+        """A new one, from the system's random source.
+
+        ``profile``: ``standard``, ``high`` or ``cnsa2``. Raises UsageError for one that is not
+        known, PQVaultError for one that is not offered here.
+        """
+        if isinstance(profile, str):
+            profile = profile_named(profile)
+        kem.require(profile)
+        return cls(secrets.token_bytes(profile.seed_size), profile)
 
     @classmethod
     def parse(cls, text: str) -> Identity:
         """From ``AGE-SECRET-KEY-PQ-1…``. Raises UsageError, which never repeats the text."""
-        return cls(keytext.decode_identity(text))
+        profile, seed = keytext.decode_identity(text)
+        return cls(seed, PROFILES[profile])
 
     @classmethod
     def load_file(
@@ -101,12 +142,13 @@ class Identity:
     @classmethod
     def parse_file(cls, data: bytes, source: str) -> list[Identity]:
         """All identities of a file's content, in age's form. Raises UsageError."""
-        return [cls(seed) for seed in keytext.parse_identity_file(data, source)]
+        found = keytext.parse_identity_file(data, source)
+        return [cls(seed, PROFILES[profile]) for profile, seed in found]
 
     @property
     def recipient(self) -> Recipient:
         """The public half, computed from the seed: it cannot disagree with it."""
-        return Recipient(kem.public_key_of(self.seed))
+        return Recipient(kem.public_key_of(self.profile, self.seed), profile=self.profile)
 
     @property
     def key_id(self) -> str:
@@ -120,12 +162,14 @@ class Identity:
 
     @property
     def text(self) -> str:
-        """``AGE-SECRET-KEY-PQ-1…``: a secret."""
-        return keytext.encode_identity(self.seed)
+        """``AGE-SECRET-KEY-PQ-1…``, in other profiles another form: a secret."""
+        return keytext.encode_identity(self.profile.name, self.seed)
 
     def file_text(self) -> str:
         """An identity file in age's form: a secret."""
-        return keytext.format_identity_file(self.seed, self.recipient.text, time.time())
+        return keytext.format_identity_file(
+            self.profile.name, self.seed, self.recipient.text, time.time()
+        )
 
     def save_file(self, path: str | os.PathLike[str], passphrase: bytes | None = None) -> None:
         """Write a new identity file, mode 0600, sealed when there is a passphrase.

@@ -11,24 +11,25 @@ from dataclasses import dataclass, field, replace
 from typing import Final, NoReturn
 
 from pqvault.crypto import kdf, kem, mac
+from pqvault.crypto.profiles import STANDARD, Profile
+from pqvault.crypto.profiles import profile as find_profile
 from pqvault.errors import FormatError, IntegrityError, NoKeyFits, UsageError
 from pqvault.format.commit import Commit
 from pqvault.format.envelope import MAX_RECIPIENTS, Envelope, WrappedKey
 from pqvault.format.retired import Retired
 from pqvault.format.textdoc import MAX_INTEGER
-from pqvault.keys import Identity, Recipient
+from pqvault.keys import Identity, Recipient, one_profile
 
 __all__ = [
-    "PROFILE",
     "STREAM_ARCHIVE",
     "STREAM_OBJECT",
     "Keyring",
     "RootKey",
+    "check_profile",
     "keyring",
     "new_id",
 ]
 
-PROFILE: Final = "standard"  # MLKEM768-X25519, HKDF-SHA512, AES-256-GCM, BLAKE3-256
 STREAM_ARCHIVE: Final = bytes(16).hex()  # a sealed stream belongs to no archive
 STREAM_OBJECT: Final = "stream"
 
@@ -49,16 +50,20 @@ def new_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class RootKey:
-    """32 random bytes that open one part, with the ids that everything is bound to."""
+    """32 random bytes that open one part, with the ids that everything is bound to.
+
+    ``profile``: of its envelopes, and so of its commit.
+    """
 
     archive: str
     part: str
     secret: bytes = field(repr=False)
+    profile: Profile = STANDARD
 
     @classmethod
-    def generate(cls, archive: str, part: str) -> RootKey:
+    def generate(cls, archive: str, part: str, profile: Profile = STANDARD) -> RootKey:
         """A fresh one; two parts never share one."""
-        return cls(archive, part, secrets.token_bytes(kdf.ROOT_KEY_SIZE))
+        return cls(archive, part, secrets.token_bytes(kdf.ROOT_KEY_SIZE), profile)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a root key is not pickled: hand over object keys, sealed")
@@ -82,15 +87,23 @@ class RootKey:
     ) -> Envelope:
         """Wrap this key to every recipient. ``created``: Unix time in ms.
 
-        Raises UsageError for no, too many or repeated recipients.
+        Raises UsageError for no, too many or repeated recipients, or those of another profile.
         """
+        self._check_profile_of(recipients)
         ids = [r.key_id for r in recipients]
         _check_count(len(ids))
         if len(set(ids)) != len(ids):
             raise UsageError("a recipient is given twice", hint="leave one of them out")
         wrapped = tuple(self._wrap(r, group) for r in recipients)
         bare = Envelope(
-            self.archive, self.part, group, generation, created, PROFILE, wrapped, bytes(32)
+            self.archive,
+            self.part,
+            group,
+            generation,
+            created,
+            self.profile.name,
+            wrapped,
+            bytes(32),
         )
         return replace(bare, mac=self._envelope_mac(bare))
 
@@ -100,9 +113,11 @@ class RootKey:
         """The envelope that takes the place of ``old``: what is wrapped already stays as it is,
         recipients are wrapped anew, the generation is one more. ``created``: Unix time in ms.
 
-        ``old`` must have been opened by this key. Raises UsageError for no or too many members.
+        ``old`` must have been opened by this key. Raises UsageError for no or too many members,
+        and for recipients of another profile: that takes a new root key.
         """
         _check_count(len(members))
+        self._check_profile_of([m for m in members if isinstance(m, Recipient)])
         wrapped = tuple(
             m if isinstance(m, WrappedKey) else self._wrap(m, old.group) for m in members
         )
@@ -110,6 +125,14 @@ class RootKey:
             raise IntegrityError(f"the envelope of part {old.part} has no generation left")
         bare = replace(old, generation=old.generation + 1, created=created, recipients=wrapped)
         return replace(bare, mac=self._envelope_mac(bare))
+
+    def _check_profile_of(self, recipients: Sequence[Recipient]) -> None:
+        if recipients and one_profile(recipients) != self.profile:
+            raise UsageError(
+                f"part {self.part} has the profile {self.profile}, and {recipients[0].key_id} is a"
+                f" key of the profile {recipients[0].profile}",
+                hint="a new wrapping keeps the profile; `pqvault reencrypt` seals it anew",
+            )
 
     def retire(self, key_id: str, *, created: int) -> Retired:
         """The record that nothing more is to be sealed to a key id. ``created``: ms."""
@@ -126,9 +149,9 @@ class RootKey:
         return mac.compute(key, record.authenticated())
 
     def _wrap(self, recipient: Recipient, group: str) -> WrappedKey:
-        info = _wrap_info(self.archive, self.part, group, recipient.key_id)
-        sealed = kem.wrap(self.secret, recipient.public_key, info)
-        return WrappedKey(kem.KEM_NAME, recipient.key_id, sealed)
+        info = _wrap_info(self.archive, self.part, group, self.profile, recipient.key_id)
+        sealed = kem.wrap(self.profile, self.secret, recipient.public_key, info)
+        return WrappedKey(self.profile.kem, recipient.key_id, sealed)
 
     @classmethod
     def unwrap(cls, envelope: Envelope, identities: Keyring, what: str) -> RootKey:
@@ -137,10 +160,13 @@ class RootKey:
         Raises NoKeyFits when it names none of them, IntegrityError when it names one and
         does not open, or when its MAC is wrong.
         """
-        _check_profile(envelope.profile, what)
+        profile = find_profile(envelope.profile, what)
         for wrapped in envelope.recipients:
-            if wrapped.kem != kem.KEM_NAME:
-                raise FormatError(f"{what} names the KEM {wrapped.kem!r}, which is not known")
+            if wrapped.kem != profile.kem:
+                raise FormatError(
+                    f"{what} names the KEM {wrapped.kem!r}, which the profile {profile} does not"
+                    " have"
+                )
         fits = [(w, identities[w.key_id]) for w in envelope.recipients if w.key_id in identities]
         if not fits:
             sealed_to = ", ".join(w.key_id for w in envelope.recipients)
@@ -148,9 +174,13 @@ class RootKey:
                 f"no identity fits {what}: {len(identities)} tried, sealed to {sealed_to}"
             )
         wrapped, identity = min(fits, key=lambda fit: fit[1].rank)
-        info = _wrap_info(envelope.archive, envelope.part, envelope.group, wrapped.key_id)
-        secret = kem.unwrap(wrapped.sealed, identity.seed, info, f"the wrapped key in {what}")
-        key = cls(envelope.archive, envelope.part, secret)
+        if identity.profile != profile:  # key ids hold the KEM's name: a row of a keystore lies
+            raise IntegrityError(f"the key {wrapped.key_id} is not of the profile {profile}")
+        ids = (envelope.archive, envelope.part)
+        info = _wrap_info(*ids, envelope.group, profile, wrapped.key_id)
+        where = f"the wrapped key in {what}"
+        secret = kem.unwrap(profile, wrapped.sealed, identity.seed, info, where)
+        key = cls(*ids, secret, profile)
         if not mac.equal(key._envelope_mac(envelope), envelope.mac):
             raise IntegrityError(
                 f"{what} failed authentication: its list of recipients was altered"
@@ -172,11 +202,16 @@ class RootKey:
 
     def check_commit(self, commit: Commit, what: str) -> None:
         """Raise IntegrityError unless ``commit`` belongs to this key and is unaltered."""
-        _check_profile(commit.profile, f"the commit of {what}")
+        check_profile(commit, f"the commit of {what}")
         if not mac.equal(commit.root.encode(), self.commit_id.encode()):
             raise IntegrityError(f"the envelope does not belong to {what}")
         if not mac.equal(self._commit_mac(commit), commit.mac):
             raise IntegrityError(f"the commit of {what} failed authentication")
+        if commit.profile != self.profile.name:
+            raise IntegrityError(
+                f"the commit of {what} has the profile {commit.profile}, its envelope"
+                f" {self.profile}"
+            )
 
 
 def _check_count(recipients: int) -> None:
@@ -187,18 +222,20 @@ def _check_count(recipients: int) -> None:
         )
 
 
-def _check_profile(profile: str, what: str) -> None:
-    if profile != PROFILE:
-        raise FormatError(f"{what} uses the profile {profile!r}, which this version does not know")
+def check_profile(commit: Commit, what: str) -> None:
+    """Raise FormatError for a profile that is not known, or a digest that it does not allow."""
+    profile = find_profile(commit.profile, what)
+    if commit.digest not in profile.digests:
+        raise FormatError(f"{what} names the digest {commit.digest}, not one of {profile}")
 
 
-def _wrap_info(archive: str, part: str, group: str, key_id: str) -> bytes:
+def _wrap_info(archive: str, part: str, group: str, profile: Profile, key_id: str) -> bytes:
     return kdf.bind(
         "envelope",
         bytes.fromhex(archive),
         bytes.fromhex(part),
         group.encode("ascii"),
-        PROFILE.encode("ascii"),
-        kem.KEM_NAME.encode("ascii"),
+        profile.name.encode("ascii"),
+        profile.kem.encode("ascii"),
         bytes.fromhex(key_id),
     )

@@ -14,7 +14,7 @@ from pqvault.errors import FormatError, IntegrityError, NotFound, UsageError
 from pqvault.format import envelope as envelope_format
 from pqvault.format.envelope import Envelope
 from pqvault.format.textdoc import MAX_SIZE
-from pqvault.keys import Identity, Recipient
+from pqvault.keys import Identity, Recipient, one_profile
 from pqvault.progress import Progress, Report, ignore
 from pqvault.rootkey import STREAM_ARCHIVE, STREAM_OBJECT, RootKey, keyring, new_id
 from pqvault.sealed import InOrderReader, SealedReader, SealedWriter
@@ -70,7 +70,7 @@ def encrypt(
     ``level``: zstd 0 (store) to 22. ``frame_size``: bytes, 64 KiB to 8 MiB. An exception leaves
     an output that reads as truncated. Raises UsageError for bad recipients or options.
     """
-    key = RootKey.generate(STREAM_ARCHIVE, new_id())
+    key = RootKey.generate(STREAM_ARCHIVE, new_id(), one_profile(recipients))
     sink = _WriteAll(output)
     threads = jobs or min(4, os.cpu_count() or 1)
     envelope = key.envelope(recipients, created=int(time.time() * 1000))

@@ -29,7 +29,7 @@ from pqvault.errors import PQVaultError
 from pqvault.format import zstdseek
 from pqvault.format.catalog import SCHEMA
 from pqvault.format.commit import Commit, PartFile
-from pqvault.rootkey import PROFILE, STREAM_ARCHIVE, STREAM_OBJECT, RootKey, new_id
+from pqvault.rootkey import STREAM_ARCHIVE, STREAM_OBJECT, RootKey, new_id
 
 ROOT = Path(__file__).resolve().parent.parent
 BOMB = bytes.fromhex("28b52ffde06c06060663636363")  # 13 bytes that claim 7e18 (ATTACKS row 30)
@@ -304,7 +304,7 @@ class Forger:
             files.append(PartFile(name, len(data), blake(data).hex()))
         files += [PartFile(f"objects/{n:06d}-00000000", 100, bytes(32).hex()) for n in listed]
         commit = Commit(
-            self.id, key.part, seq, int(time.time() * 1000), PROFILE, "blake3", kind,
+            self.id, key.part, seq, int(time.time() * 1000), key.profile.name, "blake3", kind,
             tuple(parents), (), key.commit_id, (self.recipient.key_id,),
             tuple(sorted(files, key=lambda f: f.name)),
         )  # fmt: skip

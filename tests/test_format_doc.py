@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pqvault
 from pqvault.crypto import kdf, kem
+from pqvault.crypto.profiles import STANDARD
 from pqvault.rootkey import RootKey
 
 DOC = Path(__file__).resolve().parent.parent / "docs" / "format.md"
@@ -25,9 +26,9 @@ CONTENT = b"Harvest now, decrypt never.\n"
 
 def derivations() -> str:
     """Section 2.1: every purpose with fixed ids."""
-    key_id = kem.key_id(kem.public_key_of(SEED))
+    key_id = kem.key_id(STANDARD, kem.public_key_of(STANDARD, SEED))
     archive, part = bytes.fromhex(ARCHIVE), bytes.fromhex(PART)
-    wrap = (archive, part, b"", b"standard", kem.KEM_NAME.encode(), key_id)
+    wrap = (archive, part, b"", b"standard", STANDARD.kem.encode(), key_id)
     lines = [
         f"archive           {ARCHIVE}",
         f"part              {PART}",

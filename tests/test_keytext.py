@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pqvault.crypto.profiles import PROFILES
 from pqvault.errors import PQVaultError, UsageError
 from pqvault.format import bech32
 from pqvault.format.keytext import (
+    FORMS,
     MAX_FILE_SIZE,
     MAX_KEYS,
-    PUBLIC_KEY_SIZE,
-    SEED_SIZE,
     decode_identity,
     decode_recipient,
     encode_identity,
@@ -58,10 +58,11 @@ CLASSICAL_IDENTITY = "AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGF
 CLASSICAL_RECIPIENT = "age1zvkyg2lqzraa2lnjvqej32nkuu0ues2s82hzrye869xeexvn73equnujwj"
 TAG_RECIPIENT = "age1tag1qt8lw0ual6avlwmwatk888yqnmdamm7xfd0wak53ut6elz5c4swx2yqdj4e"
 
+SEED_SIZE, PUBLIC_KEY_SIZE = FORMS["standard"].seed_size, FORMS["standard"].public_key_size
 SEED = bytes(range(SEED_SIZE))
-IDENTITY = encode_identity(SEED)
+IDENTITY = encode_identity("standard", SEED)
 PUBLIC_KEY = bytes(i * 7 % 256 for i in range(PUBLIC_KEY_SIZE))
-RECIPIENT = encode_recipient(PUBLIC_KEY)
+RECIPIENT = encode_recipient("standard", PUBLIC_KEY)
 
 
 def error_of(call: Callable[[], object]) -> UsageError:
@@ -75,25 +76,43 @@ def error_of(call: Callable[[], object]) -> UsageError:
 
 
 def test_the_example_of_the_age_spec() -> None:
-    public_key = decode_recipient(SPEC_RECIPIENT)
-    seed = decode_identity(SPEC_IDENTITY)
-    assert (len(public_key), len(seed)) == (1_216, 32)
-    assert encode_recipient(public_key) == SPEC_RECIPIENT
-    assert encode_identity(seed) == SPEC_IDENTITY
+    profile, public_key = decode_recipient(SPEC_RECIPIENT)
+    same, seed = decode_identity(SPEC_IDENTITY)
+    assert (profile, same, len(public_key), len(seed)) == ("standard", "standard", 1_216, 32)
+    assert encode_recipient(profile, public_key) == SPEC_RECIPIENT
+    assert encode_identity(profile, seed) == SPEC_IDENTITY
 
 
 def test_texts_have_the_documented_lengths() -> None:
     assert (len(RECIPIENT), len(IDENTITY)) == (1_959, 77)
 
 
-@given(st.binary(min_size=SEED_SIZE, max_size=SEED_SIZE))
-def test_identity_round_trip(seed: bytes) -> None:
-    assert decode_identity(encode_identity(seed)) == seed
+def keys(size: str) -> st.SearchStrategy[tuple[str, bytes]]:
+    """A profile and bytes of the size that its form says."""
+    return st.sampled_from(sorted(FORMS)).flatmap(
+        lambda name: st.tuples(
+            st.just(name),
+            st.binary(min_size=getattr(FORMS[name], size), max_size=getattr(FORMS[name], size)),
+        )
+    )
 
 
-@given(st.binary(min_size=PUBLIC_KEY_SIZE, max_size=PUBLIC_KEY_SIZE))
-def test_recipient_round_trip(public_key: bytes) -> None:
-    assert decode_recipient(encode_recipient(public_key)) == public_key
+@given(keys("seed_size"))
+def test_identity_round_trip(key: tuple[str, bytes]) -> None:
+    assert decode_identity(encode_identity(*key)) == key
+
+
+@given(keys("public_key_size"))
+def test_recipient_round_trip(key: tuple[str, bytes]) -> None:
+    assert decode_recipient(encode_recipient(*key)) == key
+
+
+def test_sizes_are_those_of_the_profiles() -> None:
+    """The table of forms and the table of profiles say the same."""
+    assert FORMS.keys() == PROFILES.keys()
+    for name, form in FORMS.items():
+        row = PROFILES[name]
+        assert (form.public_key_size, form.seed_size) == (row.public_key_size, row.seed_size)
 
 
 # --- What is refused, and why ---------------------------------------------------------
@@ -194,9 +213,9 @@ def test_attack_43_characters_outside_the_alphabet_are_refused() -> None:
 
 def test_keys_of_another_length_are_not_encoded() -> None:
     with pytest.raises(UsageError, match="1,216 bytes, not 1,184"):
-        encode_recipient(bytes(1_184))
+        encode_recipient("standard", bytes(1_184))
     with pytest.raises(UsageError, match="32 bytes, not 64"):
-        encode_identity(bytes(64))
+        encode_identity("standard", bytes(64))
 
 
 # --- Files ----------------------------------------------------------------------------
@@ -204,25 +223,23 @@ def test_keys_of_another_length_are_not_encoded() -> None:
 
 def test_recipients_file_gives_line_numbers_and_skips_comments() -> None:
     text = f"# ours\n\n{SPEC_RECIPIENT}\r\n\r\n# caf\xe9\n{RECIPIENT}".encode("latin-1")
-    keys = [(3, decode_recipient(SPEC_RECIPIENT)), (6, PUBLIC_KEY)]
+    keys = [(3, decode_recipient(SPEC_RECIPIENT)), (6, ("standard", PUBLIC_KEY))]
     assert parse_recipients_file(text, "r.txt") == keys
 
 
 def test_identity_file_round_trip() -> None:
-    text = format_identity_file(SEED, RECIPIENT, 1_784_737_382.999)
-    assert text == (
-        f"# created: 2026-07-22T16:23:02Z\n# public key: {RECIPIENT}\n{encode_identity(SEED)}\n"
-    )
-    assert parse_identity_file(text.encode(), "key.txt") == [SEED]
+    text = format_identity_file("standard", SEED, RECIPIENT, 1_784_737_382.999)
+    assert text == (f"# created: 2026-07-22T16:23:02Z\n# public key: {RECIPIENT}\n{IDENTITY}\n")
+    assert parse_identity_file(text.encode(), "key.txt") == [("standard", SEED)]
     assert parse_identity_file((text + SPEC_IDENTITY).encode(), "key.txt") == [
-        SEED,
+        ("standard", SEED),
         decode_identity(SPEC_IDENTITY),
     ]
 
 
 def test_identity_file_takes_one_whole_recipient_only() -> None:
     with pytest.raises(UsageError, match="recipient"):
-        format_identity_file(SEED, RECIPIENT + "\nAGE-", 0)
+        format_identity_file("standard", SEED, RECIPIENT + "\nAGE-", 0)
 
 
 @pytest.mark.parametrize("data", [b"", b"# only a comment\n", b"\r\n\n"])

@@ -24,8 +24,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from pqvault.crypto import cobblestone, kem
+from pqvault.crypto import cobblestone, kem, kems, pyca_kem
 from pqvault.crypto.cobblestone import CHUNK_SIZE, MessageReader, MessageWriter, RandomReader
+from pqvault.crypto.profiles import STANDARD
 from pqvault.errors import IntegrityError, UsageError
 from pqvault.format import keytext
 from pqvault.keys import Identity, Recipient
@@ -296,13 +297,13 @@ def test_mlkem_half_of_our_public_key(
             assert size == 96
             return record["d"] + record["z"] + bytes(31) + b"\x01"
 
-    monkeypatch.setattr(kem.hashlib, "shake_256", lambda data: Expanded())
-    assert kem.public_key_of(seed)[:1184] == record["pk"]
+    monkeypatch.setattr(kems.hashlib, "shake_256", lambda data: Expanded())
+    assert pyca_kem.public_key_of(STANDARD, seed)[:1184] == record["pk"]
 
 
 def test_mlkem_library_sees_bad_keys() -> None:
     """attack 19: FIPS 203 section 7.2, refused when the recipient is made and not when used."""
-    good = kem.public_key_of(bytes(32))
+    good = kem.public_key_of(STANDARD, bytes(32))
     Recipient(good)
     polynomials = 1152
     bad = {
@@ -380,8 +381,8 @@ def test_hpke_vectors_are_there() -> None:
 @hpke
 def test_hpke_public_key_of_seed(vector: dict[str, Any]) -> None:
     """An identity is skRm, 32 bytes, and expands as the standard says."""
-    assert len(vector["skRm"]) == kem.SEED_SIZE
-    assert kem.public_key_of(vector["skRm"]) == vector["pkRm"]
+    assert len(vector["skRm"]) == STANDARD.seed_size
+    assert kem.public_key_of(STANDARD, vector["skRm"]) == vector["pkRm"]
     assert Identity(vector["skRm"]).recipient == Recipient(vector["pkRm"])
 
 
@@ -411,7 +412,7 @@ def test_hpke_opens_with_our_expanded_key(vector: dict[str, Any]) -> None:
     message = vector["encryptions"][0]
     sealed = vector["enc"] + bytes.fromhex(message["ct"])
     aad = bytes.fromhex(message["aad"])
-    private_key = kem._private_key(vector["skRm"])
+    private_key = pyca_kem.private_key(STANDARD, vector["skRm"])
     opened = hpke_aad_decrypt()(suite, sealed, private_key, vector["info"], aad)
     assert opened == bytes.fromhex(message["pt"])
 
@@ -433,12 +434,12 @@ def test_hpke_key_schedule_by_hand() -> None:
 def test_hpke_our_wrap_by_hand(vector: dict[str, Any]) -> None:
     """What kem.wrap makes for their key opens with the same schedule and our KDF and AEAD."""
     info, root = b"pqvault.dev/envelope@v1\0", bytes(range(32))
-    sealed = kem.wrap(root, vector["pkRm"], info)
-    assert len(sealed) == kem.SEALED_KEY_SIZE
+    sealed = kem.wrap(STANDARD, root, vector["pkRm"], info)
+    assert len(sealed) == STANDARD.sealed_size
     secret = decapsulate(vector["skRm"], sealed[:1120])
     key, nonce = key_schedule(secret, info, HKDF_SHA512, AES_256_GCM, "sha512", 32)
     assert AESGCM(key).decrypt(nonce, sealed[1120:], None) == root
-    assert kem.unwrap(sealed, vector["skRm"], info, "it") == root
+    assert kem.unwrap(STANDARD, sealed, vector["skRm"], info, "it") == root
 
 
 # -- age's key pair, C2SP age.md ------------------------------------------------------------
@@ -450,8 +451,8 @@ AGE_RECIPIENT_SHA256 = "a091dd7e0ee9d62b75173dcc98441a0424baa941e66a8776e570a4ae
 
 def test_age_key_pair() -> None:
     """A key of ``age-keygen -pq`` works unchanged: its recipient comes out to the letter."""
-    seed = keytext.decode_identity(AGE_IDENTITY)
-    text = keytext.encode_recipient(kem.public_key_of(seed))
+    profile, seed = keytext.decode_identity(AGE_IDENTITY)
+    text = keytext.encode_recipient(profile, kem.public_key_of(STANDARD, seed))
     assert text.startswith(AGE_RECIPIENT_START)
     assert hashlib.sha256(text.encode()).hexdigest() == AGE_RECIPIENT_SHA256
     assert Identity.parse(AGE_IDENTITY).recipient.text == text

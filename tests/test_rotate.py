@@ -29,7 +29,7 @@ from pqvault.errors import (
 from pqvault.format.envelope import Envelope, WrappedKey
 from pqvault.format.retired import Retired
 from pqvault.keys import Identity
-from pqvault.rootkey import PROFILE, RootKey, keyring
+from pqvault.rootkey import RootKey, keyring
 from pqvault.rotation.archives import ArchiveRotation
 from pqvault.rotation.change import Change, Keys, resolve
 from pqvault.rotation.run import plan
@@ -188,7 +188,7 @@ def test_a_list_of_recipients_that_was_altered_is_not_rewrapped(sealed: Box) -> 
     envelope = Envelope.parse(path.read_bytes())
     added = WrappedKey("MLKEM768-X25519", THIRD.key_id, envelope.recipients[0].sealed)
     altered = Envelope(
-        envelope.archive, part, "", 1, 1, PROFILE, (*envelope.recipients, added), envelope.mac
+        envelope.archive, part, "", 1, 1, "standard", (*envelope.recipients, added), envelope.mac
     ).marshal()
     path.write_bytes(altered)
     with pytest.raises(IntegrityError, match="list of recipients was altered"):
@@ -487,13 +487,13 @@ def test_a_change_applied_twice_is_applied_once(
 
 
 def envelope_of(recipients: dict[str, WrappedKey]) -> Envelope:
-    return Envelope("00" * 16, "11" * 16, "", 1, 1, PROFILE, tuple(recipients.values()))
+    return Envelope("00" * 16, "11" * 16, "", 1, 1, "standard", tuple(recipients.values()))
 
 
 def test_who_is_added_to_an_archive_is_not_added_to_its_groups() -> None:
     """A group of columns is sealed to fewer people on purpose."""
     wrapped = WrappedKey("MLKEM768-X25519", IDS[0], b"")
-    group = Envelope("00" * 16, "11" * 16, "pii", 1, 1, PROFILE, (wrapped,))
+    group = Envelope("00" * 16, "11" * 16, "pii", 1, 1, "standard", (wrapped,))
     assert Change(add=(KEYS[1],)).members(group, "it") is None
     assert Change(to=KEYS[1], ours={IDS[2]: ""}).members(group, "it") is None
     assert Change(to=KEYS[1], ours={IDS[0]: ""}).members(group, "it") == (KEYS[1],)

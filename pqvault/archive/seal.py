@@ -22,12 +22,12 @@ from pqvault.archive.walk import Source, Walker
 from pqvault.crypto import digest as digests
 from pqvault.errors import Incomplete, PolicyRefused, PQVaultError, UsageError
 from pqvault.format.commit import Commit, object_number
-from pqvault.keys import Identity, Recipient
+from pqvault.keys import Identity, Recipient, one_profile
 from pqvault.memory import Memory, Sight
 from pqvault.names import printable
 from pqvault.policy import ANYBODY, Policy
 from pqvault.progress import Progress, Report, ignore
-from pqvault.rootkey import PROFILE, RootKey, new_id
+from pqvault.rootkey import RootKey, new_id
 from pqvault.sealed.writer import DEFAULT_FRAME, DEFAULT_LEVEL
 from pqvault.signing import SigningKey, sign_commit
 from pqvault.storage import Storage
@@ -124,6 +124,14 @@ class SealRun:
                 f"{option} needs to read the archive, and there is no identity",
                 hint="pass the identity file with -i or PQVAULT_IDENTITY",
             )
+        profile = one_profile(self.recipients)
+        for key in self.sign:
+            if key.suite not in profile.signatures:
+                raise UsageError(
+                    f"the signing key {key.signer.signer_id} is of {key.suite}, and the profile"
+                    f" {profile} signs with {' or '.join(profile.signatures)}",
+                    hint=f"`pqvault keygen --sign --profile {profile}` makes one that may",
+                )
         ids = {recipient.key_id for recipient in self.recipients}
         expected = {text.lower() for text in self.expect_key_ids}
         if expected and ids != expected:
@@ -287,13 +295,14 @@ class SealRun:
         def is_over(part: PartRows) -> bool:
             return part.size >= PART_LEAST and time.monotonic() - started[0] > PART_SECONDS
 
-        options = SealOptions(self.level, self.frame_size)
+        profile = one_profile(self.recipients)
+        options = SealOptions(self.level, self.frame_size, profile.digest)
         dealer = Dealer(plan.batches(), object_size(plan.size, self.jobs), is_over)
         self.progress(Report("seal", total=plan.size))
         with ThreadPoolExecutor(self.jobs, "pqvault-seal") as pool:
             while (rows := dealer.part()) is not None:
                 started[0] = time.monotonic()
-                key = RootKey.generate(state.archive, new_id())
+                key = RootKey.generate(state.archive, new_id(), profile)
                 tables = PartTables(options.digest)
                 try:
                     self._run_jobs(pool, dealer.jobs(rows), key, tables, options, plan.size)
@@ -366,7 +375,7 @@ class SealRun:
                 part=key.part,
                 seq=state.next_seq(),
                 created=now,
-                profile=PROFILE,
+                profile=key.profile.name,
                 digest=options.digest,
                 kind="seal" if can_read else "append",
                 parents=tuple(sorted((p.id, p.commit_digest) for p in state.heads())),

@@ -1,11 +1,13 @@
-"""Keys as text, in age's own encodings (C2SP age.md, "The MLKEM768-X25519 … recipient type").
+"""Keys as text: of the profile `standard` in age's own encodings (C2SP age.md, "The
+MLKEM768-X25519 … recipient type"), of the others in forms of our own, in Bech32 too.
 
-===========  =====================  ====================================================
-what         text                   bytes
-===========  =====================  ====================================================
-recipient    ``age1pq1…``           1,216: 1,184 ML-KEM-768 ‖ 32 X25519 public key (X-Wing)
-identity     ``AGE-SECRET-KEY-PQ-1…``  32: the seed that both private keys expand from
-===========  =====================  ====================================================
+========  ==========================  ====================================
+profile   recipient (public)          identity (secret)
+========  ==========================  ====================================
+standard  ``age1pq1…`` 1,216 bytes    ``AGE-SECRET-KEY-PQ-1…`` 32 bytes
+high      ``pqv-high-1…`` 1,665       ``PQVAULT-SECRET-KEY-HIGH-1…`` 32
+cnsa2     ``pqv-cnsa2-1…`` 1,568      ``PQVAULT-SECRET-KEY-CNSA2-1…`` 64
+========  ==========================  ====================================
 
 A file holds one key a line; lines that are empty or start with ``#`` are skipped, and a
 line may end in CRLF. One key has one text: upper-case recipients, lower-case identities
@@ -23,15 +25,17 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import TypeVar
 
 from pqvault.errors import FormatError, UsageError
 from pqvault.format import bech32
 
 __all__ = [
+    "FORMS",
     "MAX_FILE_SIZE",
     "MAX_KEYS",
-    "PUBLIC_KEY_SIZE",
-    "SEED_SIZE",
+    "Form",
     "decode_identity",
     "decode_recipient",
     "encode_identity",
@@ -41,14 +45,31 @@ __all__ = [
     "parse_recipients_file",
 ]
 
-PUBLIC_KEY_SIZE = 1_216  # bytes: X-Wing's pk, draft-connolly-cfrg-xwing-kem
-SEED_SIZE = 32  # bytes: X-Wing's sk, the same
 MAX_FILE_SIZE = 16 << 20  # bytes, as age reads (parse.go)
-MAX_LINE_SIZE = 8 << 10  # bytes, as age and sshd(8) read; a recipient has 1,959
+MAX_LINE_SIZE = 8 << 10  # bytes, as age and sshd(8) read; a recipient has 2,682 at most
 MAX_KEYS = 1_024  # in one file; an envelope holds no more recipients than this
 
-_RECIPIENT_HRP = "age1pq"
-_IDENTITY_HRP = "AGE-SECRET-KEY-PQ-"
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How keys of a profile are written: what stands before Bech32's ``1``, and bytes."""
+
+    recipient: str
+    public_key_size: int
+    identity: str
+    seed_size: int
+
+
+# Closed. profile -> form; pqvault/crypto/profiles.py says where the sizes come from.
+FORMS = MappingProxyType(
+    {
+        "standard": Form("age1pq", 1_216, "AGE-SECRET-KEY-PQ-", 32),
+        "high": Form("pqv-high-", 1_665, "PQVAULT-SECRET-KEY-HIGH-", 32),
+        "cnsa2": Form("pqv-cnsa2-", 1_568, "PQVAULT-SECRET-KEY-CNSA2-", 64),
+    }
+)
+
+_Key = TypeVar("_Key")
 
 _GET_A_KEY = "make a post-quantum key with `pqvault keygen -o key.txt`; its recipient is age1pq1…"
 
@@ -72,12 +93,18 @@ _SSH = r"ssh-|ecdsa-|sk-ssh-|sk-ecdsa-"
 # The first row that matches speaks, so narrow prefixes stand before wide ones.
 _NOT_RECIPIENTS = (
     _foreign(
-        r"age-secret-key-|age-plugin-",
+        r"age-secret-key-|age-plugin-|pqvault-secret-key-",
         "an identity (a private key) stands where a recipient belongs",
         "`pqvault keygen -y FILE` prints the recipient of an identity file; a private key "
         "that was typed on a command line or shared is no longer private",
     ),
-    _foreign(r"age1pq1", "a recipient is written in lower-case letters only"),
+    _foreign(r"age1pq1|pqv-(high|cnsa2)-1", "a recipient is written in lower-case letters only"),
+    _foreign(
+        r"pqvault-signing-key-",
+        "a signing key (a private key) stands where a recipient belongs",
+        "a private key that was typed on a command line is no longer private",
+    ),
+    _foreign(r"pqvsign", "this is a signer, whose key signs: nothing can be sealed to it"),
     _foreign(r"age1tagpq1", "recipients of hardware keys (age1tagpq1…) are not supported"),
     _foreign(r"age1tag1", f"this is a classical hardware key (age1tag1…): {_QUANTUM}"),
     _foreign(r"age1[^1]*1", "recipients of age plugins are not supported"),
@@ -88,19 +115,23 @@ _NOT_RECIPIENTS = (
     _foreign(
         r"",
         "this is not a recipient",
-        "a recipient starts with age1pq1; to name a file of recipients use -R FILE",
+        "a recipient starts with age1pq1, pqv-high-1 or pqv-cnsa2-1; to name a file of recipients "
+        "use -R FILE",
     ),
 )
 
 _NOT_IDENTITIES = (
-    _foreign(r"age-secret-key-pq-1", "an identity is written in upper-case letters only"),
+    _foreign(
+        r"age-secret-key-pq-1|pqvault-secret-key-(high|cnsa2)-1",
+        "an identity is written in upper-case letters only",
+    ),
     _foreign(
         r"age-secret-key-1",
         f"this is a classical age key (X25519), which pqvault does not use: {_QUANTUM}",
     ),
     _foreign(r"age-plugin-", "identities of age plugins are not supported"),
     _foreign(
-        r"age1",
+        r"age1|pqv-",
         "a recipient (a public key) stands where an identity belongs",
         "pass the identity file that `pqvault keygen -o key.txt` wrote",
     ),
@@ -119,48 +150,52 @@ _NOT_IDENTITIES = (
 )
 
 
-def encode_recipient(public_key: bytes) -> str:
-    """Return ``age1pq1…`` (1,959 characters) for an X-Wing public key of 1,216 bytes.
+def encode_recipient(profile: str, public_key: bytes) -> str:
+    """Return ``age1pq1…`` (1,959 characters), or what the profile has, for a public key.
 
     Raises `UsageError` when the length is another one.
     """
-    _check_size("an X-Wing public key", public_key, PUBLIC_KEY_SIZE)
-    return bech32.encode(_RECIPIENT_HRP, public_key)
+    form = FORMS[profile]
+    _check_size(f"a public key of {profile}", public_key, form.public_key_size)
+    return bech32.encode(form.recipient, public_key)
 
 
-def decode_recipient(text: str, *, where: str = "recipient") -> bytes:
-    """Return the 1,216 bytes of the X-Wing public key that ``age1pq1…`` stands for.
+def decode_recipient(text: str, *, where: str = "recipient") -> tuple[str, bytes]:
+    """Return (profile, public key) that the text of a recipient stands for.
 
     `where` begins every error: a file and a line, or what the text was given as.
     Raises `UsageError` for classical keys, other kinds of keys, and damaged text.
     """
-    if not text.startswith(_RECIPIENT_HRP + "1"):
-        raise _refusal(text, _NOT_RECIPIENTS, where)
-    return _decode(text, _RECIPIENT_HRP, PUBLIC_KEY_SIZE, where)
+    for profile, form in FORMS.items():
+        if text.startswith(form.recipient + "1"):
+            return profile, _decode(text, form.recipient, form.public_key_size, where)
+    raise _refusal(text, _NOT_RECIPIENTS, where)
 
 
-def encode_identity(seed: bytes) -> str:
-    """Return ``AGE-SECRET-KEY-PQ-1…`` (77 characters, secret) for a seed of 32 bytes.
+def encode_identity(profile: str, seed: bytes) -> str:
+    """Return ``AGE-SECRET-KEY-PQ-1…`` (77 characters, secret), or what the profile has.
 
     Raises `UsageError` when the length is another one.
     """
-    _check_size("the seed of an identity", seed, SEED_SIZE)
-    return bech32.encode(_IDENTITY_HRP, seed)
+    form = FORMS[profile]
+    _check_size(f"the seed of an identity of {profile}", seed, form.seed_size)
+    return bech32.encode(form.identity, seed)
 
 
-def decode_identity(text: str, *, where: str = "identity") -> bytes:
-    """Return the 32-byte seed that ``AGE-SECRET-KEY-PQ-1…`` stands for.
+def decode_identity(text: str, *, where: str = "identity") -> tuple[str, bytes]:
+    """Return (profile, seed) that the text of an identity stands for.
 
     `where` begins every error, as in `decode_recipient`; no error repeats the text.
     Raises `UsageError` for classical keys, other kinds of keys, and damaged text.
     """
-    if not text.startswith(_IDENTITY_HRP + "1"):
-        raise _refusal(text, _NOT_IDENTITIES, where)
-    return _decode(text, _IDENTITY_HRP, SEED_SIZE, where)
+    for profile, form in FORMS.items():
+        if text.startswith(form.identity + "1"):
+            return profile, _decode(text, form.identity, form.seed_size, where)
+    raise _refusal(text, _NOT_IDENTITIES, where)
 
 
-def parse_recipients_file(text: bytes, source: str) -> list[tuple[int, bytes]]:
-    """Return (line number from 1, 1,216-byte public key) of each key in a recipients file.
+def parse_recipients_file(text: bytes, source: str) -> list[tuple[int, tuple[str, bytes]]]:
+    """Return (line number from 1, (profile, public key)) of each key in a recipients file.
 
     Repeated keys are returned as often as they stand there. Raises `UsageError` naming
     `source` and the line; for more than 16 MiB, 1,024 keys, or no key at all.
@@ -168,16 +203,16 @@ def parse_recipients_file(text: bytes, source: str) -> list[tuple[int, bytes]]:
     return _parse_file(text, source, "recipients", decode_recipient)
 
 
-def parse_identity_file(data: bytes, source: str) -> list[bytes]:
-    """Return the 32-byte seeds in an identity file, in the order of its lines.
+def parse_identity_file(data: bytes, source: str) -> list[tuple[str, bytes]]:
+    """Return (profile, seed) of each identity in a file, in the order of its lines.
 
     Raises `UsageError` naming `source` and the line, never what stands there; for more
     than 16 MiB, 1,024 keys, or no key at all.
     """
-    return [seed for _, seed in _parse_file(data, source, "identities", decode_identity)]
+    return [key for _, key in _parse_file(data, source, "identities", decode_identity)]
 
 
-def format_identity_file(seed: bytes, public_text: str, created: float) -> str:
+def format_identity_file(profile: str, seed: bytes, public_text: str, created: float) -> str:
     """Return an identity file as ``age-keygen -pq`` writes it: three lines, secret.
 
     `created`: seconds since 1970, written to the second in UTC (RFC 3339). Raises
@@ -185,7 +220,7 @@ def format_identity_file(seed: bytes, public_text: str, created: float) -> str:
     """
     decode_recipient(public_text)
     stamp = datetime.fromtimestamp(int(created), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return f"# created: {stamp}\n# public key: {public_text}\n{encode_identity(seed)}\n"
+    return f"# created: {stamp}\n# public key: {public_text}\n{encode_identity(profile, seed)}\n"
 
 
 def _check_size(what: str, data: bytes, size: int) -> None:
@@ -218,11 +253,11 @@ def _refusal(text: str, table: tuple[_Foreign, ...], where: str) -> UsageError:
 
 
 def _parse_file(
-    data: bytes, source: str, what: str, decode: Callable[..., bytes]
-) -> list[tuple[int, bytes]]:
+    data: bytes, source: str, what: str, decode: Callable[..., _Key]
+) -> list[tuple[int, _Key]]:
     if len(data) > MAX_FILE_SIZE:
         raise UsageError(f"{source}: a file of {what} has at most {MAX_FILE_SIZE >> 20} MiB")
-    keys: list[tuple[int, bytes]] = []
+    keys: list[tuple[int, _Key]] = []
     for number, line in _key_lines(data):
         where = f"{source}, line {number}"
         if len(keys) == MAX_KEYS:

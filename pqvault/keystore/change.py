@@ -71,7 +71,7 @@ class Unlocked:
             return authentic.verify_version(self.store.db, self._key, key_id)
 
     def seed(self, key_id: str) -> bytes:
-        """The seed of a version, 32 bytes, whatever its state. Raises IntegrityError."""
+        """The seed of a version, whatever its state. Raises IntegrityError."""
         name, v = self.checked(key_id)
         if v.sealed_seed is None:
             why = "was destroyed" if v.state is State.DESTROYED else "was never here"

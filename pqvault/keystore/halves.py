@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from pqvault.crypto.profiles import STANDARD
+from pqvault.crypto.profiles import profile as find_profile
 from pqvault.crypto.sign import DEFAULT, SUITES
-from pqvault.errors import UsageError
-from pqvault.keys import Identity, Recipient
-from pqvault.rootkey import PROFILE
+from pqvault.keys import Identity, Recipient, profile_named
 from pqvault.signing import Signer, SigningKey
 
 __all__ = [
@@ -23,10 +23,11 @@ __all__ = [
     "fresh",
     "private_half",
     "public_half",
+    "recipient_of",
     "signs",
 ]
 
-SEALS: Final = PROFILE  # profiles of new keys
+SEALS: Final = STANDARD.name  # profiles of new keys
 SIGNS: Final = DEFAULT.name
 
 Private = Identity | SigningKey
@@ -54,7 +55,8 @@ def public_half(key: AnyKey) -> Public:
     if isinstance(key, Identity | Recipient):
         recipient = key.recipient if isinstance(key, Identity) else key
         kind = "identity" if isinstance(key, Identity) else "recipient"
-        return Public(kind, PROFILE, recipient.key_id, recipient.public_key, recipient.text)
+        profile = recipient.profile.name
+        return Public(kind, profile, recipient.key_id, recipient.public_key, recipient.text)
     signer = key.signer if isinstance(key, SigningKey) else key
     kind = "signing key" if isinstance(key, SigningKey) else "signer"
     return Public(kind, signer.suite, signer.signer_id, signer.public_key, signer.text)
@@ -64,18 +66,24 @@ def of_public(profile: str, public_key: bytes) -> Public:
     """The same from a row. Raises UsageError when it is no public key."""
     if signs(profile):
         return public_half(Signer(profile, public_key))
-    return public_half(Recipient(public_key))
+    return public_half(recipient_of(profile, public_key))
+
+
+def recipient_of(profile: str, public_key: bytes, source: str = "") -> Recipient:
+    """The recipient in a row. Raises FormatError, UsageError when it is none."""
+    row = find_profile(profile, source or "a key of the keystore")
+    return Recipient(public_key, source, row)
 
 
 def private_half(profile: str, seed: bytes) -> Private:
     """The key of a seed."""
-    return SigningKey(profile, seed) if signs(profile) else Identity(seed)
+    if signs(profile):
+        return SigningKey(profile, seed)
+    return Identity(seed, find_profile(profile, "a key of the keystore"))
 
 
 def fresh(profile: str) -> Private:
     """A new key of a profile. Raises UsageError for one that is not known."""
     if signs(profile):
         return SigningKey.generate(profile)
-    if profile != PROFILE:
-        raise UsageError(f"there is no profile {profile!r}")
-    return Identity.generate()
+    return Identity.generate(profile_named(profile))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 
+from pqvault.crypto.profiles import Profile
+from pqvault.crypto.profiles import profile as find_profile
 from pqvault.errors import KeyStateForbids, NotFound
 from pqvault.keys import Identity, Recipient
 from pqvault.keystore.change import Unlocked
@@ -74,8 +76,13 @@ class StoredIdentity(Identity):
 
     @property
     def seed(self) -> bytes:
-        """32 bytes. Unlocks the keystore; raises KeyStateForbids where the state forbids it."""
+        """32 or 64 bytes. Unlocks the keystore; raises KeyStateForbids as its state says."""
         return self._opener.seed(self._facts.key_id)
+
+    @property
+    def profile(self) -> Profile:
+        """The profile, as the keystore's row says."""
+        return find_profile(self._facts.profile, self._facts.address)
 
     @property
     def recipient(self) -> Recipient:

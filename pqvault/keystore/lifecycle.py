@@ -13,10 +13,9 @@ from pqvault.errors import KeyStateForbids, UsageError
 from pqvault.keystore import index, tables
 from pqvault.keystore.authentic import EMPTY
 from pqvault.keystore.change import Change, Unlocked
-from pqvault.keystore.halves import AnyKey, Private, Public, fresh, public_half, signs
+from pqvault.keystore.halves import SEALS, AnyKey, Private, Public, fresh, public_half, signs
 from pqvault.keystore.records import KeyName, KeyVersion, check_name
 from pqvault.keystore.states import State, check_transition
-from pqvault.rootkey import PROFILE
 
 __all__ = [
     "Made",
@@ -48,7 +47,7 @@ def new_key(
     store: Unlocked,
     name: str,
     *,
-    profile: str = PROFILE,
+    profile: str = SEALS,
     state: State = State.ACTIVE,
     labels: Mapping[str, str] | None = None,
     expires: int | None = None,
@@ -151,7 +150,7 @@ def rotate(
         for v in versions:
             if label and v.period == label and v.state is not State.DESTROYED:
                 return Made(named, v, changed=False)
-        key = fresh(versions[-1].profile if versions else PROFILE)
+        key = fresh(versions[-1].profile if versions else SEALS)
         made = add_version(change, named, key, state, reason or "rotated", expires, label)
         if state is State.ACTIVE:
             _retire(change, versions, named, made)

@@ -24,7 +24,7 @@ from pqvault.keys import Recipient
 from pqvault.keystore import authentic, database, tables, unlocks
 from pqvault.keystore.authentic import EMPTY, StoreKey
 from pqvault.keystore.change import Unlocked
-from pqvault.keystore.halves import Public, of_public, public_half, signs
+from pqvault.keystore.halves import Public, of_public, public_half, recipient_of, signs
 from pqvault.keystore.records import Address, KeyName, KeyVersion, Meta, Transition
 from pqvault.keystore.states import State
 from pqvault.signing import Signer
@@ -178,7 +178,7 @@ class Keystore:
         """The public key of a key id, unverified. Raises NotFound."""
         with database.guarded(self.path):
             for v, _ in tables.read_versions(self.db, "key_id = ?", key_id):
-                return Recipient(v.public_key)
+                return recipient_of(v.profile, v.public_key)
         raise NotFound(f"there is no key {key_id} in the keystore")
 
     def exported(self, text: str) -> Public:
@@ -212,7 +212,8 @@ class Keystore:
                 hint=f"`pqvault key rotate {name.name}` makes a version that may",
             )
         chosen = allowed[-1]
-        return Recipient(chosen.public_key, f"the keystore, {name.name}@{chosen.version}")
+        where = f"the keystore, {name.name}@{chosen.version}"
+        return recipient_of(chosen.profile, chosen.public_key, where)
 
     def signers(self, text: str) -> builtins.list[Signer]:
         """The public keys that signatures in the name of an address may have been made with,

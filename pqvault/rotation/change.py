@@ -166,8 +166,8 @@ class Keys:
             identity = self.ring.get(member.key_id)
             if isinstance(member, WrappedKey) or identity is None:
                 continue
-            if member.key_id not in self._proven and Identity(identity.seed).key_id != (
-                member.key_id
+            if member.key_id not in self._proven and (
+                Identity(identity.seed, identity.profile).key_id != member.key_id
             ):
                 raise IntegrityError(f"the private key of {member.key_id} does not belong to it")
             self._proven.add(member.key_id)
