@@ -36,6 +36,7 @@ LEVELS = {
     "rootkey": 4,
     "keystore": 4.5,
     "sealed": 5,
+    "sources": 3,
     "streams": 6,
     "archive": 7,
     "rotation": 7.5,

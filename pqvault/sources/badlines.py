@@ -1,0 +1,68 @@
+"""Where the lines go that do not parse: a file of their own, each with its number and reason."""
+
+from __future__ import annotations
+
+import json
+import os
+from types import TracebackType
+from typing import BinaryIO, Final
+
+from pqvault.errors import UsageError
+
+__all__ = ["BadLines"]
+
+_SHOWN: Final = 64 * 1024 * 1024  # bytes of one line that are kept; longer ones are cut, and say so
+
+
+class BadLines:
+    """JSON lines: ``{"file": …, "line": 12, "reason": …, "bytes": 40, "text": …}``.
+
+    ``text`` is the line; bytes that are not UTF-8 are there as lone surrogates, as Python's
+    ``surrogateescape`` writes them. The file holds content in the clear, so only its owner may
+    read it (mode 0600). It is made when the first line comes. ``count``: the lines so far.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
+        self.path = os.fspath(path)
+        self.count = 0
+        self._file: BinaryIO | None = None
+        self._force = force
+        if not force and os.path.lexists(self.path):
+            raise self._exists()
+
+    def add(self, name: str, line: int, reason: str, data: bytes) -> None:
+        """One bad line of the file ``name``; ``line`` counts from 1."""
+        text = data[:_SHOWN].decode("utf-8", "surrogateescape")
+        record = {"file": name, "line": line, "reason": reason, "bytes": len(data), "text": text}
+        self._opened().write(json.dumps(record).encode("ascii") + b"\n")
+        self.count += 1
+
+    def _opened(self) -> BinaryIO:
+        if self._file is None:
+            new = os.O_TRUNC if self._force else os.O_EXCL
+            try:
+                fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | new, 0o600)
+            except FileExistsError:
+                raise self._exists() from None
+            self._file = open(fd, "wb")
+        return self._file
+
+    def _exists(self) -> UsageError:
+        return UsageError(f"{self.path} exists, and bad lines are not written over it")
+
+    def close(self) -> None:
+        """All lines are in the file then."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __enter__(self) -> BadLines:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

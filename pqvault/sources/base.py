@@ -1,0 +1,180 @@
+"""What every kind of file that becomes a table gives, and what is refused of all of them."""
+
+from __future__ import annotations
+
+import os
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pqvault.errors import NotFound, PQVaultError
+
+__all__ = [
+    "BATCH_BYTES",
+    "FileState",
+    "Source",
+    "SourceRefused",
+    "arrow_errors",
+    "as_stored",
+    "checked",
+    "in_pieces",
+    "stored_schema",
+]
+
+BATCH_BYTES: Final = 8 * 1024 * 1024  # bytes of values in a batch, about, where rows allow it
+
+
+class SourceRefused(PQVaultError):
+    """A file that cannot become a table without losing something. Names the line and the column."""
+
+    default_hint = "seal it as a file, without --tables, which keeps it byte for byte"
+
+
+class Source(ABC):
+    """A file as rows and columns. Read as often as wanted; close it after use.
+
+    ``name``: for messages. ``kind``: ``parquet``, ``arrow``, ``jsonl`` or ``csv``. ``schema``: of
+    every batch, as a Parquet file keeps it, with metadata. ``rows``: how many there are.
+    ``row_groups``: the rows of each row group, to be kept; None where the writer may choose.
+    ``sorting``: as `pyarrow.parquet.ParquetWriter` takes it. ``notes``: sentences for the user
+    about what the table has another form for.
+    """
+
+    name: str
+    kind: str
+    schema: pa.Schema
+    rows: int
+    row_groups: tuple[int, ...] | None = None
+    sorting: tuple[pq.SortingColumn, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @abstractmethod
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """All rows in order. No batch spans two row groups; the memory taken is bounded.
+
+        Raises SourceRefused, also when the file was changed since it was opened.
+        """
+
+    def close(self) -> None:  # noqa: B027  (most hold nothing open)
+        """Let go of the file."""
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """Which file it was, and in which state: two readings of a file must see the same."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, path: str, name: str) -> FileState:
+        """Of the file that has this name now. Raises NotFound, SourceRefused."""
+        try:
+            info = os.stat(path)
+        except OSError as error:
+            raise NotFound(
+                f"{name} cannot be read: {error.strerror}", hint="check the path"
+            ) from None
+        if not stat.S_ISREG(info.st_mode):
+            raise SourceRefused(f"{name} is not a regular file")
+        return cls(info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+
+    def check(self, path: str, name: str) -> None:
+        """Raise SourceRefused unless the file of this name is that one, unchanged."""
+        try:
+            same = FileState.of(path, name) == self
+        except NotFound:
+            same = False
+        if not same:
+            raise SourceRefused(
+                f"{name} was changed while it was read", hint="seal it again when nothing writes it"
+            )
+
+
+@contextmanager
+def arrow_errors(name: str) -> Iterator[None]:
+    """What Arrow says of a bad file, as one sentence that names the file."""
+    try:
+        yield
+    except MemoryError:
+        raise SourceRefused(f"{name} asks for more memory than there is") from None
+    except (pa.ArrowException, OSError, ValueError, NotImplementedError) as error:
+        if isinstance(error, PQVaultError):
+            raise
+        words = " ".join(str(error).split())
+        raise SourceRefused(f"{name} cannot be read as a table: {words[:300]}") from None
+
+
+def stored_schema(schema: pa.Schema, name: str) -> tuple[pa.Schema, tuple[str, ...]]:
+    """The schema that Parquet gives back for one, and a sentence for each type that differs.
+
+    Seconds become milliseconds, for example. Raises SourceRefused for what Parquet has no place
+    for, and for two columns of one name.
+    """
+    names = schema.names
+    twice = sorted({column for column in names if names.count(column) > 1})
+    if twice:
+        raise SourceRefused(f"{name} has several columns of the name {twice[0]!r}")
+    for field in schema:
+        _written(pa.schema([field]), f"the column {field.name!r} of {name}")
+    stored = _written(schema, name)
+    notes = tuple(
+        f"{name}: the type of the column {old.name!r} becomes {new.type} (it was {old.type})"
+        for old, new in zip(schema, stored, strict=True)
+        if old.type != new.type
+    )
+    return stored, notes
+
+
+def _written(schema: pa.Schema, what: str) -> pa.Schema:
+    sink = pa.BufferOutputStream()
+    try:
+        pq.ParquetWriter(sink, schema).close()
+        return pq.read_schema(pa.BufferReader(sink.getvalue()))
+    except (pa.ArrowException, OSError, NotImplementedError) as error:
+        words = " ".join(str(error).split())
+        raise SourceRefused(f"{what} has no form in Parquet: {words[:200]}") from None
+
+
+def checked(batch: pa.RecordBatch, name: str) -> pa.RecordBatch:
+    """A batch whose offsets and UTF-8 hold. Raises SourceRefused (ATTACKS row 32)."""
+    with arrow_errors(name):
+        batch.validate(full=True)
+    return batch
+
+
+def in_pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """The same rows in batches of about BATCH_BYTES."""
+    if not batch.num_rows:
+        return
+    each = max(1, batch.nbytes // batch.num_rows)
+    step = max(1, BATCH_BYTES // each)
+    for start in range(0, batch.num_rows, step):
+        yield batch.slice(start, step)
+
+
+def as_stored(batch: pa.RecordBatch, schema: pa.Schema, name: str) -> pa.RecordBatch:
+    """The batch with the types of ``schema``: as they are, or cast where nothing is lost."""
+    if batch.schema.equals(schema, check_metadata=True):
+        return batch
+    with arrow_errors(name):
+        columns: list[Any] = [
+            column if column.type == field.type else column.cast(field.type, safe=True)
+            for column, field in zip(batch.columns, schema, strict=True)
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=schema)
