@@ -5,7 +5,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow check bench clean
+# `make test-hosts` does the same for the libraries that read archives: torch, pandas, Ray and so
+# on, some 2 GB. It takes the CPU build of torch that TORCH names.
+
+TORCH ?= torch==2.13.0
+
+.PHONY: demo test test-slow test-hosts check bench clean
 
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py
@@ -15,6 +20,9 @@ test: check
 
 test-slow: $(VENV)/installed-dev
 	$(BIN)/pytest -q -m slow
+
+test-hosts: $(VENV)/installed-hosts
+	$(BIN)/pytest -q tests/integrations
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
@@ -36,6 +44,11 @@ $(VENV)/installed: pyproject.toml
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+$(VENV)/installed-hosts: $(VENV)/installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(TORCH)'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,hosts]'
 	touch $@
 
 clean:

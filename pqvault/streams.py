@@ -6,10 +6,11 @@ import io
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from pqvault.crypto.cobblestone import Source
 from pqvault.errors import FormatError, IntegrityError, NotFound, UsageError
 from pqvault.format import envelope as envelope_format
 from pqvault.format.envelope import Envelope
@@ -17,10 +18,17 @@ from pqvault.format.textdoc import MAX_SIZE
 from pqvault.keys import Identity, Recipient, one_profile
 from pqvault.progress import Progress, Report, ignore
 from pqvault.rootkey import STREAM_ARCHIVE, STREAM_OBJECT, RootKey, keyring, new_id
-from pqvault.sealed import InOrderReader, SealedReader, SealedWriter
+from pqvault.sealed import FrameCache, InOrderReader, SealedReader, SealedWriter
 from pqvault.sealed.writer import DEFAULT_FRAME, DEFAULT_LEVEL
 
-__all__ = ["FileSource", "decrypt", "encrypt", "open_stream", "read_stream_envelope"]
+__all__ = [
+    "FileSource",
+    "decrypt",
+    "encrypt",
+    "open_stream",
+    "open_stream_at",
+    "read_stream_envelope",
+]
 
 _STEP: Final = 16 * 1024 * 1024  # bytes decrypted at once, over several threads
 _HEAD: Final = 64 * 1024  # bytes read at once while the end of the envelope is looked for
@@ -161,6 +169,55 @@ def open_stream(path: str | os.PathLike[str], identities: Iterable[Identity]) ->
     except BaseException:
         file.close()
         raise
+
+
+def open_stream_at(
+    source: Source,
+    identities: Iterable[Identity],
+    what: str,
+    *,
+    cache: FrameCache | None = None,
+    close_source: Callable[[], object] | None = None,
+) -> SealedReader:
+    """A sealed stream anywhere that can be read at ranges, as :func:`open_stream` does of a file.
+
+    ``what`` names it in errors. Raises NoKeyFits, IntegrityError.
+    """
+    head = _Head(source)
+    envelope, rest = _read_envelope(head, what)
+    key = _stream_key(envelope, identities, what)
+    start = head.position - len(rest)
+    behind = _Behind(source, start, source.size - start)
+    return SealedReader(
+        behind, *key.object(STREAM_OBJECT), what, cache=cache, close_source=close_source
+    )
+
+
+@dataclass(slots=True)
+class _Head:
+    """The first bytes of a source, in order."""
+
+    source: Source
+    position: int = 0
+
+    def read(self, size: int, /) -> bytes:
+        data = bytearray(max(0, min(size, self.source.size - self.position)))
+        if data:
+            self.source.pread_into(memoryview(data), self.position)
+        self.position += len(data)
+        return bytes(data)
+
+
+@dataclass(frozen=True, slots=True)
+class _Behind:
+    """A source from ``start`` on."""
+
+    source: Source
+    start: int
+    size: int
+
+    def pread_into(self, buffer: memoryview, offset: int) -> None:
+        self.source.pread_into(buffer, self.start + offset)
 
 
 def read_stream_envelope(source: Readable, what: str) -> Envelope:

@@ -18,6 +18,8 @@ from pqvault.archive.entryfile import EntryFile
 from pqvault.archive.seal import SealReport
 from pqvault.format.catalog import HOLE, Kind
 
+pytest_plugins = ["hosts_kit"]  # sealed corpora for the tests of host libraries
+
 MTIME = 1_234_567_890_123_456_789  # odd to the last nanosecond
 REGULAR = os.O_RDONLY | os.O_NOFOLLOW
 

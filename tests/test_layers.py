@@ -46,6 +46,7 @@ LEVELS = {
     "drill": 9,
     "rotating": 9,
     "doctor": 9,
+    "integrations": 9.5,
 }
 APART = {
     "home": 1,
@@ -64,7 +65,7 @@ OUTSIDE = {
     "zstandard": {"sealed", "doctor"},
     "rich": set[str](),
     "click": set[str](),
-    "fsspec": {"storage"},
+    "fsspec": {"storage", "integrations"},
     "platformdirs": {"home"},
     "pickle": set[str](),
     "marshal": set[str](),

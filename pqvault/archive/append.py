@@ -1,0 +1,265 @@
+"""AppendPart: a new part made of files that a program writes, with public keys only.
+
+What `seal` does for files on disk, for files that come as writes: no plan, no journal, no
+temporary file. Nothing of it exists for readers until :meth:`AppendPart.commit`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import pyarrow as pa
+
+from pqvault.archive import layout, retired
+from pqvault.archive.archive import PublicState
+from pqvault.archive.objects import DigestingSink, SealOptions
+from pqvault.archive.partwriter import discard, put_part, write_catalog
+from pqvault.crypto import digest as digests
+from pqvault.errors import PolicyRefused, PQVaultError, UsageError
+from pqvault.format.catalog import MAX_NAME, MAX_PATH, SCHEMA, Kind
+from pqvault.format.commit import Commit, PartFile, object_number
+from pqvault.keys import Recipient
+from pqvault.names import printable
+from pqvault.rootkey import PROFILE, RootKey, new_id
+from pqvault.sealed import SealedWriter
+from pqvault.sealed.writer import DEFAULT_FRAME, DEFAULT_LEVEL
+from pqvault.signing import SigningKey, sign_commit
+from pqvault.storage import Sink, Storage
+
+__all__ = ["AppendFile", "AppendPart"]
+
+_OBJECT_SIZE: Final = 256 * 1024 * 1024  # bytes of content; the file that reaches it is not cut
+_FILE_MODE: Final = 0o644
+_FOLDER_MODE: Final = 0o755
+
+
+class _Object:
+    """One object being written: files one after the other, by one of them at a time."""
+
+    def __init__(self, sink: Sink, name: str, key: tuple[bytes, bytes], options: SealOptions):
+        self.number = object_number(name)
+        self.name = name
+        self._sink = sink
+        self._digesting = DigestingSink(sink, options.digest)
+        self.writer = SealedWriter(
+            self._digesting, *key, level=options.level, frame_size=options.frame_size
+        )
+
+    def finish(self) -> PartFile:
+        self.writer.finish()
+        self._sink.finish()
+        return self._digesting.listing(self.name)
+
+    def abort(self) -> None:
+        self.writer.close()
+        self._sink.abort()
+
+
+class AppendFile:
+    """One file of a part that is being written. ``with`` keeps it on a clean exit only."""
+
+    def __init__(self, part: AppendPart, path: bytes, target: _Object) -> None:
+        self.path = path
+        self._part = part
+        self._object: _Object | None = target
+        self._start = target.writer.tell()
+        self._hasher = digests.new(part.digest)
+        self.size = 0  # bytes
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Take all of ``data``; returns its length in bytes."""
+        if self._object is None:
+            raise ValueError("the file is closed")
+        view = memoryview(data).cast("B")
+        self._object.writer.write(view)
+        self._hasher.update(view)
+        self.size += len(view)
+        return len(view)
+
+    def finish(self) -> None:
+        """The file is whole: the part will list it."""
+        if self._object is not None:
+            extents = [(self._object.number, self._start, self.size)] if self.size else []
+            self._part._keep(self.path, self.size, self._hasher.digest(), extents)
+            self._part._give_back(self._object)
+            self._object = None
+
+    def abort(self) -> None:
+        """The part will not list it; what was written of it is never read."""
+        if self._object is not None:
+            self._part._give_back(self._object)
+            self._object = None
+
+
+class AppendPart:
+    """A part that grows by :meth:`create` and exists once :meth:`commit` has returned.
+
+    Makes the archive when there is none. ``recipients``: who may open it. Files may be written
+    on several threads. Raises UsageError, PolicyRefused, RolledBack before anything is written.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        recipients: Sequence[Recipient],
+        *,
+        level: int = DEFAULT_LEVEL,
+        frame_size: int = DEFAULT_FRAME,
+        sign: Sequence[SigningKey] = (),
+    ) -> None:
+        self._storage = storage
+        self._recipients = recipients
+        self._sign = sign
+        self._options = SealOptions(level, frame_size)
+        self._state = PublicState(storage) if storage.exists(layout.HEADER) else None
+        self._check()
+        archive = layout.create_archive(storage)
+        self._state = self._state or PublicState(storage)
+        self._key = RootKey.generate(archive, new_id())
+        storage.make_folder(f"parts/{self._key.part}/objects")
+        self._lock = threading.Lock()
+        self._free: list[_Object] = []
+        self._busy: list[_Object] = []
+        self._count = 0
+        self._files: list[PartFile] = []
+        self._rows: dict[bytes, tuple[int, bytes, list[tuple[int, int, int]]]] = {}
+
+    @property
+    def digest(self) -> str:
+        """The name of the digest that it uses."""
+        return self._options.digest
+
+    def _check(self) -> None:
+        if self._state is None:
+            return
+        if self._state.rolled_back:
+            raise self._state.rolled_back[0]
+        retired.check(self._storage, [one.key_id for one in self._recipients])
+        signed = [part.id for part in self._state.ordered() if part.commit.signatures]
+        if signed and not self._sign:
+            raise PolicyRefused(
+                f"{self._storage.where('')} has signed parts, part {signed[-1]} among them, and"
+                " what is written here would not be signed",
+                hint="name a signing key",
+            )
+
+    def create(self, path: bytes) -> AppendFile:
+        """Begin a file. Raises UsageError for a path that no entry may have."""
+        parts = path.split(b"/")
+        if (
+            len(path) > MAX_PATH
+            or b"\0" in path
+            or any(part in (b"", b".", b"..") or len(part) > MAX_NAME for part in parts)
+        ):
+            raise UsageError(f"{printable(path)[:80]} is not a path that an entry can have")
+        with self._lock:
+            target = self._free.pop() if self._free else self._new_object()
+            self._busy.append(target)
+        return AppendFile(self, path, target)
+
+    def _new_object(self) -> _Object:
+        name = layout.new_object_name(self._count)
+        self._count += 1
+        sink = self._storage.create(layout.part_file(self._key.part, name))
+        return _Object(sink, name, self._key.object(name), self._options)
+
+    def _give_back(self, target: _Object) -> None:
+        with self._lock:
+            self._busy.remove(target)
+            if target.writer.tell() < _OBJECT_SIZE:
+                self._free.append(target)
+                return
+        file = target.finish()
+        with self._lock:
+            self._files.append(file)
+
+    def _keep(
+        self, path: bytes, size: int, digest: bytes, extents: list[tuple[int, int, int]]
+    ) -> None:
+        with self._lock:
+            self._rows[path] = (size, digest, extents)
+
+    def commit(self) -> str | None:
+        """Make the part exist; returns its id, None when no file was written.
+
+        Raises PQVaultError when a file is still being written; nothing is left of the part when
+        this fails.
+        """
+        try:
+            if self._busy:
+                raise PQVaultError("a file of this part is still being written: close it first")
+            if not self._rows:
+                self.discard()
+                return None
+            self._commit()
+        except BaseException:
+            self.discard()
+            raise
+        return self._key.part
+
+    def _commit(self) -> None:
+        state, key = self._state, self._key
+        assert state is not None
+        while self._free:
+            self._files.append(self._free[-1].finish())
+            self._free.pop()
+        objects = frozenset(object_number(file.name) for file in self._files)
+        catalog = write_catalog(self._table(), key, self._storage, self._options, objects)
+        now = int(time.time() * 1000)
+        envelope = key.envelope(self._recipients, created=now)
+        state.refresh()
+        self._check()
+        commit = key.sign_off(
+            Commit(
+                archive=key.archive,
+                part=key.part,
+                seq=state.next_seq(),
+                created=now,
+                profile=PROFILE,
+                digest=self.digest,
+                kind="append",
+                parents=tuple(sorted((p.id, p.commit_digest) for p in state.heads())),
+                replaces=(),
+                root=key.commit_id,
+                sealed_to=tuple(recipient.key_id for recipient in self._recipients),
+                files=tuple(sorted([*self._files, catalog], key=lambda file: file.name)),
+            )
+        )
+        commit = sign_commit(commit, self._sign)
+        put_part(self._storage, envelope, commit, commit.marshal())
+
+    def _table(self) -> pa.Table:
+        """The rows of the catalog: the files, and the folders around them."""
+        folders = set()
+        for path in self._rows:
+            while path := path.rpartition(b"/")[0]:
+                folders.add(path)
+        both = folders & self._rows.keys()
+        if both:
+            raise UsageError(f"{printable(min(both))} cannot be both a file and a folder")
+        now = time.time_ns()
+        rows: list[tuple[Any, ...]] = [
+            (path, int(Kind.FOLDER), 0, _FOLDER_MODE, now, None, None, []) for path in folders
+        ] + [
+            (path, int(Kind.FILE), size, _FILE_MODE, now, None, digest, extents)
+            for path, (size, digest, extents) in self._rows.items()
+        ]
+        columns = list(zip(*sorted(rows), strict=True))
+        columns[7] = tuple(
+            [dict(zip(("object", "offset", "length"), e, strict=True)) for e in extents]
+            for extents in columns[7]
+        )
+        arrays = [pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)]
+        return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+    def discard(self) -> None:
+        """Remove what was written; nothing happens after a commit."""
+        with self._lock:
+            left = [*self._busy, *self._free]
+            self._busy, self._free = [], []
+        for target in left:
+            target.abort()
+        discard(self._storage, self._key.part)

@@ -1,0 +1,217 @@
+"""Files as host libraries want them: buffered for small reads, past the buffer for large ones."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final, Protocol
+
+import pyarrow as pa
+
+from pqvault.errors import NotFound, PQVaultError
+from pqvault.sealed import RangeFile
+
+__all__ = ["MissingFile", "Part", "VaultFile", "VaultText", "VaultWriter", "Window"]
+
+_BUFFER: Final = 128 * 1024  # bytes; a line or a header costs one trip through Python
+
+
+class MissingFile(NotFound, FileNotFoundError):
+    """A path that is not there, as both pqvault and the callers of file systems know it."""
+
+
+class Window(RangeFile):
+    """A file over a reader that several files share; closing it leaves the reader open."""
+
+    def __init__(self, reader: RangeFile, name: str, owner: object) -> None:
+        super().__init__()
+        self._reader = reader
+        self._owner = owner  # closes the reader when nobody has it any more
+        self.name = name
+        self.size = reader.size
+
+    def pread_into(self, out: memoryview, offset: int) -> None:
+        """Fill ``out`` from ``offset``. Thread-safe."""
+        self._check()
+        self._reader.pread_into(out, offset)
+
+
+class VaultFile(io.BufferedReader):
+    """A file of an archive, or a sealed stream, open for reading.
+
+    ``size``: bytes of content. Reads larger than the buffer go straight into the caller's
+    memory; large ones are decoded on several threads.
+    """
+
+    mode = "rb"
+
+    def __init__(self, raw: RangeFile) -> None:
+        super().__init__(raw, _BUFFER)
+        self.size = raw.size
+
+    def read_buffer(self, size: int = -1, /) -> pa.Buffer:
+        """Up to ``size`` bytes in memory that pyarrow owns: no copy is made of it."""
+        left = max(0, self.size - self.tell())
+        length = left if size < 0 else min(size, left)
+        buffer = pa.allocate_buffer(length)
+        with memoryview(buffer) as view:
+            self.readinto(view)
+        return buffer
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fill ``buffer`` as far as there is content; returns the number of bytes."""
+        with memoryview(buffer).cast("B") as view:
+            if len(view) <= _BUFFER:
+                return super().readinto(view)
+            position = self.tell()
+            length = max(0, min(len(view), self.size - position))
+            if length:
+                raw: RangeFile = self.raw  # type: ignore[assignment]
+                raw.pread_into(view[:length], position)
+            self.seek(position + length)
+        return length
+
+    readinto1 = readinto
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Up to ``size`` bytes, all that is left when it is negative or None."""
+        left = max(0, self.size - self.tell())
+        length = left if size is None or size < 0 else min(size, left)
+        if length <= _BUFFER:
+            return super().read(length)
+        out = bytearray(length)
+        self.readinto(out)
+        return bytes(out)
+
+
+class Part(Protocol):
+    """What is written to: one file, kept or dropped."""
+
+    def write(self, data: Any, /) -> int: ...
+
+    def finish(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+class VaultWriter:
+    """A file being written. Kept by a clean `close`, dropped by an error or when it is lost.
+
+    No ``io`` class: those finish when they are collected. ``then`` is called once it is kept.
+    """
+
+    mode = "wb"
+
+    def __init__(self, part: Part, name: str, then: Callable[[], object] = lambda: None) -> None:
+        self._part: Part | None = part
+        self._then = then
+        self._position = 0
+        self._around = sys.exc_info()[1]  # what was being handled when the file was opened
+        self.name = name
+        self.kept = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more."""
+        return self._part is None
+
+    def write(self, data: Any) -> int:
+        """Take all of ``data``; returns its length in bytes."""
+        if self._part is None:
+            raise ValueError("the file is closed")
+        view = memoryview(data).cast("B")
+        try:
+            self._part.write(view)
+        except BaseException:
+            self.discard()
+            raise
+        self._position += len(view)
+        return len(view)
+
+    def tell(self) -> int:
+        """Bytes taken so far."""
+        return self._position
+
+    def flush(self) -> None:
+        """Nothing: what is not finished is not there for anybody."""
+
+    def readable(self) -> bool:
+        """Never."""
+        return False
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Never."""
+        return False
+
+    def close(self) -> None:
+        """Keep the file, unless an exception is on its way through the block that wrote it.
+
+        fsspec's own ``with`` calls this without saying whether its block failed.
+        """
+        if self._part is None:
+            return
+        error = sys.exc_info()[1]
+        if error is not None and error is not self._around:
+            self.discard()
+            return
+        part, self._part = self._part, None
+        try:
+            part.finish()
+        except BaseException:
+            part.abort()
+            raise
+        self.kept = True
+        self._then()
+
+    def commit(self) -> None:
+        """For fsspec's transactions. Raises PQVaultError when the file was not closed."""
+        if not self.kept:
+            raise PQVaultError(f"{self.name} was not written to its end")
+
+    def discard(self) -> None:
+        """Drop what was written."""
+        part, self._part = self._part, None
+        if part is not None:
+            part.abort()
+
+    def __enter__(self) -> VaultWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
+
+    def __del__(self) -> None:
+        if getattr(self, "_part", None) is not None:
+            self.discard()
+
+
+class VaultText(io.TextIOWrapper):
+    """Text over a `VaultWriter`: dropped, not kept, by an error or when it is lost."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self.buffer.discard()  # type: ignore[attr-defined]
+        super().__exit__(kind, error, trace)
+
+    def __del__(self) -> None:
+        if not self.closed:
+            self.buffer.discard()  # type: ignore[attr-defined]

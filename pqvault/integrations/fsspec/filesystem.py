@@ -1,0 +1,294 @@
+"""PQVaultFileSystem: what fsspec calls."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from fsspec.implementations.chained import ChainedFileSystem
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.utils import tokenize
+
+from pqvault.archive.append import AppendPart
+from pqvault.archive.archive import Archive
+from pqvault.errors import PQVaultError, UsageError
+from pqvault.integrations import places, references
+from pqvault.integrations.fsspec.files import MissingFile, VaultFile, VaultText, VaultWriter
+from pqvault.integrations.fsspec.trees import ArchiveTree, Info, StreamTree, Tree
+from pqvault.integrations.fsspec.writing import PartTransaction, SinglePart, StreamPart
+from pqvault.integrations.references import References
+from pqvault.sealed.writer import DEFAULT_FRAME, DEFAULT_LEVEL
+from pqvault.streams import open_stream, open_stream_at
+
+__all__ = ["PQVaultFileSystem"]
+
+_THREADS: Final = 8  # that read ranges side by side; most of them wait for a disk or a store
+
+
+class PQVaultFileSystem(ChainedFileSystem):
+    """The files of an archive, or the one file of a sealed stream, decrypted as they are read.
+
+    ``fo``: path or URL of the archive or stream; ``target_protocol``, ``target_options``: of the
+    file system it is on. ``identities``, ``recipients``, ``sign``: references to keys, never keys
+    (:mod:`pqvault.integrations.references`). ``as_of``: a part id or a time. ``signers``: who must
+    have signed what is read. ``level``, ``frame_size``: of what is written.
+
+    An instance sees the parts that were there when it was first used, until
+    :meth:`invalidate_cache`. It pickles as its options: no key, no open file, no listing.
+    """
+
+    protocol = "pqvault"
+    root_marker = ""
+    transaction_type = PartTransaction
+
+    def __init__(
+        self,
+        fo: str = "",
+        target_protocol: str | None = None,
+        target_options: dict[str, Any] | None = None,
+        *,
+        identities: References | None = None,
+        recipients: References | None = None,
+        sign: References | None = None,
+        signers: References | None = None,
+        as_of: str | None = None,
+        level: int = DEFAULT_LEVEL,
+        frame_size: int = DEFAULT_FRAME,
+        **options: Any,
+    ) -> None:
+        for given in (identities, recipients, sign, signers):
+            references.normal(given)  # refuses keys before anything can keep them
+        if not fo:
+            raise UsageError(
+                "no archive is named",
+                hint="write pqvault://path/inside::file:///data/corpus.pqv",
+            )
+        super().__init__(**options)
+        self.fo = os.fspath(fo)
+        self._target = (target_protocol, target_options)
+        self._identities = identities
+        self._recipients = recipients
+        self._sign = sign
+        self._signers = signers
+        self._as_of = as_of
+        self._level = level
+        self._frame_size = frame_size
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+        self._opened: Tree | None = None
+        self.part: AppendPart | None = None  # of the transaction under way
+
+    # -- what stands behind ----------------------------------------------------------------
+
+    def _place(self) -> tuple[Any, str]:
+        return places.inner(self.fo, *self._target)
+
+    @property
+    def _tree(self) -> Tree:
+        if os.getpid() != self._pid:  # a child of fork: the parent's locks may be held for ever
+            self._lock = threading.RLock()
+            self._opened = None
+            self._pid = os.getpid()
+        with self._lock:
+            if self._opened is None:
+                self._opened = self._open_tree()
+            return self._opened
+
+    def _open_tree(self) -> Tree:
+        fs, path = self._place()
+        keys = references.identities(self._identities)
+        if places.is_archive(fs, path):
+            policy = references.policy(self._signers)
+            storage = places.storage_at(fs, path)
+            return ArchiveTree(Archive(storage, keys, as_of=self._as_of, policy=policy))
+        if isinstance(fs, LocalFileSystem):
+            return StreamTree(open_stream(path, keys), path)
+        return StreamTree(open_stream_at(places.RangeSource(fs, path), keys, path), path)
+
+    def _inside(self, path: str) -> str:
+        """The path in the tree. A chain that names no inner path gives the outer one."""
+        name = str(self._strip_protocol(path)).strip("/")
+        return "" if name == self.fo.strip("/") and self._is_folder() else name
+
+    def _is_folder(self) -> bool:
+        return not isinstance(self._tree, StreamTree)
+
+    def invalidate_cache(self, path: str | None = None) -> None:
+        """See what was added since: the archive or stream is opened anew at the next use."""
+        with self._lock:
+            self._opened = None
+
+    def _written(self) -> None:
+        """What this process has written is seen by all its instances on the same archive."""
+        for other in list(type(self)._cache.values()):
+            if other.fo == self.fo:
+                other.invalidate_cache()
+        self.invalidate_cache()
+
+    # -- listing ---------------------------------------------------------------------------
+
+    def info(self, path: str, **options: Any) -> Info:
+        """``name``, ``size`` in bytes of plaintext, ``type``, ``mtime``, ``mode``, ``digest``."""
+        return self._tree.info(self._inside(path))
+
+    def ls(self, path: str, detail: bool = True, **options: Any) -> list[Any]:
+        """What is in a folder, sorted."""
+        found = self._tree.children(self._inside(path))
+        return found if detail else [info["name"] for info in found]
+
+    def find(
+        self,
+        path: str,
+        maxdepth: int | None = None,
+        withdirs: bool = False,
+        detail: bool = False,
+        **options: Any,
+    ) -> Any:
+        """All files below a path, in one pass over the catalog."""
+        if maxdepth is not None and maxdepth < 1:
+            raise ValueError("maxdepth must be at least 1")
+        inside = self._inside(path)
+        found = {info["name"]: info for info in self._below(inside, maxdepth, withdirs)}
+        if not found:
+            try:
+                info = self._tree.info(inside)
+            except MissingFile:
+                info = {"type": ""}
+            if info["type"] == "file":
+                found = {info["name"]: info}
+        return found if detail else list(found)
+
+    def _below(self, inside: str, maxdepth: int | None, withdirs: bool) -> Iterator[Info]:
+        if withdirs and inside:
+            try:
+                info = self._tree.info(inside)
+            except MissingFile:
+                return
+            if info["type"] == "directory":
+                yield info
+        base = inside.count("/") + 1 if inside else 0
+        for info in self._tree.below(inside):
+            if maxdepth is not None and info["name"].count("/") - base >= maxdepth:
+                continue
+            if withdirs or info["type"] != "directory":
+                yield info
+
+    def exists(self, path: str, **options: Any) -> bool:
+        """Whether there is such a path; what cannot be read at all is an error, not a no."""
+        try:
+            self.info(path)
+        except MissingFile:
+            return False
+        return True
+
+    def modified(self, path: str) -> datetime:
+        """The time that the file had when it was sealed."""
+        return datetime.fromtimestamp(self.info(path).get("mtime", 0), UTC)
+
+    def ukey(self, path: str) -> str:
+        """Changes when the content does."""
+        return str(tokenize(self._tree.key(self._inside(path))))
+
+    checksum = ukey
+
+    # -- reading ---------------------------------------------------------------------------
+
+    def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
+        if mode == "rb":
+            return VaultFile(self._tree.open(self._inside(path)))
+        if mode in ("wb", "xb"):
+            if mode == "xb" and self.exists(path):
+                raise FileExistsError(path)
+            return self._writer(str(self._strip_protocol(path)).strip("/"))
+        raise UsageError(
+            f"mode {mode!r} is not possible: what is sealed is not changed",
+            hint="open it with rb, or write a new file with wb",
+        )
+
+    def open(self, path: str, mode: str = "rb", *args: Any, **options: Any) -> Any:
+        """A file: binary or text, reading or writing."""
+        if "b" in mode or "r" in mode:
+            return super().open(path, mode, *args, **options)
+        text = {k: options.pop(k) for k in ("encoding", "errors", "newline") if k in options}
+        return VaultText(self.open(path, mode.replace("t", "") + "b", *args, **options), **text)
+
+    def cat_file(
+        self, path: str, start: int | None = None, end: int | None = None, **options: Any
+    ) -> bytes:
+        """The bytes of a range; negative numbers count from the end."""
+        file = self._tree.open(self._inside(path))
+        first, last, _ = slice(start, end).indices(file.size)
+        return bytes(file.pread(first, max(0, last - first)))
+
+    def cat_ranges(
+        self,
+        paths: list[str],
+        starts: int | list[int | None] | None,
+        ends: int | list[int | None] | None,
+        max_gap: int | None = None,
+        on_error: str = "return",
+        **options: Any,
+    ) -> list[Any]:
+        """Ranges of many files, side by side; with ``on_error="return"`` errors in their places."""
+        count = len(paths)
+        froms = starts if isinstance(starts, list) else [starts] * count
+        tos = ends if isinstance(ends, list) else [ends] * count
+        if not len(froms) == len(tos) == count:
+            raise ValueError("paths, starts and ends are not of one length")
+
+        def one(job: tuple[str, int | None, int | None]) -> Any:
+            try:
+                return self.cat_file(*job)
+            except (PQVaultError, OSError) as error:
+                if on_error == "return":
+                    return error
+                raise
+
+        jobs = list(zip(paths, froms, tos, strict=True))
+        if count < 2:
+            return [one(job) for job in jobs]
+        with ThreadPoolExecutor(min(_THREADS, count), "pqvault-ranges") as pool:
+            return list(pool.map(one, jobs))
+
+    # -- writing ---------------------------------------------------------------------------
+
+    def _writer(self, name: str) -> VaultWriter:
+        fs, place = self._place()
+        if self._is_stream(fs, place, name):
+            return VaultWriter(
+                StreamPart(fs, place, self._recipient_keys(), self._level, self._frame_size),
+                name,
+                self._written,
+            )
+        if not self._intrans:
+            part = self._new_part(fs, place)
+            return VaultWriter(SinglePart(part, name), name, self._written)
+        with self._lock:
+            if self.part is None:
+                self.part = self._new_part(fs, place)
+        return VaultWriter(self.part.create(os.fsencode(name)), name)
+
+    def _is_stream(self, fs: Any, place: str, name: str) -> bool:
+        return name in ("", place.strip("/")) and not places.is_archive(fs, place)
+
+    def _new_part(self, fs: Any, place: str) -> AppendPart:
+        return AppendPart(
+            places.storage_at(fs, place),
+            self._recipient_keys(),
+            level=self._level,
+            frame_size=self._frame_size,
+            sign=references.signing_keys(self._sign),
+        )
+
+    def _recipient_keys(self) -> Sequence[Any]:
+        return references.recipients(self._recipients)
+
+    def mkdir(self, path: str, create_parents: bool = True, **options: Any) -> None:
+        """Nothing: a folder comes with what is written in it."""
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        """Nothing: a folder comes with what is written in it."""

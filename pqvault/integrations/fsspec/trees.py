@@ -1,0 +1,202 @@
+"""What stands behind the file system: the files of an archive, or the one of a sealed stream."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any, Final, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pqvault.archive.archive import Archive
+from pqvault.archive.entryfile import EntryFile
+from pqvault.errors import NotFound
+from pqvault.format.catalog import Entry, Kind
+from pqvault.integrations.fsspec.files import MissingFile, Window
+from pqvault.names import printable
+from pqvault.sealed import RangeFile, SealedReader
+
+__all__ = ["ArchiveTree", "Info", "StreamTree", "Tree"]
+
+Info = dict[str, Any]
+
+_FOLDERS_KEPT: Final = 64  # listings
+_LINKS: Final = 40  # followed one after the other, as Linux does
+
+
+class Tree(Protocol):
+    """Paths are text with ``/`` between components; "" is the root."""
+
+    def info(self, path: str) -> Info:
+        """One path. Raises MissingFile."""
+
+    def children(self, path: str) -> list[Info]:
+        """What is in a folder, sorted. Raises MissingFile."""
+
+    def below(self, path: str) -> Iterator[Info]:
+        """Everything below a folder, sorted."""
+
+    def open(self, path: str) -> RangeFile:
+        """A file of content. Raises MissingFile."""
+
+    def key(self, path: str) -> str:
+        """What changes when the content under a path does."""
+
+
+class ArchiveTree:
+    """The entries of an archive."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self._folders: OrderedDict[str, list[Info]] = OrderedDict()
+
+    def info(self, path: str) -> Info:
+        """One entry; of a symbolic link, what it leads to."""
+        if not path:
+            return _folder_info("")
+        return self._info(path, self._find(path))
+
+    def _info(self, path: str, entry: Entry) -> Info:
+        if entry.kind == Kind.SYMLINK:
+            return self._link_info(path, entry.link or b"")
+        return _info(path, entry.kind, entry.size, entry.mode, entry.mtime_ns, entry.digest)
+
+    def _link_info(self, path: str, link: bytes) -> Info:
+        try:
+            entry = self._find(path)
+        except MissingFile:  # it leads nowhere, or out of the archive
+            return {"name": path, "type": "other", "size": 0, "destination": os.fsdecode(link)}
+        return self._info(path, entry)
+
+    def _find(self, path: str) -> Entry:
+        return self._located(path)[1]
+
+    def _located(self, path: str) -> tuple[Any, Entry]:
+        """The entry that a path leads to, with its part."""
+        at = path
+        for _ in range(_LINKS):
+            try:
+                part, entry = self._archive.find(at)
+            except NotFound as error:
+                raise MissingFile(error.message, hint=error.hint) from None
+            if entry.kind != Kind.SYMLINK:
+                return part, entry
+            target = os.fsdecode(entry.link or b"")
+            at = posixpath.normpath(posixpath.join(posixpath.dirname(at), target))
+            if at == ".." or at.startswith(("../", "/")):
+                break
+        raise MissingFile(f"{printable(os.fsencode(path))} is a link that leads to no entry")
+
+    def children(self, path: str) -> list[Info]:
+        """Sorted by name."""
+        found = self._folders.get(path)
+        if found is None:
+            found = list(self._rows(path, direct=True))
+            if not found and path:
+                info = self.info(path)  # raises for what is not there
+                found = [] if info["type"] == "directory" else [info]
+            self._folders[path] = found
+            if len(self._folders) > _FOLDERS_KEPT:
+                self._folders.popitem(last=False)
+        return [dict(info) for info in found]
+
+    def below(self, path: str) -> Iterator[Info]:
+        """Sorted by path, folders before what is in them."""
+        return self._rows(path, direct=False)
+
+    def _rows(self, path: str, *, direct: bool) -> Iterator[Info]:
+        prefix = os.fsencode(path) + b"/" if path else b""
+        for batch in self._archive.batches():
+            rows = _under(batch, prefix, direct=direct)
+            columns = [rows.column(n).to_pylist() for n in range(7)]
+            for name, kind, size, mode, mtime_ns, link, digest in zip(*columns, strict=True):
+                if kind == Kind.SYMLINK:
+                    yield self._link_info(os.fsdecode(name), link)
+                else:
+                    yield _info(os.fsdecode(name), kind, size, mode, mtime_ns, digest)
+            if prefix and batch.column(0)[len(batch) - 1].as_py() >= prefix[:-1] + b"0":
+                return  # "0" follows "/": all below the folder has been seen
+
+    def open(self, path: str) -> RangeFile:
+        """The content of a file."""
+        part, entry = self._located(path)
+        if entry.kind == Kind.FOLDER:
+            raise IsADirectoryError(f"{printable(entry.path)} is a folder")
+        return EntryFile(part, entry)
+
+    def key(self, path: str) -> str:
+        """The part and the digest of what stands there."""
+        if not path:
+            return " ".join(part.id for part in self._archive.parts)
+        part, entry = self._located(path)
+        return f"{part.id} {printable(entry.path)} {(entry.digest or b'').hex()}"
+
+
+def _under(batch: pa.RecordBatch, prefix: bytes, *, direct: bool) -> pa.RecordBatch:
+    path = batch.column(0)
+    if prefix:
+        batch = batch.filter(pc.starts_with(path, pattern=prefix))
+        path = batch.column(0)
+    if direct:
+        slashes = pc.count_substring(path, pattern="/")
+        batch = batch.filter(pc.equal(slashes, prefix.count(b"/")))
+    return batch
+
+
+def _folder_info(name: str) -> Info:
+    return {"name": name, "type": "directory", "size": 0}
+
+
+def _info(name: str, kind: int, size: int, mode: int, mtime_ns: int, digest: bytes | None) -> Info:
+    if kind == Kind.FOLDER:
+        return _folder_info(name) | {"mode": mode, "mtime": mtime_ns / 1e9}
+    info = {"name": name, "type": "file", "size": size, "mode": mode, "mtime": mtime_ns / 1e9}
+    return info | {"digest": digest.hex()} if digest else info
+
+
+class StreamTree:
+    """A sealed stream: one file, under its own path, its name, and its name without ``.pqv``."""
+
+    def __init__(self, reader: SealedReader, place: str) -> None:
+        self._reader = reader
+        weakref.finalize(self, reader.close)
+        self._place = place
+        last = place.rstrip("/").rpartition("/")[2]
+        self.name = last.removesuffix(".pqv") or last
+        self._names = {place.strip("/"), last, self.name}
+
+    def _info(self, name: str) -> Info:
+        return {"name": name, "type": "file", "size": self._reader.size}
+
+    def info(self, path: str) -> Info:
+        """The file, or the folder that it is in."""
+        if not path:
+            return _folder_info("")
+        if path not in self._names:
+            raise MissingFile(
+                f"{printable(os.fsencode(path))} is not in {self._place}, which is a sealed stream",
+                hint=f"its one file is called {self.name}",
+            )
+        return self._info(path)
+
+    def children(self, path: str) -> list[Info]:
+        """The one file."""
+        return [self.info(path) if path else self._info(self.name)]
+
+    def below(self, path: str) -> Iterator[Info]:
+        """The one file."""
+        return iter(self.children("") if not path else [])
+
+    def open(self, path: str) -> RangeFile:
+        """Its content, also under the empty path."""
+        if path:
+            self.info(path)
+        return Window(self._reader, path or self._place, self)
+
+    def key(self, path: str) -> str:
+        """A stream has no digest of its own: its size and end."""
+        return f"{self._place} {self._reader.size} {self._reader.table.sealed[-1]}"

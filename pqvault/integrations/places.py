@@ -1,0 +1,73 @@
+"""Where an archive or a sealed stream is: a path or an URL, as a Storage or a source of ranges."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from pqvault.archive.layout import HEADER
+from pqvault.errors import IntegrityError, NotFound, UsageError
+from pqvault.storage import LocalStorage, Storage
+
+__all__ = ["RangeSource", "inner", "is_archive", "storage_at"]
+
+
+def inner(place: str, protocol: str | None, options: dict[str, Any] | None) -> tuple[Any, str]:
+    """The file system that holds ``place``, and the path there."""
+    if protocol is not None:
+        return fsspec.filesystem(protocol, **(options or {})), place
+    fs, path = fsspec.core.url_to_fs(place, **(options or {}))
+    return fs, path
+
+
+def is_archive(fs: Any, path: str) -> bool:
+    """Whether an archive, and not a sealed stream or nothing, is at a path."""
+    if isinstance(fs, LocalFileSystem):
+        return os.path.isdir(path)
+    return bool(fs.exists(f"{path.rstrip('/')}/{HEADER}"))
+
+
+def storage_at(fs: Any, path: str) -> Storage:
+    """The archive's place. Raises UsageError where archives cannot be."""
+    if isinstance(fs, LocalFileSystem):
+        return LocalStorage(Path(path))
+    protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
+    raise UsageError(
+        f"archives on {protocol}:// cannot be opened by this version, only sealed streams",
+        hint="copy the archive to a local folder, or mount it",
+    )
+
+
+class RangeSource:
+    """A file of any file system that answers reads of ranges. Thread-safe where that one is."""
+
+    def __init__(self, fs: Any, path: str) -> None:
+        self._fs = fs
+        self._path = path
+        try:
+            self.size = int(fs.size(path))
+        except FileNotFoundError:
+            raise NotFound(f"there is no {path}", hint="check the path") from None
+        except TypeError:  # a server that does not say
+            raise UsageError(
+                f"{path} has no known size, so it cannot be read at ranges",
+                hint="copy it to a local file first",
+            ) from None
+
+    def pread_into(self, buffer: memoryview, offset: int) -> None:
+        """Fill ``buffer`` from ``offset``; raises IntegrityError when it is not all there."""
+        end = offset + len(buffer)
+        try:
+            data = self._fs.cat_file(self._path, offset, end)
+        except FileNotFoundError:
+            raise IntegrityError(f"{self._path} was deleted while it was read") from None
+        if len(data) != len(buffer):
+            raise IntegrityError(
+                f"{self._path} gave {len(data)} bytes where {len(buffer)} were asked for",
+                hint="it was replaced while it was read, or its server does not serve ranges",
+            )
+        buffer[:] = data

@@ -1,0 +1,394 @@
+"""The file system itself: names, sizes, ranges, chains, references, writing."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from hosts_kit import SealedCorpus
+
+import pqvault
+import pqvault.signing
+from pqvault import Identity, Keystore
+from pqvault.crypto.passphrase import Cost
+from pqvault.errors import (
+    IntegrityError,
+    NoKeyFits,
+    NotFound,
+    PolicyRefused,
+    PQVaultError,
+    UsageError,
+)
+from pqvault.integrations import references
+from pqvault.integrations.fsspec import PQVaultFileSystem
+from pqvault.integrations.fsspec.files import MissingFile
+from pqvault.keystore.transfer import import_keys
+
+
+def test_is_registered() -> None:
+    """fsspec finds it by name: the entry point of the package."""
+    assert fsspec.get_filesystem_class("pqvault") is PQVaultFileSystem
+
+
+def test_lists_what_the_folder_holds(sealed: SealedCorpus) -> None:
+    """ls, find, glob, info, walk and du say of the archive what they say of the folder."""
+    fs, local = sealed.fs(), fsspec.filesystem("file")
+    base = str(sealed.plain.parent)
+
+    def strip(names: Any) -> list[str]:
+        return sorted(os.path.relpath(n, base) for n in names)
+
+    assert sorted(fs.find("data")) == strip(local.find(str(sealed.plain)))
+    assert sorted(fs.find("")) == strip(local.find(str(sealed.plain)))
+    assert sorted(fs.find("data", maxdepth=1, withdirs=True)) == strip(
+        local.find(str(sealed.plain), maxdepth=1, withdirs=True)
+    )
+    assert sorted(fs.glob("data/**/*.parquet")) == strip(local.glob(f"{sealed.plain}/**/*.parquet"))
+    assert sorted(fs.ls("data/rows", detail=False)) == strip(
+        local.ls(str(sealed.plain / "rows"), detail=False)
+    )
+    assert fs.ls("data/train.jsonl", detail=False) == ["data/train.jsonl"]
+    assert fs.du("data") == local.du(str(sealed.plain))
+    assert [n for n, _, _ in fs.walk("data")] == ["data", "data/notes", "data/rows"]
+    for name in fs.find("data"):
+        assert fs.info(name)["size"] == (sealed.plain.parent / name).stat().st_size
+    assert fs.isdir("data") and fs.isfile("data/table.csv") and not fs.exists("data/nothing")
+    assert fs.modified("data/table.csv").timestamp() == pytest.approx(
+        (sealed.plain / "table.csv").stat().st_mtime
+    )
+    with pytest.raises(FileNotFoundError, match="data/nothing is not in the archive"):
+        fs.ls("data/nothing")
+
+
+def test_reads_anywhere(sealed: SealedCorpus) -> None:
+    """open, seek, readline, readinto, cat, cat_file and cat_ranges give the plain file's bytes."""
+    fs = sealed.fs()
+    want = (sealed.plain / "train.jsonl").read_bytes()
+    with fs.open("data/train.jsonl") as file:
+        assert file.size == len(want)
+        assert file.readline() == want[: want.index(b"\n") + 1]
+        file.seek(1000)
+        assert file.read(7) == want[1000:1007] and file.tell() == 1007
+        assert bytes(file.read_buffer(10)) == want[1007:1017]
+        assert file.read() == want[1017:] and file.read(5) == b""
+        big = bytearray(len(want) + 5)
+        file.seek(0)
+        assert file.readinto(big) == len(want) and big[: len(want)] == want
+    with fs.open("data/notes/a.txt", "rt") as text:
+        assert text.read() == "first\nsecond\n"
+    assert fs.cat("data/notes/a.txt") == b"first\nsecond\n"
+    assert fs.cat_file("data/notes/a.txt", -7, -1) == b"second"
+    paths = ["data/train.jsonl"] * 50 + ["data/none"]
+    got = fs.cat_ranges(paths, list(range(51)), [n + 100 for n in range(51)])
+    assert got[:50] == [want[n : n + 100] for n in range(50)]
+    assert isinstance(got[50], FileNotFoundError)
+    with pytest.raises(MissingFile):
+        fs.cat_ranges(paths, 0, 1, on_error="raise")
+
+
+def test_chains(sealed: SealedCorpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both forms of an URL; the key from an option or the environment."""
+    want = (sealed.plain / "notes/a.txt").read_bytes()
+    with fsspec.open(sealed.url("data/notes/a.txt"), **sealed.options) as file:
+        assert file.read() == want
+    stream = sealed.seal_file(sealed.plain / "notes/a.txt")
+    monkeypatch.setenv("PQVAULT_IDENTITY", str(sealed.key))
+    with fsspec.open(f"pqvault::file://{stream}") as file:
+        assert file.read() == want
+    with fsspec.open(f"pqvault://a.txt::file://{stream}") as file:
+        assert file.read() == want
+    fs, path = fsspec.url_to_fs(f"pqvault::file://{stream}")
+    assert fs.size(path) == len(want) and fs.find("") == ["a.txt"]
+    files = fsspec.open_files(sealed.url("data/rows/*.parquet"))
+    assert len(files) == 3
+    root, path = fsspec.url_to_fs(f"pqvault::file://{sealed.archive}")
+    assert root.ls(path, detail=False) == ["data"]
+
+
+def test_streams_on_other_file_systems(sealed: SealedCorpus) -> None:
+    """A sealed stream in memory:// and behind HTTP, read at random."""
+    source = sealed.plain / "train.jsonl"
+    want, content = source.read_bytes(), sealed.seal_file(source).read_bytes()
+    fsspec.filesystem("memory").pipe("/box/train.jsonl.pqv", content)
+    for url in ("memory://box/train.jsonl.pqv",):
+        with fsspec.open(f"pqvault::{url}", **sealed.options) as file:
+            file.seek(-100, 2)
+            assert file.read() == want[-100:]
+            file.seek(0)
+            assert file.read() == want
+
+
+class Ranges(BaseHTTPRequestHandler):
+    """A web server that serves one file, at ranges or not."""
+
+    content = b""
+    ranged = True
+    asked: list[str]
+
+    def _answer(self, body: bool) -> None:
+        asked = self.headers.get("Range", "")
+        data, code = self.content, 200
+        if not self.path.endswith("/big.bin.pqv"):
+            self.send_error(404)
+            return
+        if self.ranged and asked.startswith("bytes="):
+            first, last = asked[6:].split("-")
+            data, code = data[int(first) : int(last) + 1], 206
+        self.send_response(code)
+        if code == 206:
+            total = len(self.content)
+            self.send_header("Content-Range", f"bytes {first}-{int(first) + len(data) - 1}/{total}")
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if body:
+            type(self).asked.append(asked)
+            self.wfile.write(data)
+
+    def do_GET(self) -> None:
+        self._answer(True)
+
+    def do_HEAD(self) -> None:
+        self._answer(False)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("ranged", [True, False])
+def test_streams_over_http(sealed: SealedCorpus, ranged: bool) -> None:
+    """Ranges of a sealed stream behind HTTP; a server without ranges is a clear error."""
+    pytest.importorskip("aiohttp")
+    big = sealed.plain / "big.bin"
+    big.write_bytes(os.urandom(3_000_000))
+    handler = type(
+        "Handler",
+        (Ranges,),
+        {"content": sealed.seal_file(big).read_bytes(), "ranged": ranged, "asked": []},
+    )
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        url = f"pqvault::http://127.0.0.1:{server.server_port}/big.bin.pqv"
+        if not ranged:
+            with pytest.raises(IntegrityError, match="bytes where"):
+                fsspec.open(url, **sealed.options).open()
+            return
+        with fsspec.open(url, **sealed.options) as file:
+            file.seek(2_000_000)
+            assert file.read(1000) == big.read_bytes()[2_000_000:2_001_000]
+        asked = [a[6:].split("-") for a in handler.asked]  # type: ignore[attr-defined]
+        assert sum(int(b) - int(a) + 1 for a, b in asked) < 600_000
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_options_hold_no_keys(sealed: SealedCorpus) -> None:
+    """attack 40: keys in options are refused unseen; pickles and JSON carry references only."""
+    secret = sealed.identity.text
+    for bad in (secret, [secret], sealed.identity, [sealed.identity], secret.lower(), 7):
+        with pytest.raises(UsageError, match="reference") as caught:
+            PQVaultFileSystem(str(sealed.archive), "file", identities=bad)  # type: ignore[arg-type]
+        assert secret not in str(caught.value) + caught.value.hint
+    fs = sealed.fs()
+    fs.cat("data/notes/a.txt")
+    for data in (pickle.dumps(fs), fs.to_json().encode()):
+        assert b"AGE-SECRET" not in data.upper() and sealed.identity.seed not in data
+        assert b"first" not in data and b"train.jsonl" not in data
+    again = pickle.loads(pickle.dumps(fs))  # noqa: S301
+    assert again.cat("data/notes/a.txt") == b"first\nsecond\n"
+    assert PQVaultFileSystem.from_json(fs.to_json()).find("data/notes") == ["data/notes/a.txt"]
+    assert json.loads(fs.to_json())["identities"] == f"file:{sealed.key}"
+
+
+def test_references(sealed: SealedCorpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file, a variable with a path or the text, a key of the keystore, this process."""
+    monkeypatch.setenv("MY_KEY", str(sealed.key))
+    monkeypatch.setenv("MY_TEXT", sealed.identity.text)
+    for one in (f"file:{sealed.key}", str(sealed.key), "env:MY_KEY", "env:MY_TEXT"):
+        assert [i.key_id for i in references.identities(one)] == [sealed.identity.key_id]
+    handed = references.hand_over(sealed.identity)
+    assert sealed.fs(identities=handed).exists("data")
+    for one in ("file:/no/such", "env:NOT_SET", "keystore:prod", "process:0011"):
+        with pytest.raises(NotFound, match=f"the key reference {one} resolves to nothing"):
+            references.identities(one)
+    with pytest.raises(NotFound, match="keystore: resolves to nothing"):
+        sealed.fs(identities=None).ls("")
+
+
+def test_keystore_reference(
+    sealed: SealedCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key of the keystore by its name; forked children keep it without the passphrase."""
+    words = tmp_path / "words"
+    words.write_text("correct horse\n")
+    words.chmod(0o600)
+    monkeypatch.setenv("PQVAULT_PASSPHRASE_FILE", str(words))
+    with Keystore.create(b"correct horse", cost=Cost(8, 1, 1)) as store:
+        import_keys(store, "prod", [sealed.identity])
+    fs = sealed.fs(identities="keystore:prod")
+    assert fs.cat("data/notes/a.txt") == b"first\nsecond\n"
+    words.unlink()
+    child = os.fork()
+    if child == 0:
+        ok = fs.cat("data/notes/a.txt") == b"first\nsecond\n"
+        os._exit(0 if ok else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_another_key(sealed: SealedCorpus, tmp_path: Path) -> None:
+    """A key that does not fit is named as such, not as damage or as a missing file."""
+    other = tmp_path / "other.txt"
+    Identity.generate().save_file(other)
+    fs = sealed.fs(identities=str(other))
+    with pytest.raises(NoKeyFits):
+        fs.exists("data")
+    with pytest.raises(NoKeyFits):
+        fs.isdir("data")
+
+
+def test_damage_names_the_object(sealed: SealedCorpus) -> None:
+    """A damaged object: IntegrityError with its name, and no byte of the file."""
+    (path,) = sealed.archive.glob("parts/*/objects/*")
+    data = bytearray(path.read_bytes())
+    data[200] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(IntegrityError, match="objects/000000-"):
+        sealed.fs().cat("data/notes/a.txt")
+
+
+def test_write_one_file(sealed: SealedCorpus) -> None:
+    """A file written outside a transaction is a part of its own; only public keys are needed."""
+    fs = sealed.fs(identities="file:/nowhere", recipients=sealed.identity.recipient.text)
+    with fs.open("new/one.bin", "wb") as file:
+        file.write(b"x" * 1000)
+        file.write(b"y" * 1_000_000)
+    with fs.open("new/two.txt", "wt", encoding="utf-8") as text:
+        text.write("héllo\n")
+    reader = sealed.fs()
+    assert reader.cat("new/one.bin") == b"x" * 1000 + b"y" * 1_000_000
+    assert reader.cat("new/two.txt").decode() == "héllo\n"
+    report = pqvault.verify(sealed.archive, identities=[sealed.identity])
+    assert not report.problems and len(list(sealed.archive.glob("commits/*"))) == 3
+
+
+def test_transaction_is_one_part(sealed: SealedCorpus) -> None:
+    """Files of one transaction appear together in one part; after an error none does."""
+    fs = sealed.fs(recipients=sealed.identity.recipient.text)
+    before = set(sealed.archive.rglob("*"))
+    with fs.transaction:
+        files = [fs.open(f"out/{n}.bin", "wb") for n in range(3)]
+        for n, file in enumerate(files):
+            file.write(bytes([n]) * 100_000)
+        for file in files:
+            file.close()
+        assert not fs.exists("out")
+    assert fs.find("out") == [f"out/{n}.bin" for n in range(3)]
+    assert fs.cat("out/2.bin") == bytes([2]) * 100_000
+    assert len(list(sealed.archive.glob("commits/*"))) == 2
+    after = set(sealed.archive.rglob("*"))
+    with pytest.raises(ZeroDivisionError), fs.transaction:
+        with fs.open("bad/1.bin", "wb") as file:
+            file.write(b"z" * 10)
+        raise ZeroDivisionError
+    with pytest.raises(PQVaultError, match="not written to its end"), fs.transaction:
+        fs.open("bad/2.bin", "wb").write(b"z")
+    with pytest.raises(UsageError, match="both a file and a folder"), fs.transaction:
+        fs.pipe_file("bad/3", b"z")
+        fs.pipe_file("bad/3/4", b"z")
+    assert set(sealed.archive.rglob("*")) == after > before
+    assert not fs.exists("bad")
+
+
+@pytest.mark.parametrize("by", ["fs", "fsspec", "text", "lost"])
+def test_a_failed_block_writes_nothing(sealed: SealedCorpus, by: str) -> None:
+    """attack 17: an exception in the block, or a file nobody closes, leaves nothing."""
+    fs = sealed.fs(recipients=sealed.identity.recipient.text)
+    before = set(sealed.archive.rglob("*"))
+
+    def run() -> None:
+        if by == "fsspec":
+            options = {"recipients": sealed.identity.recipient.text}
+            with fsspec.open(sealed.url("bad.bin"), "wb", **options) as file:
+                file.write(b"half")
+                raise ZeroDivisionError
+        if by == "lost":
+            fs.open("bad.bin", "wb").write(b"half")
+            raise ZeroDivisionError
+        with fs.open("bad.bin", "wt" if by == "text" else "wb") as file:
+            file.write("half" if by == "text" else b"half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run()
+    assert set(sealed.archive.rglob("*")) == before
+
+
+def test_write_streams(sealed: SealedCorpus, tmp_path: Path) -> None:
+    """A sealed stream written through a chain, on disk and in memory://; whole or not at all."""
+    options = sealed.options | {"recipients": sealed.identity.recipient.text}
+    memory = fsspec.filesystem("memory")
+    for place in (f"file://{tmp_path}/s.bin.pqv", "memory://out/s.bin.pqv"):
+        with fsspec.open(f"pqvault::{place}", "wb", **options) as file:
+            file.write(b"abc" * 100_000)
+        with fsspec.open(f"pqvault::{place}", **options) as file:
+            assert file.read() == b"abc" * 100_000
+        bad = place.replace("s.bin", "t.bin")
+        with pytest.raises(ZeroDivisionError), fsspec.open(f"pqvault::{bad}", "wb", **options) as f:
+            f.write(b"abc")
+            raise ZeroDivisionError
+    assert sorted(p.name for p in tmp_path.glob("*.pqv")) == ["data.pqv", "s.bin.pqv"]
+    assert not list(tmp_path.glob(".t.bin*")) and not memory.exists("/out/t.bin.pqv")
+
+
+def test_writing_is_refused(sealed: SealedCorpus) -> None:
+    """No recipient, a bad path, appending, an archive whose parts are signed."""
+    with pytest.raises(UsageError, match="no recipient"):
+        sealed.fs().open("x", "wb")
+    fs = sealed.fs(recipients=sealed.identity.recipient.text)
+    with pytest.raises(UsageError, match="not a path"):
+        fs.open("a/../b", "wb")
+    with pytest.raises(UsageError, match="mode 'ab' is not possible"):
+        fs.open("a", "ab")
+    with pytest.raises(FileExistsError):
+        fs.open("data/table.csv", "xb")
+    key = pqvault.signing.SigningKey.generate()
+    (sealed.plain / "more").write_bytes(b"1")
+    pqvault.seal(sealed.plain, sealed.archive, recipients=[sealed.identity.recipient], sign=[key])
+    with pytest.raises(PolicyRefused, match="signed parts"):
+        fs.open("x", "wb")
+
+
+def test_new_parts_are_seen_when_asked(sealed: SealedCorpus) -> None:
+    """An instance keeps what it opened; invalidate_cache shows what was added."""
+    fs = sealed.fs()
+    assert not fs.exists("data/later")
+    (sealed.plain / "later").write_bytes(b"1")
+    pqvault.seal(sealed.plain, sealed.archive, recipients=[sealed.identity.recipient])
+    assert not fs.exists("data/later")
+    fs.invalidate_cache()
+    assert fs.exists("data/later") and fs.cat("data/later") == b"1"
+
+
+def test_links(sealed: SealedCorpus) -> None:
+    """Symbolic links lead where they lead within the archive, and nowhere else."""
+    (sealed.plain / "link").symlink_to("notes/a.txt")
+    (sealed.plain / "out").symlink_to("/etc/passwd")
+    (sealed.plain / "loop").symlink_to("loop")
+    (sealed.plain / "hard").hardlink_to(sealed.plain / "table.csv")
+    pqvault.seal(sealed.plain, sealed.archive, recipients=[sealed.identity.recipient])
+    fs = sealed.fs()
+    assert fs.cat("data/link") == b"first\nsecond\n" and fs.info("data/link")["size"] == 13
+    assert fs.cat("data/hard") == (sealed.plain / "table.csv").read_bytes()
+    for name in ("out", "loop"):
+        assert {i["name"]: i["type"] for i in fs.ls("data")}[f"data/{name}"] == "other"
+        with pytest.raises(MissingFile, match="leads to no entry"):
+            fs.open(f"data/{name}")
