@@ -21,9 +21,9 @@ from pqvault.crypto import digest as digests
 from pqvault.errors import PolicyRefused, PQVaultError, UsageError
 from pqvault.format.catalog import MAX_NAME, MAX_PATH, SCHEMA, Kind
 from pqvault.format.commit import Commit, PartFile, object_number
-from pqvault.keys import Recipient
+from pqvault.keys import Recipient, one_profile
 from pqvault.names import printable
-from pqvault.rootkey import PROFILE, RootKey, new_id
+from pqvault.rootkey import RootKey, new_id
 from pqvault.sealed import SealedWriter
 from pqvault.sealed.writer import DEFAULT_FRAME, DEFAULT_LEVEL
 from pqvault.signing import SigningKey, sign_commit
@@ -113,12 +113,13 @@ class AppendPart:
         self._storage = storage
         self._recipients = recipients
         self._sign = sign
-        self._options = SealOptions(level, frame_size)
+        profile = one_profile(recipients)
+        self._options = SealOptions(level, frame_size, profile.digest)
         self._state = PublicState(storage) if storage.exists(layout.HEADER) else None
         self._check()
         archive = layout.create_archive(storage)
         self._state = self._state or PublicState(storage)
-        self._key = RootKey.generate(archive, new_id())
+        self._key = RootKey.generate(archive, new_id(), profile)
         storage.make_folder(f"parts/{self._key.part}/objects")
         self._lock = threading.Lock()
         self._free: list[_Object] = []
@@ -218,7 +219,7 @@ class AppendPart:
                 part=key.part,
                 seq=state.next_seq(),
                 created=now,
-                profile=PROFILE,
+                profile=key.profile.name,
                 digest=self.digest,
                 kind="append",
                 parents=tuple(sorted((p.id, p.commit_digest) for p in state.heads())),

@@ -42,7 +42,7 @@ __all__ = [
 
 References: TypeAlias = str | Sequence[str]
 
-_SECRET: Final = "AGE-SECRET-KEY-"
+_SECRET: Final = "SECRET-KEY-"  # in the text of every kind of private key
 _WHAT: Final = (
     "name a file (file:PATH), a variable (env:NAME) or a key of the keystore (keystore:KEY)"
 )
@@ -58,9 +58,12 @@ def _after_fork() -> None:
     global _lock
     _lock = threading.Lock()
     for reference, found in list(_resolved.items()):
-        if any(isinstance(one, StoredIdentity) for one in found):
-            openers = {one.opener for one in found if isinstance(one, StoredIdentity)}
-            _unlocked.extend(Identity(seed) for o in openers for seed in o.known())
+        stored = [one for one in found if isinstance(one, StoredIdentity)]
+        for one in stored:
+            seed = one.opener.known(one.key_id)
+            if seed is not None:
+                _unlocked.append(Identity(seed, one.profile))
+        if stored:
             del _resolved[reference]
 
 
@@ -188,7 +191,7 @@ def recipients(references: References | None) -> list[Recipient]:
     found: list[Recipient] = []
     for one in normal(references):
         kind, value = _split(one)
-        if one.startswith("age1"):
+        if one.startswith(("age1", "pqv-")):
             found.append(Recipient.parse(one))
         elif kind == "keystore":
             found.append(_stored_recipient(value))

@@ -201,7 +201,7 @@ def test_options_hold_no_keys(sealed: SealedCorpus) -> None:
     fs = sealed.fs()
     fs.cat("data/notes/a.txt")
     for data in (pickle.dumps(fs), fs.to_json().encode()):
-        assert b"AGE-SECRET" not in data.upper() and sealed.identity.seed not in data
+        assert b"SECRET-KEY" not in data.upper() and sealed.identity.seed not in data
         assert b"first" not in data and b"train.jsonl" not in data
     again = pickle.loads(pickle.dumps(fs))  # noqa: S301
     assert again.cat("data/notes/a.txt") == b"first\nsecond\n"

@@ -14,7 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.transaction import Transaction
 
 from pqvault.archive.append import AppendPart
-from pqvault.keys import Recipient
+from pqvault.keys import Recipient, one_profile
 from pqvault.rootkey import STREAM_ARCHIVE, STREAM_OBJECT, RootKey, new_id
 from pqvault.sealed import SealedWriter
 from pqvault.wholefile import whole_file
@@ -81,7 +81,7 @@ class StreamPart:
     def __init__(
         self, fs: Any, path: str, recipients: Sequence[Recipient], level: int, frame_size: int
     ) -> None:
-        key = RootKey.generate(STREAM_ARCHIVE, new_id())
+        key = RootKey.generate(STREAM_ARCHIVE, new_id(), one_profile(recipients))
         envelope = key.envelope(recipients, created=int(time.time() * 1000))
         self._place = _place(fs, path)
         self._file = self._place.__enter__()
