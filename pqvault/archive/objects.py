@@ -10,9 +10,9 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
-from pqvault.archive.deal import DigestJob, Expected, ObjectJob, Piece
+from pqvault.archive.deal import DigestJob, ObjectJob, Piece
 from pqvault.archive.layout import part_file
 from pqvault.crypto import digest as digests
 from pqvault.format.commit import PartFile
@@ -22,7 +22,10 @@ from pqvault.storage import Sink, Storage
 __all__ = ["SealOptions", "Sealed", "seal_file", "seal_object", "take_digest"]
 
 _ZEROS: Final = memoryview(bytes(1024 * 1024))
-_READ: Final = 1024 * 1024  # bytes
+# Bytes read at once: what was read is still in the processor's cache when its digest is taken.
+_READ: Final = 512 * 1024
+_TELL: Final = 64 * 1024  # bytes between two reports of progress, at least
+Facts: TypeAlias = tuple[int, int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +87,19 @@ def seal_object(
     """
     result = Sealed()
 
+    untold = 0
+
+    def tell(count: int) -> None:
+        nonlocal untold
+        untold += count
+        if untold >= _TELL:
+            on_bytes(untold)
+            untold = 0
+
     def fill(writer: SealedWriter) -> None:
         for piece in job.pieces:
-            _seal_piece(writer, piece, job.number, options.digest, result, on_bytes)
+            _seal_piece(writer, piece, job.number, options.digest, result, tell)
+        on_bytes(untold)
 
     result.file = seal_file(name, key, context, storage, part, options, fill)
     return result
@@ -119,24 +132,27 @@ def _seal_piece(
     result: Sealed,
     on_bytes: Callable[[int], object],
 ) -> None:
-    size = sum(length for _, length in piece.data())
+    # Corpora have files by the hundred thousand: what is done once a file here, counts.
+    expected, data = piece.expected, piece.data()
+    size = data[0][1] if len(data) == 1 else sum(length for _, length in data)
     hasher = digests.new(digest) if piece.whole else None
     extents = []
     # The end of what was read; what lies before a later piece is for the earlier ones to say.
-    reached = 0 if piece.whole else piece.data()[0][0]
+    reached = 0 if piece.whole else data[0][0]
+    taken = 0
     try:
-        fd = _open(piece.source)
+        fd, before = _open(piece.source)
         try:
-            before = _facts(os.fstat(fd))
             writer.begin_file(size)
             at = 0  # where in the file the digest stands
-            for start, length in piece.data():
-                if hasher is not None:
+            for start, length in data:
+                if hasher is not None and start > at:
                     _hash_zeros(hasher, start - at)
                 offset = writer.tell()
                 done = _copy(fd, start, length, writer, hasher, on_bytes)
                 if done:
                     reached = start + done
+                    taken += done
                     extents.append((piece.row, start, number, offset, done))
                 at = start + done
                 if done < length:
@@ -147,16 +163,17 @@ def _seal_piece(
     except OSError as error:
         result.failed.append((piece.row, f"cannot be read: {error.strerror}"))
         return
-    cut = sum(e[4] for e in extents) < size
+    cut = taken < size
     # A file that got shorter ends where it ends now, or where reading it ended before that.
-    end = max(reached, min(at if cut else piece.expected.size, after.size))
+    end = max(reached, min(at if cut else expected.size, after[0]))
     if hasher is not None:
-        _hash_zeros(hasher, end - at)
+        if end > at:
+            _hash_zeros(hasher, end - at)
         result.digests.append((piece.row, hasher.digest()))
     result.extents += extents
-    if end < piece.expected.size:
+    if end < expected.size:
         result.ends.append((piece.row, end))
-    if cut or before != piece.expected or after != before:
+    if cut or before != expected or after != before:
         result.changed.append((piece.row, "changed while it was read"))
         if hasher is None:
             result.undigested.append(piece.row)
@@ -173,13 +190,12 @@ def _copy(
     """Read straight into the writer's frame; fewer than ``length`` bytes when the file is cut."""
     done = 0
     while done < length:
-        with writer.reserve() as room, room[: length - done] as view:
-            count = os.preadv(fd, [view], start + done)
-            if not count:
-                break
-            if hasher is not None:
-                with view[:count] as got:
-                    hasher.update(got)
+        view = writer.reserve()[: min(length - done, _READ)]
+        count = os.preadv(fd, [view], start + done)
+        if not count:
+            break
+        if hasher is not None:
+            hasher.update(view if count == len(view) else view[:count])
         writer.advance(count)
         done += count
         on_bytes(count)
@@ -192,7 +208,7 @@ def take_digest(job: DigestJob, digest: str, check: Callable[[], object]) -> Sea
     hasher = digests.new(digest)
     buffer = memoryview(bytearray(_READ))
     try:
-        fd = _open(piece.source)
+        fd, _ = _open(piece.source)
         try:
             at = 0
             for start, length in piece.data():
@@ -216,23 +232,25 @@ def take_digest(job: DigestJob, digest: str, check: Callable[[], object]) -> Sea
         result.digests.append((piece.row, hasher.digest()))
     else:
         result.undigested.append(piece.row)  # what was hashed may not be what was sealed
-        if facts.size < piece.expected.size and not piece.data():  # else its pieces say so
-            result.ends.append((piece.row, facts.size))
+        if facts[0] < piece.expected.size and not piece.data():  # else its pieces say so
+            result.ends.append((piece.row, facts[0]))
         result.changed.append((piece.row, "changed while it was read"))
     return result
 
 
-def _open(source: bytes) -> int:
+def _open(source: bytes) -> tuple[int, Facts]:
     # O_NONBLOCK: a FIFO put in the file's place must not hang us; fstat then tells.
     fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    info = os.fstat(fd)
+    if not stat.S_ISREG(info.st_mode):
         os.close(fd)
         raise OSError(0, "it is no regular file any more")
-    return fd
+    return fd, _facts(info)
 
 
-def _facts(info: os.stat_result) -> Expected:
-    return Expected(info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, info.st_dev)
+def _facts(info: os.stat_result) -> Facts:
+    """What compares with :class:`~pqvault.archive.deal.Expected`."""
+    return (info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, info.st_dev)
 
 
 def _hash_zeros(
