@@ -49,3 +49,5 @@ def _envelope(output: Output, envelope: Any, indent: str) -> None:
     output.result(f"{indent}{head}, wrapped {when(envelope.created)}  (unverified)")
     for kem, key_id in envelope.recipients:
         output.result(f"{indent}recipient {key_id}, {kem}  (unverified)")
+    for signer in envelope.signers:
+        output.result(f"{indent}envelope signature of {signer}  (unverified)")

@@ -38,6 +38,8 @@ def command(
         )
         for kem, key_id in part.envelope.recipients if part.envelope else ():
             output.result(f"      to {key_id}  {kem}")
+        for signer in part.envelope.signers if part.envelope else ():
+            output.result(f"      envelope signature of {signer}, not checked")
         for signer in part.signers:
             output.result(f"      signature of {signer}, not checked")
     output.failures(problems)

@@ -19,6 +19,7 @@ from .options import (
 )
 from .output import Output, number, size, when
 from .progress import shown
+from .signing import load_signing_keys, policy_options
 
 if TYPE_CHECKING:
     from pqvault.keystore import Keystore
@@ -45,6 +46,13 @@ if TYPE_CHECKING:
     "--allow-retired", is_flag=True, help="Wrap to a key that is retired; it no longer is."
 )
 @click.option("--allow-rollback", is_flag=True, help="Accept an archive that lacks what was seen.")
+@policy_options
+@click.option(
+    "--sign",
+    multiple=True,
+    metavar="KEY",
+    help="Sign the envelopes: a signing key file, or a key of the keystore. Repeatable.",
+)
 @jobs_option
 @output_options
 def command(archives: tuple[str, ...], output: Output, **options: Any) -> None:
@@ -52,14 +60,17 @@ def command(archives: tuple[str, ...], output: Output, **options: Any) -> None:
 
     Without --to, --add and --remove each key of the keystore gives way to its newest version.
     May be interrupted at any time; --resume carries on. Of an archive only small envelopes are
-    written; a sealed stream is copied whole. Who had a key that goes may have kept what it
+    written; a sealed stream is copied whole. With --sign each envelope says who wrapped it, and
+    one that needs no change is signed as it is. Who had a key that goes may have kept what it
     opened: only `pqvault reencrypt` makes new root keys.
     """
     from pqvault.errors import UsageError
+    from pqvault.policy import ANYBODY
 
     modes = [name for name in ("resume", "status", "abandon") if options[name]]
     if modes:
         given = [name for name in ("to", "add", "remove", "plan") if options[name]]
+        given += ["policy"] if options["policy"] != ANYBODY else []
         if archives or given or len(modes) > 1:
             raise UsageError(f"--{modes[0]} is about what is unfinished, and goes with no other")
         {"resume": _resume, "status": _status, "abandon": _abandon}[modes[0]](output, options)
@@ -94,6 +105,7 @@ def _change(options: dict[str, Any], keystore: Keystore | None) -> Change:
         remove=[key_id for text in options["remove"] for key_id in _key_ids(text, keystore)],
         mine=load_identities(options["identity"]) if named else None,
         keystore=keystore,
+        signing=bool(options["sign"]),
     )
 
 
@@ -119,8 +131,16 @@ def _rotate(archives: tuple[str, ...], output: Output, options: dict[str, Any]) 
     change = _change(options, keystore)
     identities = load_identities(options["identity"])
     targets = targets_of(archives, recursive=options["recursive"])
-    with Run.create(targets, change, allow_retired=options["allow_retired"]) as run:
-        _work(run, identities, keystore, output, options)
+    sign = load_signing_keys(options["sign"])
+    created = Run.create(
+        targets,
+        change,
+        allow_retired=options["allow_retired"],
+        signers=[key.signer.signer_id for key in sign],
+        policy=options["policy"],
+    )
+    with created as run:
+        _work(run, identities, sign, keystore, output, options)
 
 
 def _resume(output: Output, options: dict[str, Any]) -> None:
@@ -131,12 +151,15 @@ def _resume(output: Output, options: dict[str, Any]) -> None:
         output.line("nothing is unfinished")
         return
     keystore, identities = _keystore(), load_identities(options["identity"])
+    sign = load_signing_keys(options["sign"])
     for path in paths:
         with Run.open(path) as run:
-            _work(run, identities, keystore, output, options)
+            _work(run, identities, sign, keystore, output, options)
 
 
-def _work(run: Any, identities: Any, keystore: Any, output: Output, options: Any) -> None:
+def _work(
+    run: Any, identities: Any, sign: Any, keystore: Any, output: Output, options: Any
+) -> None:
     from pqvault.errors import PQVaultError
     from pqvault.rotating import rotating
 
@@ -145,6 +168,7 @@ def _work(run: Any, identities: Any, keystore: Any, output: Output, options: Any
         opened = rotating(
             run,
             identities,
+            sign=sign,
             keystore=keystore,
             allow_rollback=options["allow_rollback"],
             warn=unlocking.warn,
@@ -169,7 +193,7 @@ def _work(run: Any, identities: Any, keystore: Any, output: Output, options: Any
 
 
 def _show(output: Output, report: Any) -> None:
-    if not report.finished and not report.rewrapped:
+    if not (report.finished or report.rewrapped or report.signed):
         return
     targets = number(report.finished, "archive or stream", "archives and streams")
     output.line(
@@ -180,6 +204,8 @@ def _show(output: Output, report: Any) -> None:
         output.line(f"copied {size(report.copied)}: a sealed stream is written whole")
     if report.rewrapped and report.new:
         output.line(f"wrapped to {', '.join(report.new)}")
+    if report.signed:
+        output.line(f"signed {number(report.signed, 'envelope')} by {', '.join(report.signers)}")
     for key_id in report.retired:
         output.line(f"retired {key_id}: `pqvault seal` refuses it here from now on")
 
@@ -191,10 +217,11 @@ def _plan(archives: tuple[str, ...], output: Output, options: dict[str, Any]) ->
     from pqvault.rotation.run import plan, targets_of
 
     change = _change(options, _keystore())
+    sign = load_signing_keys(options["sign"])
     memory = None if options["allow_rollback"] else unlocking.memory()
     problems = 0
     for target in targets_of(archives, recursive=options["recursive"]):
-        planned = plan(target, change, memory)
+        planned = plan(target, change, memory, sign=sign, policy=options["policy"])
         output.document(planned)
         output.result(_planned(planned))
         if planned.problem is not None:
@@ -211,6 +238,8 @@ def _planned(planned: Any) -> str:
     if not planned.rewrap:
         return f"{path}: nothing to do"
     copy = f", {size(planned.copy)} to copy" if planned.copy else ""
+    if planned.now == planned.then:
+        return f"{path}: {number(planned.rewrap, 'envelope')} to sign (unverified)"
     change = f"from {', '.join(planned.now)} to {', '.join(planned.then)}"
     return f"{path}: {number(planned.rewrap, 'envelope')}{copy}, {change} (unverified)"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -47,25 +48,39 @@ def policy_options(command: Command) -> Command:
     @click.option(
         "--allow-unsigned", is_flag=True, help="Accept unsigned parts that hide nothing signed."
     )
+    @click.option(
+        "--signed-envelopes",
+        is_flag=True,
+        help="Every envelope must be signed too, as seal --sign and rotate --sign do.",
+    )
     @wraps(command)
     def wrapped(
-        *args: Any, signer: tuple[str, ...], policy: str | None, allow_unsigned: bool, **kwargs: Any
+        *args: Any,
+        signer: tuple[str, ...],
+        policy: str | None,
+        allow_unsigned: bool,
+        signed_envelopes: bool,
+        **kwargs: Any,
     ) -> Any:
-        return command(*args, policy=_policy(signer, policy, allow_unsigned), **kwargs)
+        chosen = _policy(signer, policy, allow_unsigned, signed_envelopes)
+        return command(*args, policy=chosen, **kwargs)
 
     return wrapped
 
 
-def _policy(signers: tuple[str, ...], file: str | None, allow_unsigned: bool) -> Any:
+def _policy(signers: tuple[str, ...], file: str | None, allow_unsigned: bool, wrapped: bool) -> Any:
     from pqvault.errors import UsageError
     from pqvault.policy import Policy
 
     if file is not None:
         if signers:
             raise UsageError("--signer and --policy both say who is trusted", hint="give one")
-        return Policy.load_file(file, allow_unsigned=allow_unsigned)
-    found = [one for text in signers for one in _signers(text)]
-    return Policy.of(found, allow_unsigned=allow_unsigned)
+        found = Policy.load_file(file, allow_unsigned=allow_unsigned)
+        return replace(found, envelopes=found.envelopes or wrapped)
+    trusted = [one for text in signers for one in _signers(text)]
+    if wrapped and not trusted:
+        raise UsageError("--signed-envelopes needs to know by whom", hint="name them with --signer")
+    return Policy.of(trusted, allow_unsigned=allow_unsigned, envelopes=wrapped)
 
 
 def _signers(text: str) -> list[Signer]:

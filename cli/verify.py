@@ -73,3 +73,5 @@ def command(
         output.line(f"bad: {number(len(report.problems), 'problem')} in {found}{share}")
         fail_with(max(3, report.problems[0].exit_code))
     output.line(f"{level}: {found}{share}")
+    if report.wrapped_by:
+        output.line(f"envelopes signed by {', '.join(report.wrapped_by)}")

@@ -3,6 +3,7 @@
 A policy file is TOML::
 
     threshold = 1
+    envelopes = true
 
     [[signer]]
     name = "release"
@@ -19,9 +20,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pqvault import keyfile
-from pqvault.errors import PolicyRefused, UsageError
+from pqvault.errors import FormatError, PolicyRefused, UsageError
 from pqvault.format.commit import Commit
-from pqvault.signing import Signer
+from pqvault.format.envelope import Envelope
+from pqvault.signing import Document, Signer
 
 __all__ = ["ANYBODY", "Policy"]
 
@@ -35,18 +37,23 @@ class Policy:
     """The signers that are trusted, by name, and how many of them must have signed a part.
 
     ``allow_unsigned``: parts that too few of them signed are read too, but may not hide or
-    remove anything of a signed part.
+    remove anything of a signed part. ``envelopes``: so many must have signed each envelope too,
+    which says who wrapped the root key to whom; without it a wrong signature of a trusted
+    signer is refused, and none is not.
     """
 
     signers: tuple[tuple[str, Signer], ...] = ()
     threshold: int = 1
     allow_unsigned: bool = False
+    envelopes: bool = False
 
     @classmethod
-    def of(cls, signers: Iterable[Signer], *, allow_unsigned: bool = False) -> Policy:
+    def of(
+        cls, signers: Iterable[Signer], *, allow_unsigned: bool = False, envelopes: bool = False
+    ) -> Policy:
         """Any one of ``signers``, each called by its id."""
         named = {signer.signer_id: signer for signer in signers}
-        return cls(tuple(named.items()), 1, allow_unsigned)
+        return cls(tuple(named.items()), 1, allow_unsigned, envelopes)
 
     @classmethod
     def load_file(cls, path: str | os.PathLike[str], *, allow_unsigned: bool = False) -> Policy:
@@ -59,7 +66,8 @@ class Policy:
             value = tomllib.loads(data.decode("utf-8"))
         except (ValueError, RecursionError):  # UnicodeDecodeError and TOMLDecodeError are these
             raise UsageError(f"the policy {source} is not TOML") from None
-        return cls(*_parse(value, source), allow_unsigned)
+        signers, threshold, envelopes = _parse(value, source)
+        return cls(signers, threshold, allow_unsigned, envelopes)
 
     @property
     def demands(self) -> bool:
@@ -72,18 +80,52 @@ class Policy:
         Raises PolicyRefused when they are fewer than ``threshold`` (unless ``allow_unsigned``),
         and for a signature in the name of one of them that is wrong.
         """
+        return self._check(commit, what, demanded=self.demands)
+
+    def check_envelope(self, envelope: Envelope, what: str) -> tuple[str, ...]:
+        """The same of an envelope, which need not be signed unless ``envelopes``."""
+        return self._check(envelope, what, demanded=self.demands and self.envelopes)
+
+    def signed_by(self, document: Document, what: str) -> tuple[str, ...]:
+        """The names of the trusted signers of a document. Raises PolicyRefused for a signature
+        in the name of one of them that is wrong."""
         by_id = {signer.signer_id: (name, signer) for name, signer in self.signers}
         found = []
-        for signature in commit.signatures:
+        for signature in document.signatures:
             if signature.signer in by_id:
                 name, signer = by_id[signature.signer]
-                signer.check(commit, signature, f"{name} over {what}")
+                signer.check(document, signature, f"{name} over {what}")
                 found.append(name)
-        if self.demands and len(found) < self.threshold:
+        return tuple(found)
+
+    # -- as it is kept with an unfinished rotation
+
+    def to_json(self) -> dict[str, Any]:
+        """What `from_json` takes."""
+        return {
+            "signers": [[name, signer.text] for name, signer in self.signers],
+            "threshold": self.threshold,
+            "allow_unsigned": self.allow_unsigned,
+            "envelopes": self.envelopes,
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> Policy:
+        """Raises FormatError for what `to_json` never gave."""
+        try:
+            signers = tuple((str(name), Signer.parse(text)) for name, text in value["signers"])
+            flags = (bool(value["allow_unsigned"]), bool(value["envelopes"]))
+            return cls(signers, int(value["threshold"]), *flags)
+        except (KeyError, TypeError, ValueError, AttributeError, UsageError):
+            raise FormatError("the policy of an unfinished rotation is damaged") from None
+
+    def _check(self, document: Document, what: str, *, demanded: bool) -> tuple[str, ...]:
+        found = self.signed_by(document, what)
+        if demanded and len(found) < self.threshold:
             if self.allow_unsigned:
                 return ()
-            raise PolicyRefused(_missing(commit, what, self.threshold), hint=_HINT)
-        return tuple(found)
+            raise PolicyRefused(_missing(document, what, self.threshold), hint=_HINT)
+        return found
 
     def unsigned_after_signed(self, commits: Iterable[Commit]) -> list[PolicyRefused]:
         """Refusals of parts without any signature that come after a part with one, for readers
@@ -111,18 +153,18 @@ class Policy:
 ANYBODY: Final = Policy()
 
 
-def _missing(commit: Commit, what: str, threshold: int) -> str:
-    if not commit.signatures:
+def _missing(document: Document, what: str, threshold: int) -> str:
+    if not document.signatures:
         return f"{what} is not signed, and its signer must be one of those given"
-    others = ", ".join(signature.signer for signature in commit.signatures)
+    others = ", ".join(signature.signer for signature in document.signatures)
     if threshold > 1:
         return f"{what} needs {threshold} trusted signatures, and is signed by {others}"
     return f"{what} is signed by {others}, none of whom is trusted"
 
 
-def _parse(value: dict[str, Any], source: str) -> tuple[tuple[tuple[str, Signer], ...], int]:
-    if set(value) - {"threshold", "signer"}:
-        unknown = ", ".join(sorted(set(value) - {"threshold", "signer"}))
+def _parse(value: dict[str, Any], source: str) -> tuple[tuple[tuple[str, Signer], ...], int, bool]:
+    if unknown_keys := set(value) - {"threshold", "envelopes", "signer"}:
+        unknown = ", ".join(sorted(unknown_keys))
         raise UsageError(f"the policy {source} has the unknown keys {unknown[:80]}")
     items = value.get("signer")
     if not isinstance(items, list) or not items:
@@ -141,4 +183,7 @@ def _parse(value: dict[str, Any], source: str) -> tuple[tuple[tuple[str, Signer]
     threshold = value.get("threshold", 1)
     if type(threshold) is not int or not 1 <= threshold <= len(signers):
         raise UsageError(f"the policy {source}: threshold is not from 1 to {len(signers)}")
-    return tuple(signers.items()), threshold
+    envelopes = value.get("envelopes", False)
+    if type(envelopes) is not bool:
+        raise UsageError(f"the policy {source}: envelopes is not true or false")
+    return tuple(signers.items()), threshold, envelopes

@@ -111,7 +111,8 @@ class RootKey:
         self, old: Envelope, members: Sequence[WrappedKey | Recipient], *, created: int
     ) -> Envelope:
         """The envelope that takes the place of ``old``: what is wrapped already stays as it is,
-        recipients are wrapped anew, the generation is one more. ``created``: Unix time in ms.
+        recipients are wrapped anew, the generation is one more, nobody has signed it.
+        ``created``: Unix time in ms.
 
         ``old`` must have been opened by this key. Raises UsageError for no or too many members,
         and for recipients of another profile: that takes a new root key.
@@ -123,7 +124,13 @@ class RootKey:
         )
         if old.generation >= MAX_INTEGER:
             raise IntegrityError(f"the envelope of part {old.part} has no generation left")
-        bare = replace(old, generation=old.generation + 1, created=created, recipients=wrapped)
+        bare = replace(
+            old,
+            generation=old.generation + 1,
+            created=created,
+            recipients=wrapped,
+            signatures=(),  # those were of the old one
+        )
         return replace(bare, mac=self._envelope_mac(bare))
 
     def _check_profile_of(self, recipients: Sequence[Recipient]) -> None:

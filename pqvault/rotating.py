@@ -6,15 +6,25 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
-from pqvault.api import Identities, Recipients, StrPath, to_identities, to_recipients
+from pqvault.api import (
+    Identities,
+    Recipients,
+    SigningKeys,
+    StrPath,
+    to_identities,
+    to_recipients,
+    to_signing_keys,
+)
 from pqvault.keys import Identity, Recipient
 from pqvault.keystore import Keystore
 from pqvault.keystore.seen import Seen
+from pqvault.policy import ANYBODY, Policy
 from pqvault.progress import Progress, ignore
 from pqvault.rotation.change import resolve
 from pqvault.rotation.ledger import Ledger
 from pqvault.rotation.run import JOBS, RotateReport, RotateRun, targets_of
 from pqvault.rotation.runs import Run
+from pqvault.signing import SigningKey
 
 __all__ = ["rotate", "rotating"]
 
@@ -29,6 +39,8 @@ def rotate(
     keystore: Keystore | None = None,
     recursive: bool = False,
     allow_retired: bool = False,
+    sign: SigningKeys = (),
+    policy: Policy = ANYBODY,
     jobs: int | None = None,
     progress: Progress = ignore,
 ) -> RotateReport:
@@ -37,25 +49,36 @@ def rotate(
     ``identities`` open the envelopes, and ``to`` takes their place in them; ``add`` and
     ``remove`` (key ids) change who else may open. ``keystore``: consulted for compromised keys
     and told what was done. ``recursive``: all archives and ``.pqv`` files below folders.
-    ``jobs``: threads. May be interrupted at any time: each envelope is the old or the new one,
-    and the same call, or `pqvault rotate --resume`, carries on.
+    ``sign``: signing keys, objects or paths of their files, that sign the envelopes; an envelope
+    that is right already is signed as it is. ``policy``: whose signatures commits and envelopes
+    must have before they are touched. ``jobs``: threads. May be interrupted at any time: each
+    envelope is the old or the new one, and the same call, or `pqvault rotate --resume`, carries on.
 
     Raises Incomplete when some failed (a single one: its own error), NoKeyFits, IntegrityError,
-    KeyStateForbids for compromised keys, PolicyRefused for retired ones, Locked.
+    KeyStateForbids for compromised keys, PolicyRefused for retired ones and for an envelope that
+    is signed when ``sign`` is empty, Locked.
     """
     named = [archives] if isinstance(archives, str | os.PathLike) else list(archives)
     mine = to_identities(identities)
+    keys = to_signing_keys(sign)
     change = resolve(
         to=None if to is None else to_recipients([to])[0],
         add=to_recipients(add),
         remove=remove,
         mine=mine,
         keystore=keystore,
+        signing=bool(keys),
     )
     targets = targets_of(named, recursive=recursive)
     with (
-        Run.create(targets, change, allow_retired=allow_retired) as run,
-        rotating(run, mine, keystore=keystore, jobs=jobs, progress=progress) as work,
+        Run.create(
+            targets,
+            change,
+            allow_retired=allow_retired,
+            signers=[key.signer.signer_id for key in keys],
+            policy=policy,
+        ) as run,
+        rotating(run, mine, sign=keys, keystore=keystore, jobs=jobs, progress=progress) as work,
     ):
         return work.run()
 
@@ -65,6 +88,7 @@ def rotating(
     run: Run,
     identities: Sequence[Identity],
     *,
+    sign: Sequence[SigningKey] = (),
     keystore: Keystore | None = None,
     allow_rollback: bool = False,
     warn: Callable[[str], None] = lambda _: None,
@@ -75,4 +99,6 @@ def rotating(
     path = keystore.path if keystore is not None else None
     seen = path and Seen(path, allow_rollback=allow_rollback, warn=warn)
     with Ledger(seen, path) if seen else nullcontext() as ledger:
-        yield RotateRun(run, identities, ledger=ledger, jobs=jobs or JOBS, progress=progress)
+        yield RotateRun(
+            run, identities, sign=sign, ledger=ledger, jobs=jobs or JOBS, progress=progress
+        )

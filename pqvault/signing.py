@@ -1,4 +1,5 @@
-"""Signers and signing keys: who vouches for a commit. docs/format.md section 9."""
+"""Signers and signing keys: who vouches for commits, envelopes and records of retired keys.
+docs/format.md section 9."""
 
 from __future__ import annotations
 
@@ -7,18 +8,28 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import NoReturn, TypeVar
+from types import MappingProxyType
+from typing import Final, NoReturn, TypeAlias, TypeVar
 
 from pqvault import keyfile
 from pqvault.crypto import sign
 from pqvault.errors import FormatError, UsageError
 from pqvault.format import signtext
 from pqvault.format.commit import Commit
+from pqvault.format.envelope import Envelope
+from pqvault.format.retired import Retired
 from pqvault.format.signature import MAX_SIGNATURES, Signature
 
-__all__ = ["Signer", "SigningKey", "sign_commit"]
+__all__ = ["Document", "Signer", "SigningKey", "sign_document"]
 
 MAX_KEYS = 1_024  # in one file
+
+Document: TypeAlias = Commit | Envelope | Retired
+Signed = TypeVar("Signed", Commit, Envelope, Retired)
+# A purpose each, so that a signature of one never stands for that of another.
+_PURPOSES: Final = MappingProxyType(
+    {Commit: "signature", Envelope: "envelope signature", Retired: "retired signature"}
+)
 
 Parsed = TypeVar("Parsed")
 
@@ -66,14 +77,15 @@ class Signer:
         """Hex of 16 bytes: the name of this key in signatures and listings."""
         return sign.signer_id(sign.SUITES[self.suite], self.public_key).hex()
 
-    def check(self, commit: Commit, signature: Signature, what: str) -> None:
-        """Return when ``signature`` is this signer's over ``commit``. Raises PolicyRefused."""
+    def check(self, document: Document, signature: Signature, what: str) -> None:
+        """Return when ``signature`` is this signer's over ``document``. Raises PolicyRefused."""
         sign.verify(
             sign.SUITES[self.suite],
             self.public_key,
-            bytes.fromhex(commit.archive),
-            bytes.fromhex(commit.part),
-            commit.unsigned(),
+            _PURPOSES[type(document)],
+            bytes.fromhex(document.archive),
+            bytes.fromhex(document.part),
+            document.unsigned(),
             signature.value if signature.suite == self.suite else b"",
             what,
         )
@@ -84,7 +96,7 @@ class Signer:
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """A private key that signs commits: 64 bytes, an Ed25519 and an ML-DSA-65 seed; in the suite
+    """A private key that signs: 64 bytes, an Ed25519 and an ML-DSA-65 seed; in the suite
     ``ML-DSA-87`` 32. Never printed, never pickled."""
 
     suite: str
@@ -148,10 +160,16 @@ class SigningKey:
         """Write a new file, mode 0600, sealed when there is a passphrase. Raises UsageError."""
         keyfile.write(path, self.file_text(), passphrase)
 
-    def sign(self, archive: str, part: str, data: bytes) -> Signature:
-        """Sign a document of a part, ids in hex."""
-        ids = (bytes.fromhex(archive), bytes.fromhex(part))
-        value = sign.sign(sign.SUITES[self.suite], self.seed, *ids, data)
+    def sign(self, document: Document) -> Signature:
+        """Sign a document, whose MAC is set."""
+        value = sign.sign(
+            sign.SUITES[self.suite],
+            self.seed,
+            _PURPOSES[type(document)],
+            bytes.fromhex(document.archive),
+            bytes.fromhex(document.part),
+            document.unsigned(),
+        )
         return Signature(self.signer.signer_id, self.suite, value)
 
     def sign_foreign(self, data: bytes) -> list[tuple[str, bytes]]:
@@ -169,16 +187,18 @@ class SigningKey:
         raise TypeError("a signing key is not pickled: hand over a reference to its file instead")
 
 
-def sign_commit(commit: Commit, keys: Iterable[SigningKey]) -> Commit:
-    """``commit``, whose MAC is set, with a signature of each key. Raises UsageError for a key
-    that is given twice, or too many."""
-    data = commit.unsigned()
-    signatures = tuple(sorted(key.sign(commit.archive, commit.part, data) for key in keys))
-    if len({s.signer for s in signatures}) != len(signatures):
+def sign_document(document: Signed, keys: Iterable[SigningKey]) -> Signed:
+    """``document``, whose MAC is set, with a signature of each key. Those of others that it has
+    stay. Raises UsageError for a key that is given twice, or too many."""
+    new: list[Signature] = [key.sign(document) for key in keys]
+    ours = {signature.signer for signature in new}
+    if len(ours) < len(new):
         raise UsageError("a signing key is given twice", hint="leave one of them out")
+    new += [signature for signature in document.signatures if signature.signer not in ours]
+    signatures = tuple(sorted(new))
     if len(signatures) > MAX_SIGNATURES:
-        raise UsageError(f"at most {MAX_SIGNATURES} keys sign a part")
-    return replace(commit, signatures=signatures)
+        raise UsageError(f"at most {MAX_SIGNATURES} keys sign a document")
+    return replace(document, signatures=signatures)
 
 
 def _lines(

@@ -24,7 +24,9 @@ import blake3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
-from cryptography.exceptions import InvalidTag
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PublicKey, MLDSA87PublicKey
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -75,7 +77,7 @@ def need(condition: bool, what: str) -> None:
 
 def bech32_decode(text: str) -> tuple[str, bytes]:
     """BIP 173 without the limit of length, for an upper-case text."""
-    need(text == text.upper() and text.isascii(), "an identity is in upper case")
+    need(text == text.upper() and text.isascii(), "a private key is in upper case")
     hrp, one, rest = text.lower().rpartition("1")
     need(bool(one and hrp) and len(rest) >= 6, "not Bech32")
     values = ["qpzry9x8gf2tvdw0s3jn54khce6mua7l".find(letter) for letter in rest]
@@ -220,6 +222,8 @@ COMMIT = {
     ),
 }
 
+RETIRED = {"archive": ID, "part": ID, "key_id": ID, "created": integer(0)}
+
 
 @dataclass
 class Document:
@@ -251,6 +255,85 @@ def parse_document(data: bytes, label: str, fields: dict[str, Check]) -> Documen
     need(re.fullmatch(rb"--- [A-Za-z0-9+/]{43}=", lines[2]) is not None, "no MAC line")
     covered = b"\n".join((lines[0], lines[1], b"---"))
     return Document(value, covered, unbase64(lines[2][4:].decode()), len(covered) + 46)
+
+
+# Signatures (9)
+
+
+@dataclass
+class Signature:
+    """A line behind the MAC line."""
+
+    suite: str
+    signer: bytes
+    value: bytes
+
+
+def signatures(data: bytes, document: Document) -> list[Signature]:
+    """All lines behind the MAC line of a document that is a file."""
+    lines = data[document.end :].splitlines(keepends=True)
+    found = []
+    for line in lines:
+        shape = re.fullmatch(
+            rb"sign ([A-Za-z0-9+.-]{1,64}) ([0-9a-f]{32}) ([A-Za-z0-9+/]+={0,2})\n", line
+        )
+        if shape is None or len(line) > 16384:
+            raise Damaged("something behind the MAC line that is no signature")
+        suite, signer, value = (one.decode() for one in shape.groups())
+        found.append(Signature(suite, bytes.fromhex(signer), unbase64(value)))
+    ids = [one.signer for one in found]
+    need(len(ids) <= 16 and ids == sorted(set(ids)), "signatures out of order")
+    return found
+
+
+SUITES: dict[str, list[tuple[bytes, Any, int, int]]] = {
+    "Ed25519+ML-DSA-65": [
+        (b"Ed25519", Ed25519PublicKey, 32, 64),
+        (b"ML-DSA-65", MLDSA65PublicKey, 1952, 3309),
+    ],
+    "ML-DSA-87": [(b"ML-DSA-87", MLDSA87PublicKey, 2592, 4627)],
+}
+
+
+def load_signer(text: str) -> tuple[str, bytes]:
+    """The suite and the public key of a ``pqvsign…1…``."""
+    need(text == text.lower(), "a signer is in lower case")
+    hrp, public = bech32_decode(text.upper())
+    suites = {"PQVSIGN": "Ed25519+ML-DSA-65", "PQVSIGN-CNSA2-": "ML-DSA-87"}
+    need(hrp in suites, "not a signer")
+    return suites[hrp], public
+
+
+def signed_by(data: bytes, label: str, signer_text: str) -> bool:
+    """Whether a signer has signed a document that is a file; a wrong signature is an error."""
+    fields, purpose = {
+        "commit": (COMMIT, "signature"),
+        "envelope": (ENVELOPE, "envelope signature"),
+        "retired": (RETIRED, "retired signature"),
+    }[label]
+    document = parse_document(data, f"pqvault.dev/{label}@v1", fields)
+    suite, public = load_signer(signer_text)
+    take = DIGESTS["sha384" if suite == "ML-DSA-87" else "blake3"]
+    signer = take(suite.encode() + public)[:16]
+    mine = [one for one in signatures(data, document) if one.signer == signer]
+    if not mine:
+        return False
+    need(mine[0].suite == suite, "another suite than the signer's")
+    names = [bytes.fromhex(document.value[name]) for name in ("archive", "part")]
+    covered, value = data[: document.end], mine[0].value
+    need(len(value) == sum(part[3] for part in SUITES[suite]), "a signature of another length")
+    for algorithm, kind, public_size, size in SUITES[suite]:
+        context = bind(purpose, *names, suite.encode(), algorithm, signer)
+        key, half = kind.from_public_bytes(public[:public_size]), value[:size]
+        public, value = public[public_size:], value[size:]
+        try:
+            if algorithm == b"Ed25519":
+                key.verify(half, context + covered)
+            else:
+                key.verify(half, covered, context)
+        except InvalidSignature as error:
+            raise Damaged(f"the {algorithm.decode()} signature is wrong") from error
+    return True
 
 
 # Envelopes (4)
@@ -534,10 +617,10 @@ def open_part(folder: Path, archive: str, part: str, key: Key) -> Part:
     """Steps 1 to 7 of section 5.2."""
     data = file_bytes(folder / "commits" / part)
     commit = parse_document(data, "pqvault.dev/commit@v1", COMMIT)
-    need(commit.end == len(data), "bytes behind a commit")
+    signatures(data, commit)
     sealed = file_bytes(folder / "envelopes" / part)
     envelope = parse_document(sealed, "pqvault.dev/envelope@v1", ENVELOPE)
-    need(envelope.end == len(sealed), "bytes behind an envelope")
+    signatures(sealed, envelope)
     for document in (commit, envelope):
         names = (document.value["archive"], document.value["part"])
         need(names == (archive, part), "a document of another part")

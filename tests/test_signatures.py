@@ -32,7 +32,7 @@ from pqvault.format.signature import MAX_SIGNATURES, Signature, marshal_lines, p
 from pqvault.keystore import Keystore, State, lifecycle, transfer
 from pqvault.keystore.halves import SIGNS
 from pqvault.policy import Policy
-from pqvault.signing import Signer, SigningKey, sign_commit
+from pqvault.signing import Signer, SigningKey, sign_document
 from pqvault.storage import LocalStorage
 
 ALICE = SigningKey.generate()
@@ -100,7 +100,7 @@ def test_a_private_key_where_a_signer_belongs_is_not_repeated() -> None:
 
 def test_both_halves_must_verify() -> None:
     """Attack 9: half of a signature is none. Break one half at a time."""
-    ids, data = (bytes(16), bytes(range(16))), b"a document"
+    ids, data = ("signature", bytes(16), bytes(range(16))), b"a document"
     kind, public = sign.DEFAULT, ALICE.signer.public_key
     value = sign.sign(kind, ALICE.seed, *ids, data)
     sign.verify(kind, public, *ids, data, value, "it")
@@ -117,16 +117,19 @@ def test_both_halves_must_verify() -> None:
 def test_what_a_signature_is_bound_to() -> None:
     """Attack 8: not another archive, part, document, signer or suite."""
     one, other = bytes(16), bytes(range(16))
-    value = sign.sign(sign.DEFAULT, ALICE.seed, one, other, b"data")
+    commit, envelope = "signature", "envelope signature"
+    value = sign.sign(sign.DEFAULT, ALICE.seed, commit, one, other, b"data")
     public = ALICE.signer.public_key
     for ids, data, key in (
-        ((other, other), b"data", public),
-        ((one, one), b"data", public),
-        ((one, other), b"Data", public),
-        ((one, other), b"data", BOB.signer.public_key),
+        ((commit, other, other), b"data", public),
+        ((commit, one, one), b"data", public),
+        ((commit, one, other), b"Data", public),
+        ((commit, one, other), b"data", BOB.signer.public_key),
+        ((envelope, one, other), b"data", public),
+        (("retired signature", one, other), b"data", public),
         # Alice's ML-DSA key beside Bob's Ed25519 key is a third signer.
-        ((one, other), b"data", BOB.signer.public_key[:32] + public[32:]),
-        ((one, other), b"data", public[:32] + BOB.signer.public_key[32:]),
+        ((commit, one, other), b"data", BOB.signer.public_key[:32] + public[32:]),
+        ((commit, one, other), b"data", public[:32] + BOB.signer.public_key[32:]),
     ):
         with pytest.raises(PolicyRefused, match="is wrong"):
             sign.verify(sign.DEFAULT, key, *ids, data, value, "it")
@@ -137,7 +140,7 @@ def test_an_ed25519_signature_of_other_data_is_none_of_ours() -> None:
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-    ids = (bytes(16), bytes(16))
+    ids = ("signature", bytes(16), bytes(16))
     value = sign.sign(sign.DEFAULT, ALICE.seed, *ids, b"data")
     key = Ed25519PublicKey.from_public_bytes(ALICE.signer.public_key[:32])
     with pytest.raises(InvalidSignature):
@@ -242,7 +245,7 @@ def test_signed_anew_by_another(signed: Box) -> None:
     """Attack 8: whoever has the commit can sign it, and is not who is trusted."""
     (path,) = commits(signed)
     bare = replace(Commit.parse(path.read_bytes()), signatures=())
-    path.write_bytes(sign_commit(bare, [BOB]).marshal())
+    path.write_bytes(sign_document(bare, [BOB]).marshal())
     assert "none of whom is trusted" in refusal(signed)
 
 
@@ -250,7 +253,7 @@ def test_a_wrong_signature_beside_a_right_one(signed: Box) -> None:
     """In the name of somebody who is trusted it is refused, whoever else has signed."""
     (path,) = commits(signed)
     commit = Commit.parse(path.read_bytes())
-    forged = replace(BOB.sign(commit.archive, commit.part, b"other"))
+    forged = BOB.sign(replace(commit, seq=5))
     path.write_bytes(
         replace(commit, signatures=tuple(sorted((*commit.signatures, forged)))).marshal()
     )

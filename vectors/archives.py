@@ -348,6 +348,21 @@ def archive_with_retired_key() -> Made:
     return archive() | {f"retired/{BOB.key_id.hex()}": record}, LINES
 
 
+SIGNATURE_LINES = b"".join(
+    b"sign %s %032x %s\n" % (suite, number, b64(made(f"signature {number}", size)).encode())
+    for number, (suite, size) in enumerate([(b"Ed25519+ML-DSA-65", 3373), (b"of-the-future", 7)])
+)
+
+
+@case("success", "signatures behind all MAC lines, of signers and a suite that nobody asks for")
+def archive_with_signatures() -> Made:
+    files, _ = archive_with_retired_key()  # type: ignore[misc]
+    return {
+        name: data + SIGNATURE_LINES if name.startswith(("com", "env", "ret")) else data
+        for name, data in files.items()  # type: ignore[union-attr]
+    }, LINES
+
+
 @case("success", "the envelope was rewrapped by rotations: generation 7, made later than the part")
 def archive_rotated() -> Made:
     rewrapped = ONE.envelope(ALICE, generation=7, created=CREATED + 1000)
@@ -577,6 +592,23 @@ def archive_envelope_unknown_profile() -> Made:
 @case("envelope failure", "a byte behind the MAC line", **SHOWN)
 def archive_envelope_byte_behind_it() -> Made:
     return change(archive(), ENVELOPE, lambda data: data + b"\n")
+
+
+@case("envelope failure", "attack 43: signatures out of the order of their signers", **SHOWN)
+def archive_envelope_signatures_out_of_order() -> Made:
+    lines = b"".join(reversed(SIGNATURE_LINES.splitlines(keepends=True)))
+    return change(archive(), ENVELOPE, lambda data: data + lines)
+
+
+@case("envelope failure", "attack 43: a signer twice", **SHOWN)
+def archive_envelope_signer_twice() -> Made:
+    line = SIGNATURE_LINES.splitlines(keepends=True)[0]
+    return change(archive(), ENVELOPE, lambda data: data + line + line)
+
+
+@case("envelope failure", "a signature whose line does not end", **SHOWN)
+def archive_envelope_signature_cut() -> Made:
+    return change(archive(), ENVELOPE, lambda data: data + SIGNATURE_LINES[:-1])
 
 
 @case("envelope failure", "attack 15: the commit in its place", **SHOWN)

@@ -681,6 +681,12 @@ def envelope_without_last_lf() -> Made:
     return ROOT.envelope(ALICE)[:-1]
 
 
+@case("payload failure", "a signature behind the MAC line, where the object is to begin")
+def envelope_signed() -> Made:
+    line = b"sign ML-DSA-87 %032x %s\n" % (1, b64(made("signature", 4627)).encode())
+    return ROOT.envelope(ALICE) + line + bytes(ROOT.message("stream", content(TEXT)))
+
+
 @case("envelope failure", "an empty file", inspect=BAD)
 def file_empty() -> Made:
     return b""

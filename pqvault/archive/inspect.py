@@ -19,20 +19,29 @@ __all__ = ["EnvelopeFacts", "Inspection", "PartFacts", "inspect", "list_parts"]
 
 @dataclass(frozen=True, slots=True)
 class EnvelopeFacts:
-    """An envelope as it reads. ``created``: Unix time in ms."""
+    """An envelope as it reads. ``created``: Unix time in ms. ``signers``: ids that its signatures
+    name, unverified; ``signed_by``: the trusted signers whose signatures were verified."""
 
     part: str
     generation: int
     created: int
     profile: str
     recipients: tuple[tuple[str, str], ...]  # (KEM name, key id)
+    signers: tuple[str, ...] = ()
+    signed_by: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, envelope: Envelope) -> EnvelopeFacts:
+    def of(cls, envelope: Envelope, signed_by: tuple[str, ...] = ()) -> EnvelopeFacts:
         """From a parsed envelope."""
         recipients = tuple((r.kem, r.key_id) for r in envelope.recipients)
         return cls(
-            envelope.part, envelope.generation, envelope.created, envelope.profile, recipients
+            envelope.part,
+            envelope.generation,
+            envelope.created,
+            envelope.profile,
+            recipients,
+            tuple(signature.signer for signature in envelope.signatures),
+            signed_by,
         )
 
 
@@ -104,14 +113,19 @@ def list_parts(
             facts.append(_facts(part))
         elif part.id in opened:
             open_part = opened[part.id]
-            found = _facts(part, "sealed", open_part.catalog.rows)
+            found = _facts(part, "sealed", open_part.catalog.rows, open_part.wrapped_by)
             facts.append(replace(found, signed_by=open_part.signed_by))
         else:
             facts.append(_facts(part, "damaged"))
     return facts, state.problems if archive is None else archive.problems
 
 
-def _facts(part: PublicPart, level: str = "unverified", entries: int | None = None) -> PartFacts:
+def _facts(
+    part: PublicPart,
+    level: str = "unverified",
+    entries: int | None = None,
+    wrapped_by: tuple[str, ...] = (),
+) -> PartFacts:
     commit = part.commit
     return PartFacts(
         part.id,
@@ -122,7 +136,7 @@ def _facts(part: PublicPart, level: str = "unverified", entries: int | None = No
         part.size,
         len(commit.files) - 1,
         tuple(parent for parent, _ in commit.parents),
-        EnvelopeFacts.of(part.envelope) if part.envelope else None,
+        EnvelopeFacts.of(part.envelope, wrapped_by) if part.envelope else None,
         level,
         entries,
         tuple(signature.signer for signature in commit.signatures),

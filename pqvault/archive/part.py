@@ -117,6 +117,7 @@ class OpenPart:
         key.check_commit(commit, what)
         # (6) signatures
         self.signed_by = policy.check(commit, what)
+        self.wrapped_by = policy.check_envelope(public.envelope, f"the envelope of {what}")
         self.signed = policy.counts_as_signed(commit, self.signed_by)
         self.commit = commit
         self.public = public

@@ -1,23 +1,26 @@
 """Keys that nothing more is to be sealed to: records in ``retired/``. docs/format.md 5.4.
 
-A host that seals holds no private key, so it cannot check a record: the name counts. Whoever can
-write there can keep others from sealing to a key, as who can delete files can do worse.
+A host that seals holds no private key, so it cannot check a record's MAC: the name counts. Whoever
+can write there can keep others from sealing to a key, as who can delete files can do worse. Where
+the operator signs, a host with a policy can tell whose record it is.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from pqvault.archive import layout
 from pqvault.archive.part import OpenPart
-from pqvault.errors import FormatError, PolicyRefused, PQVaultError
+from pqvault.errors import FormatError, NotFound, PolicyRefused, PQVaultError
 from pqvault.format.retired import Retired
 from pqvault.format.textdoc import MAX_SIZE
+from pqvault.policy import ANYBODY, Policy
 from pqvault.rootkey import RootKey
+from pqvault.signing import SigningKey, sign_document
 from pqvault.storage import Storage
 
-__all__ = ["check", "problems", "read_record", "refuse", "retire", "retired_ids"]
+__all__ = ["problems", "read_record", "refuse", "retire", "retired_ids", "whose"]
 
 FOLDER = "retired"
 
@@ -27,26 +30,48 @@ def retired_ids(storage: Storage) -> set[str]:
     return set(layout.listed_ids(storage, FOLDER)[0])
 
 
-def check(storage: Storage, key_ids: Iterable[str]) -> None:
-    """Raise PolicyRefused when one of ``key_ids`` is retired in an archive."""
-    refuse(storage, retired_ids(storage) & set(key_ids))
-
-
-def refuse(storage: Storage, key_ids: Iterable[str]) -> None:
+def refuse(
+    storage: Storage, archive: str, key_ids: Iterable[str], policy: Policy = ANYBODY
+) -> None:
     """Raise PolicyRefused naming the retired ``key_ids``, if there are any."""
     if refused := sorted(key_ids):
+        named = ", ".join(key_id + whose(storage, archive, key_id, policy) for key_id in refused)
         raise PolicyRefused(
-            f"{', '.join(refused)} is retired in {storage.where('')}: whoever has it is no longer"
-            " to open what is added",
+            f"{named} is retired in {storage.where('')}: whoever has it is no longer to open what"
+            " is added",
             hint="take it off the recipients of this run, or pass --allow-retired",
         )
 
 
-def retire(storage: Storage, key: RootKey, key_id: str) -> None:
-    """Write the record, once. ``key``: of a part of the archive, which vouches for it."""
-    record = key.retire(key_id, created=int(time.time() * 1000))
+def whose(storage: Storage, archive: str, key_id: str, policy: Policy) -> str:
+    """What a policy has to say of a record, in brackets; nothing when it names no signers."""
+    if not policy.demands:
+        return ""
+    name = layout.retired_name(key_id)
+    try:
+        signers = policy.signed_by(read_record(storage, archive, key_id), name)
+    except PQVaultError as error:
+        return f" ({error.message})"
+    return f" (signed by {', '.join(signers)})" if signers else " (by nobody who is trusted)"
+
+
+def retire(storage: Storage, key: RootKey, key_id: str, sign: Sequence[SigningKey] = ()) -> bool:
+    """Write the record; False when it was there, signed by all of ``sign``.
+
+    ``key``: of a part of the archive, which vouches for it.
+    """
+    name = layout.retired_name(key_id)
+    try:
+        there = read_record(storage, key.archive, key_id)
+        own = Policy.of(signing_key.signer for signing_key in sign)
+        if len(own.signed_by(there, name)) == len(sign):
+            return False
+    except (NotFound, FormatError, PolicyRefused):
+        pass  # there is none, or one that vouches for nothing
+    record = sign_document(key.retire(key_id, created=int(time.time() * 1000)), sign)
     storage.make_folder(FOLDER)
-    storage.put_new(layout.retired_name(key_id), record.marshal())
+    storage.put(name, record.marshal())
+    return True
 
 
 def read_record(storage: Storage, archive: str, key_id: str) -> Retired:
@@ -59,12 +84,14 @@ def read_record(storage: Storage, archive: str, key_id: str) -> Retired:
 
 
 def problems(
-    storage: Storage, archive: str, opened: Mapping[str, OpenPart]
+    storage: Storage, archive: str, opened: Mapping[str, OpenPart], policy: Policy = ANYBODY
 ) -> Iterator[PQVaultError]:
-    """What is wrong with the records, as far as the parts that are open can tell."""
+    """What is wrong with the records, as far as the parts that are open can tell, and whether
+    they bear a wrong signature in the name of somebody whom ``policy`` trusts."""
     for key_id in sorted(retired_ids(storage)):
         try:
             record = read_record(storage, archive, key_id)
+            policy.signed_by(record, layout.retired_name(key_id))
             if record.part in opened:
                 opened[record.part].check_retired(record, layout.retired_name(key_id))
         except PQVaultError as error:

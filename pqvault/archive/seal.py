@@ -29,7 +29,7 @@ from pqvault.policy import ANYBODY, Policy
 from pqvault.progress import Progress, Report, ignore
 from pqvault.rootkey import RootKey, new_id
 from pqvault.sealed.writer import DEFAULT_FRAME, DEFAULT_LEVEL
-from pqvault.signing import SigningKey, sign_commit
+from pqvault.signing import SigningKey, sign_document
 from pqvault.storage import Storage
 
 __all__ = ["SealReport", "SealRun"]
@@ -186,8 +186,15 @@ class SealRun:
                 self.report.warnings.append(_difference(part.id, theirs, ours))
 
     def _check_retired(self) -> None:
+        found = retired.retired_ids(self.storage).intersection(self.report.recipients)
+        archive = self.report.archive_id
         if not self.allow_retired:
-            retired.check(self.storage, self.report.recipients)
+            retired.refuse(self.storage, archive, found, self.policy)
+        for key_id in sorted(found):
+            whose = retired.whose(self.storage, archive, key_id, self.policy)
+            warning = f"{key_id} is retired here{whose}, and sealed to all the same"
+            if warning not in self.report.warnings:
+                self.report.warnings.append(warning)
 
     def _open(self, state: PublicState, journal: Journal) -> Archive | None:
         if self.append or not self.identities or not state.parts:
@@ -363,7 +370,7 @@ class SealRun:
         catalog = write_catalog(table, key, self.storage, options, objects)
         files = tuple(sorted([*tables.files, catalog], key=lambda file: file.name))
         now = int(time.time() * 1000)
-        envelope = key.envelope(self.recipients, created=now)
+        envelope = sign_document(key.envelope(self.recipients, created=now), self.sign)
         state.refresh()
         if state.rolled_back:
             raise state.rolled_back[0]
@@ -385,7 +392,7 @@ class SealRun:
                 files=files,
             )
         )
-        commit = sign_commit(commit, self.sign)
+        commit = sign_document(commit, self.sign)
         data = commit.marshal()
         hasher = digests.new(options.digest)
         hasher.update(data)

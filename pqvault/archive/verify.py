@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 import threading
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from pqvault.archive import layout, retired
 from pqvault.archive.archive import Archive, PublicState
@@ -24,7 +24,8 @@ from pqvault.errors import (
     PQVaultError,
 )
 from pqvault.format.catalog import HOLE, Entry, Kind, check_ancestors, entries_of
-from pqvault.format.commit import PartFile, object_number
+from pqvault.format.commit import Commit, PartFile, object_number
+from pqvault.format.envelope import Envelope
 from pqvault.memory import Memory
 from pqvault.names import printable
 from pqvault.policy import ANYBODY, Policy
@@ -35,11 +36,13 @@ __all__ = ["VerifyReport", "verify"]
 
 _STEP: Final = 1024 * 1024  # bytes
 
+Signed = TypeVar("Signed", Commit, Envelope)
+
 
 @dataclass(slots=True)
 class VerifyReport:
     """What a verification found. ``level``: ``intact`` without a key, ``sealed`` with one;
-    ``signed_by``: the trusted signers that have signed every part.
+    ``signed_by``: the trusted signers that have signed every part, ``wrapped_by``: every envelope.
 
     ``problems`` names every bad object, not the first. Sizes in bytes.
     """
@@ -52,6 +55,7 @@ class VerifyReport:
     entries: int = 0
     size: int = 0
     signed_by: list[str] = field(default_factory=list)
+    wrapped_by: list[str] = field(default_factory=list)
     problems: list[PQVaultError] = field(default_factory=list)
 
 
@@ -73,8 +77,8 @@ def verify(
     ``intact`` says nothing about an attacker, who can write digests too.
     """
     state = PublicState(storage, memory)
-    run = _Verify(state, archive, sample, jobs or default_jobs(), progress)
-    run.check_signatures(policy)
+    run = _Verify(state, archive, sample, jobs or default_jobs(), policy, progress)
+    run.check_signatures()
     return run.run()
 
 
@@ -85,9 +89,11 @@ class _Verify:
         archive: Archive | None,
         sample: float,
         jobs: int,
+        policy: Policy,
         progress: Progress,
     ) -> None:
         self._storage = storage = state.storage
+        self._policy = policy
         self._archive = archive
         self._jobs = jobs
         self._progress = progress
@@ -109,18 +115,28 @@ class _Verify:
         chosen = set(random.SystemRandom().sample(range(len(files)), count))
         return [file for index, file in enumerate(files) if index in chosen]
 
-    def check_signatures(self, policy: Policy) -> None:
+    def check_signatures(self) -> None:
         """Each part's signatures, which need no key."""
-        commits = [part.commit for part in self._state.ordered()]
-        self.report.problems += policy.unsigned_after_signed(commits)
-        everybody = {name for name, _ in policy.signers}
-        for commit in commits:
-            try:
-                everybody &= set(policy.check(commit, f"part {commit.part}"))
-            except PolicyRefused as error:
-                self.report.problems.append(error)
-                everybody = set()
-        self.report.signed_by = sorted(everybody) if commits else []
+        policy, parts = self._policy, self._state.ordered()
+        self.report.problems += policy.unsigned_after_signed(part.commit for part in parts)
+        commits, envelopes = [], []
+        for part in parts:
+            what = f"part {part.id}"
+            commits.append(self._signers(policy.check, part.commit, what))
+            if part.envelope is not None:
+                what = f"the envelope of {what}"
+                envelopes.append(self._signers(policy.check_envelope, part.envelope, what))
+        self.report.signed_by = _in_all(commits)
+        self.report.wrapped_by = _in_all(envelopes)
+
+    def _signers(
+        self, check: Callable[[Signed, str], tuple[str, ...]], document: Signed, what: str
+    ) -> set[str]:
+        try:
+            return set(check(document, what))
+        except PolicyRefused as error:
+            self.report.problems.append(error)
+            return set()
 
     def run(self) -> VerifyReport:
         report = self.report
@@ -136,7 +152,9 @@ class _Verify:
         for part in self._state.ordered():
             if part.envelope is None and self._archive is None:
                 report.problems.append(IntegrityError(f"the envelope of part {part.id} is missing"))
-        report.problems += retired.problems(self._storage, self._state.archive, opened)
+        report.problems += retired.problems(
+            self._storage, self._state.archive, opened, self._policy
+        )
         with ThreadPoolExecutor(self._jobs, "pqvault-verify") as pool:
             files = ((part, file, opened.get(part.id)) for part, file in self._chosen)
             run_tasks(pool, self._jobs, files, self._check_file, self._collect, self._stop)
@@ -274,6 +292,10 @@ class _Verify:
             except PQVaultError as error:
                 problems.append(_in_file(error, file))
         return problems
+
+
+def _in_all(signers: list[set[str]]) -> list[str]:
+    return sorted(set.intersection(*signers)) if signers else []
 
 
 def _in_file(error: PQVaultError, file: EntryFile) -> PQVaultError:

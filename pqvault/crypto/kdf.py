@@ -27,6 +27,8 @@ PURPOSES: Final = MappingProxyType(
         "object": ("archive", "part", "name"),
         "retired mac": ("archive", "part"),
         "signature": ("archive", "part", "suite", "algorithm", "signer id"),
+        "envelope signature": ("archive", "part", "suite", "algorithm", "signer id"),
+        "retired signature": ("archive", "part", "suite", "algorithm", "signer id"),
     }
 )
 

@@ -150,21 +150,24 @@ def signer_id(kind: Suite, public_key: bytes) -> bytes:
     return hasher.digest()[:SIGNER_ID_SIZE]
 
 
-def _context(kind: Suite, a: _Algorithm, signer: bytes, archive: bytes, part: bytes) -> bytes:
+def _context(
+    purpose: str, kind: Suite, a: _Algorithm, signer: bytes, archive: bytes, part: bytes
+) -> bytes:
     fields = (archive, part, kind.name.encode("ascii"), a.name.encode("ascii"), signer)
-    return kdf.bind("signature", *fields)
+    return kdf.bind(purpose, *fields)
 
 
-def sign(kind: Suite, seed: bytes, archive: bytes, part: bytes, data: bytes) -> bytes:
+def sign(kind: Suite, seed: bytes, purpose: str, archive: bytes, part: bytes, data: bytes) -> bytes:
     """Sign a document of a part: the signatures of all algorithms, one after the other.
 
-    ``archive``, ``part``: 16 raw bytes each. ML-DSA is hedged (FIPS 204 section 3.4).
+    ``purpose``: one of `kdf.PURPOSES` that is for signatures of such documents. ``archive``,
+    ``part``: 16 raw bytes each. ML-DSA is hedged (FIPS 204 section 3.4).
     """
     signer = signer_id(kind, public_key_of(kind, seed))
     signatures = []
     seeds = _cut(seed, (a.seed for a in kind.algorithms))
     for a, part_seed in zip(kind.algorithms, seeds, strict=True):
-        context = _context(kind, a, signer, archive, part)
+        context = _context(purpose, kind, a, signer, archive, part)
         key = a.private(part_seed)
         signatures.append(key.sign(data, context) if a.has_context else key.sign(context + data))
     return b"".join(signatures)
@@ -185,6 +188,7 @@ def sign_foreign(kind: Suite, seed: bytes, data: bytes) -> list[tuple[str, bytes
 def verify(
     kind: Suite,
     public_key: bytes,
+    purpose: str,
     archive: bytes,
     part: bytes,
     data: bytes,
@@ -201,7 +205,7 @@ def verify(
     halves = _cut(value, (a.signature for a in kind.algorithms))
     keys = _public_keys(kind, public_key)
     for a, key, half in zip(kind.algorithms, keys, halves, strict=True):
-        context = _context(kind, a, signer, archive, part)
+        context = _context(purpose, kind, a, signer, archive, part)
         try:
             if a.has_context:
                 key.verify(half, data, context)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from pqvault.errors import FormatError
 from pqvault.format import textdoc
+from pqvault.format.signature import Signature, marshal_lines, parse_lines
 
 __all__ = ["LABEL", "MAX_RECIPIENTS", "Envelope", "WrappedKey"]
 
@@ -40,7 +41,8 @@ class WrappedKey:
 class Envelope:
     """One text document. ``archive``, ``part``: hex of 16 bytes; ``created``: Unix time in ms.
 
-    ``mac`` is 32 bytes; whoever holds the root key makes and checks it.
+    ``mac`` is 32 bytes; whoever holds the root key makes and checks it. ``signatures``: never in
+    a sealed stream, whose object follows the MAC line at once.
     """
 
     archive: str
@@ -51,6 +53,7 @@ class Envelope:
     profile: str
     recipients: tuple[WrappedKey, ...]
     mac: bytes = bytes(32)
+    signatures: tuple[Signature, ...] = ()
 
     def _fields(self) -> dict[str, Any]:
         recipients = [
@@ -71,23 +74,30 @@ class Envelope:
         """What the MAC covers."""
         return textdoc.authenticated(LABEL, self._fields())
 
+    def unsigned(self) -> bytes:
+        """The document without its signatures: what each of them covers."""
+        return textdoc.marshal(LABEL, self._fields(), self.mac)
+
     def marshal(self) -> bytes:
         """The document, byte for byte what :meth:`parse` takes."""
-        return textdoc.marshal(LABEL, self._fields(), self.mac)
+        return self.unsigned() + marshal_lines(self.signatures)
 
     @classmethod
     def parse(cls, data: bytes, what: str = "the envelope") -> Envelope:
         """Parse a document that is all of ``data``. Raises FormatError."""
-        return cls._from(*textdoc.parse(data, LABEL, what), what)
+        fields, mac, end = textdoc.parse_prefix(data, LABEL, what)
+        return cls._from(fields, mac, what, parse_lines(data[end:], what))
 
     @classmethod
     def parse_prefix(cls, data: bytes, what: str = "the envelope") -> tuple[Envelope, int]:
         """Parse the envelope at the head of a sealed stream; also gives its length."""
         fields, mac, used = textdoc.parse_prefix(data, LABEL, what)
-        return cls._from(fields, mac, what), used
+        return cls._from(fields, mac, what, ()), used
 
     @classmethod
-    def _from(cls, value: dict[str, Any], mac: bytes, what: str) -> Envelope:
+    def _from(
+        cls, value: dict[str, Any], mac: bytes, what: str, signatures: tuple[Signature, ...]
+    ) -> Envelope:
         fields = textdoc.Fields(value, _KEYS, what)
         items = fields.items("recipients")
         if not 1 <= len(items) <= MAX_RECIPIENTS:
@@ -104,6 +114,7 @@ class Envelope:
             profile=fields.text("profile"),
             recipients=recipients,
             mac=mac,
+            signatures=signatures,
         )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pqvault.format import textdoc
+from pqvault.format.signature import Signature, marshal_lines, parse_lines
 
 __all__ = ["LABEL", "Retired"]
 
@@ -25,6 +26,7 @@ class Retired:
     key_id: str
     created: int
     mac: bytes = bytes(32)
+    signatures: tuple[Signature, ...] = ()
 
     def _fields(self) -> dict[str, Any]:
         return {
@@ -38,14 +40,18 @@ class Retired:
         """What the MAC covers."""
         return textdoc.authenticated(LABEL, self._fields())
 
+    def unsigned(self) -> bytes:
+        """The document without its signatures: what each of them covers."""
+        return textdoc.marshal(LABEL, self._fields(), self.mac)
+
     def marshal(self) -> bytes:
         """The document, byte for byte what :meth:`parse` takes."""
-        return textdoc.marshal(LABEL, self._fields(), self.mac)
+        return self.unsigned() + marshal_lines(self.signatures)
 
     @classmethod
     def parse(cls, data: bytes, what: str = "the retired record") -> Retired:
         """Parse a document that is all of ``data``. Raises FormatError."""
-        value, mac = textdoc.parse(data, LABEL, what)
+        value, mac, end = textdoc.parse_prefix(data, LABEL, what)
         fields = textdoc.Fields(value, _KEYS, what)
         return cls(
             archive=fields.hex("archive", textdoc.ID_SIZE),
@@ -53,4 +59,5 @@ class Retired:
             key_id=fields.hex("key_id", 16),
             created=fields.integer("created"),
             mac=mac,
+            signatures=parse_lines(data[end:], what),
         )

@@ -8,7 +8,7 @@ the old or the new.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -16,13 +16,15 @@ from typing import Final, TypeAlias
 from pqvault.archive import layout, retired
 from pqvault.archive.archive import PublicState
 from pqvault.archive.part import PublicPart
-from pqvault.errors import IntegrityError, Locked, NotFound, PQVaultError
+from pqvault.errors import IntegrityError, Locked, NotFound, PolicyRefused, PQVaultError
 from pqvault.format.envelope import Envelope
 from pqvault.format.textdoc import MAX_SIZE
 from pqvault.keys import Recipient
 from pqvault.memory import Memory, Sight
+from pqvault.policy import ANYBODY, Policy
 from pqvault.rootkey import RootKey
 from pqvault.rotation.change import Change, Keys, Member
+from pqvault.signing import SigningKey, sign_document
 from pqvault.storage import Storage
 
 __all__ = ["ArchiveRotation", "Rotated"]
@@ -38,13 +40,14 @@ class Rotated:
 
     ``rewrapped``, ``unchanged``: envelopes. ``written``: bytes of envelopes; ``copied``: bytes of
     a sealed stream's object. ``key_ids``: who can open it now, as its envelopes say.
-    ``wrapped``: key ids that were wrapped to. ``retired``: those that nothing more is to be
-    sealed to.
+    ``wrapped``: key ids that were wrapped to. ``signed``: envelopes that our keys signed.
+    ``retired``: key ids that nothing more is to be sealed to.
     """
 
     path: str
     archive: str = ""
     rewrapped: int = 0
+    signed: int = 0
     unchanged: int = 0
     written: int = 0
     copied: int = 0
@@ -73,10 +76,14 @@ class ArchiveRotation:
         keys: Keys,
         *,
         allow_retired: bool = False,
+        sign: Sequence[SigningKey] = (),
+        policy: Policy = ANYBODY,
         memory: Memory | None = None,
         waiting: Waiting = nullcontext,
     ) -> None:
-        """Reads what is public. ``waiting`` is entered while the disk is waited for.
+        """Reads what is public. ``sign``: who signs the new envelopes, and those of the old that
+        stay. ``policy``: whose signatures commits and envelopes must have. ``waiting`` is
+        entered while the disk is waited for.
 
         Raises NotFound, FormatError, RolledBack.
         """
@@ -87,13 +94,16 @@ class ArchiveRotation:
         self._change = change
         self._keys = keys
         self._allow_retired = allow_retired
+        self._sign = {key.signer.signer_id: key for key in sign}
+        self._signers = Policy.of(key.signer for key in sign)
+        self._policy = policy
         self._waiting = waiting
         self.result = Rotated(
             storage.where("").rstrip("/"), self.state.archive, removed=self.state.removed
         )
 
     def pending(self) -> Iterator[tuple[Envelope, tuple[Member, ...]]]:
-        """The envelopes that would be rewrapped, and who would open them.
+        """The envelopes that would be rewrapped or signed, and who would open them.
 
         Raises as `Change.members`, and what is wrong with an envelope.
         """
@@ -101,7 +111,9 @@ class ArchiveRotation:
             found = envelope or _read(self.storage, name, part)
             members = self._change.members(found, _what(name))
             if members is not None:
-                yield found, members
+                self._refuse_unsigned(found, name)
+            if members is not None or self._missing_signers(found, name):
+                yield found, members or found.recipients
 
     def wraps_to(self) -> set[str]:
         """The key ids that would be wrapped to, as far as that can be said."""
@@ -141,16 +153,20 @@ class ArchiveRotation:
         change, result = self._change, self.result
         known = retired.retired_ids(self.storage)
         back = sorted(known & (change.named | self.wraps_to())) if known else []
-        retired.refuse(self.storage, () if self._allow_retired else back)
+        if not self._allow_retired:
+            retired.refuse(self.storage, self.state.archive, back, self._policy)
         for key_id in back:
             self.storage.remove(layout.retired_name(key_id))
-        wanted = sorted((change.remove & self._named()) - known) if change.remove else []
+        wanted = change.remove & self._named() if change.remove else frozenset()
+        # A record that is there need not be written again, unless we sign it.
+        if not self._sign:
+            wanted -= known
         key = self._any_key() if wanted else None
         if key is None:
             return
-        for key_id in wanted:
-            retired.retire(self.storage, key, key_id)
-            result.retired.append(key_id)
+        for key_id in sorted(wanted):
+            if retired.retire(self.storage, key, key_id, [*self._sign.values()]):
+                result.retired.append(key_id)
 
     def _named(self) -> set[str]:
         """Whom parts are sealed to, and were: hosts may go on sealing to those."""
@@ -184,18 +200,26 @@ class ArchiveRotation:
         if now is None:
             result.unchanged += 1
         else:
-            result.rewrapped += 1
+            result.signed += bool(self._sign)
+            result.rewrapped += now.generation != envelope.generation
             generations[name.rpartition("/")[2]] = now.generation
 
     def _rewrap(self, part: PublicPart, name: str, envelope: Envelope) -> Envelope | None:
         """One envelope; None when nothing had to change. Raises as `RootKey.unwrap` does."""
         for _ in range(_TRIES):
             members = self._change.members(envelope, _what(name))
-            if members is None:
+            missing = self._missing_signers(envelope, name)
+            if members is None and not missing:
                 return None
             key = self._open(part, name, envelope)
-            self._keys.prove(members)
-            new = key.rewrap(envelope, members, created=int(time.time() * 1000))
+            if members is None:
+                # Signed as it is: other operators' signatures of it stay good.
+                new = sign_document(envelope, missing)
+            else:
+                self._refuse_unsigned(envelope, name)
+                self._keys.prove(members)
+                new = key.rewrap(envelope, members, created=int(time.time() * 1000))
+                new = sign_document(new, self._sign.values())
             data = new.marshal()
             if Envelope.parse(data) != new:
                 raise IntegrityError(f"the new envelope of {name} does not read back")
@@ -203,20 +227,40 @@ class ArchiveRotation:
                 replaced = self.storage.replace(name, envelope.marshal(), data)
             if replaced:
                 self.result.written += len(data)
-                self.result.wrapped |= {m.key_id for m in members if isinstance(m, Recipient)}
+                self.result.wrapped |= {m.key_id for m in members or () if isinstance(m, Recipient)}
                 return new
             # Somebody else replaced it: our change goes on top of theirs.
             envelope = _read(self.storage, name, part)
         raise Locked(f"{self.storage.where(name)} is replaced by others again and again")
 
     def _open(self, part: PublicPart, name: str, envelope: Envelope) -> RootKey:
-        """Steps 2 to 5 of docs/format.md 5.2: an envelope of a stranger is never rewrapped."""
+        """Steps 2 to 6 of docs/format.md 5.2: an envelope of a stranger is never rewrapped."""
         # (2) unwrap, (3) envelope MAC
         key = RootKey.unwrap(envelope, self._keys.ring, _what(name))
         # (4) root, (5) commit MAC
         if not envelope.group:
             key.check_commit(part.commit, f"part {part.id}")
+        # (6) signatures
+        self._policy.check(part.commit, f"part {part.id}")
+        self._policy.check_envelope(envelope, _what(name))
         return key
+
+    # -- signatures
+
+    def _missing_signers(self, envelope: Envelope, name: str) -> list[SigningKey]:
+        """Our keys that have not signed an envelope as it is."""
+        try:
+            there = self._signers.signed_by(envelope, _what(name)) if self._sign else ()
+        except PolicyRefused:
+            there = ()  # something in our name that is not ours: all are made anew
+        return [key for signer, key in self._sign.items() if signer not in there]
+
+    def _refuse_unsigned(self, envelope: Envelope, name: str) -> None:
+        if envelope.signatures and not (self._sign or self._policy.allow_unsigned):
+            raise PolicyRefused(
+                f"{_what(name)} is signed, and the one that takes its place would not be",
+                hint="sign with --sign KEY, or pass --allow-unsigned",
+            )
 
     def _envelopes(self) -> Iterator[tuple[PublicPart, str, Envelope | None]]:
         """Part, name, and the envelope where it was read already, of all parts in order."""

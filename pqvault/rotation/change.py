@@ -180,6 +180,7 @@ def resolve(
     remove: Iterable[str] = (),
     mine: Sequence[Identity] | None = None,
     keystore: Keystore | None = None,
+    signing: bool = False,
 ) -> Change:
     """The change that is meant.
 
@@ -187,14 +188,15 @@ def resolve(
     ``to`` takes the place of older versions of its own name, or else of the one key that an
     archive is sealed to. Without ``to``, ``add`` and ``remove`` each key of the keystore gives
     way to its newest version, but for keys of a period, which are made to be destroyed.
-    ``remove``: key ids. Raises UsageError, KeyStateForbids.
+    ``remove``: key ids. ``signing``: no change is one too, because envelopes are signed. Raises
+    UsageError, KeyStateForbids.
     """
     removed = frozenset(remove)
     facts = keystore.list() if keystore is not None else []
     replace: dict[str, Recipient] = {}
     if keystore is not None and not (to or add or removed):
         replace = _successors(keystore, facts)
-    elif not (to or add or removed):
+    elif not (to or add or removed or signing):
         raise UsageError(
             "nothing is said to change",
             hint="name with --to KEY who takes your place, or use --add and --remove",

@@ -15,16 +15,18 @@ from typing import Final
 from pqvault.archive.finding import find
 from pqvault.archive.layout import HEADER
 from pqvault.archive.tasks import run_tasks
-from pqvault.errors import Incomplete, NotFound, PQVaultError
+from pqvault.errors import Incomplete, NotFound, PQVaultError, UsageError
 from pqvault.keys import Identity, Recipient
 from pqvault.keystore.identities import audit_use
 from pqvault.memory import Memory
+from pqvault.policy import ANYBODY, Policy
 from pqvault.progress import Progress, Report, ignore
 from pqvault.rotation.archives import ArchiveRotation, Rotated
 from pqvault.rotation.change import Change, Keys
 from pqvault.rotation.ledger import Ledger
 from pqvault.rotation.runs import Run
 from pqvault.rotation.streams import STREAM, StreamRotation
+from pqvault.signing import SigningKey
 from pqvault.storage import LocalStorage
 
 __all__ = ["JOBS", "Planned", "RotateReport", "RotateRun", "plan", "targets_of"]
@@ -53,33 +55,37 @@ class Planned:
 class RotateReport:
     """What a rotation did. ``targets``: archives and streams; ``finished`` of them are done.
 
-    ``rewrapped``, ``unchanged``: envelopes. ``written``: bytes of envelopes, ``copied``: bytes of
-    sealed streams. ``new``: key ids that were wrapped to. ``failed``: (path, why); ``run``: the
-    name of the unfinished rotation, or "".
+    ``rewrapped``, ``signed``, ``unchanged``: envelopes. ``written``: bytes of envelopes,
+    ``copied``: bytes of sealed streams. ``new``: key ids that were wrapped to; ``signers``: ids of
+    the keys that signed. ``failed``: (path, why); ``run``: the name of the unfinished rotation,
+    or "".
     """
 
     run: str = ""
     targets: int = 0
     finished: int = 0
     rewrapped: int = 0
+    signed: int = 0
     unchanged: int = 0
     written: int = 0
     copied: int = 0
     seconds: float = 0.0
     new: list[str] = field(default_factory=list)
     retired: list[str] = field(default_factory=list)
+    signers: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     failed: list[tuple[str, PQVaultError]] = field(default_factory=list)
 
     def add(self, result: Rotated) -> None:
         """Count one target."""
         self.rewrapped += result.rewrapped
+        self.signed += result.signed
         self.unchanged += result.unchanged
         self.written += result.written
         self.copied += result.copied
         self.new += sorted(result.wrapped.difference(self.new))
         self.retired += [k for k in result.retired if k not in self.retired]
-        self.warnings += result.warnings
+        self.warnings += [w for w in result.warnings if w not in self.warnings]
         self.failed += [(result.path, problem) for problem in result.problems]
         self.finished += not result.problems
 
@@ -104,8 +110,16 @@ def targets_of(paths: Iterable[str | os.PathLike[str]], *, recursive: bool) -> I
             )
 
 
-def plan(target: Path, change: Change, memory: Memory | None = None) -> Planned:
-    """What would become of one target. Needs no private key; nothing is verified."""
+def plan(
+    target: Path,
+    change: Change,
+    memory: Memory | None = None,
+    *,
+    sign: Sequence[SigningKey] = (),
+    policy: Policy = ANYBODY,
+) -> Planned:
+    """What would become of one target. Needs no private key but those that would sign; nothing
+    is verified."""
     what = "archive" if target.is_dir() else STREAM
     copy = 0
     try:
@@ -114,7 +128,10 @@ def plan(target: Path, change: Change, memory: Memory | None = None) -> Planned:
             found = [(envelope, members)] if members is not None else []
         else:
             storage = LocalStorage(target)
-            found = list(ArchiveRotation(storage, change, Keys(), memory=memory).pending())
+            rotation = ArchiveRotation(
+                storage, change, Keys(), sign=sign, policy=policy, memory=memory
+            )
+            found = list(rotation.pending())
     except PQVaultError as error:
         return Planned(str(target), what, problem=error)
     now = {w.key_id: None for envelope, _ in found for w in envelope.recipients}
@@ -130,11 +147,15 @@ class RotateRun:
         run: Run,
         identities: Sequence[Identity],
         *,
+        sign: Sequence[SigningKey] = (),
         ledger: Ledger | None = None,
         jobs: int = JOBS,
         progress: Progress = ignore,
     ) -> None:
+        """Raises UsageError when ``sign`` are not the keys that the run began with."""
+        _check_signers(run, sign)
         self._run = run
+        self._sign = sign
         self._change = run.change
         self._keys = Keys(identities)
         self._ledger = ledger
@@ -142,7 +163,7 @@ class RotateRun:
         self._progress = progress
         self._stop = threading.Event()
         self._turn = threading.Lock()
-        self.report = RotateReport(run.id, run.total)
+        self.report = RotateReport(run.id, run.total, signers=run.signers)
 
     def run(self) -> RotateReport:
         """Do what is left. Raises Incomplete when something failed: the run stays unfinished.
@@ -156,13 +177,13 @@ class RotateRun:
         # Here until one was opened: a passphrase is asked for by the thread that Ctrl-C ends.
         for item in pending:
             self._collect(self._one(item))
-            if report.rewrapped or report.failed:
+            if report.rewrapped or report.signed or report.failed:
                 break
         with ThreadPoolExecutor(self._jobs, "pqvault-rotate") as pool:
             run_tasks(pool, self._jobs, pending, self._one, self._collect, self._stop)
         if self._ledger is not None:
             self._ledger.flush()
-        if report.rewrapped or report.retired:
+        if report.rewrapped or report.signed or report.retired:
             self._audit()
         report.seconds = time.monotonic() - began
         if not report.failed or report.targets == 1:
@@ -185,13 +206,20 @@ class RotateRun:
             stream = StreamRotation(path, self._change, self._keys)
             members = stream.look()[2] or ()
             self._expect(STREAM, path, {m.key_id for m in members if isinstance(m, Recipient)})
-            return stream.run()
+            result = stream.run()
+            if self._sign and result.rewrapped:
+                result.warnings.append(
+                    "envelopes of sealed streams are not signed, only those of archives"
+                )
+            return result
         with self._turn:
             rotation = ArchiveRotation(
                 LocalStorage(path),
                 self._change,
                 self._keys,
                 allow_retired=self._run.allow_retired,
+                sign=self._sign,
+                policy=self._run.policy,
                 memory=self._ledger.seen if self._ledger is not None else None,
                 waiting=self._waiting,
             )
@@ -233,6 +261,7 @@ class RotateRun:
             envelopes=report.rewrapped,
             to=report.new,
             removed=sorted(self._change.remove),
+            signers=report.signers,
         )
 
     def _incomplete(self) -> PQVaultError:
@@ -245,4 +274,16 @@ class RotateRun:
             f"{len(failed)} of {report.targets} archives and streams are not rotated; the first:"
             f" {first.message}",
             hint="mend what is named, then `pqvault rotate --resume`; `--status` lists them",
+        )
+
+
+def _check_signers(run: Run, sign: Sequence[SigningKey]) -> None:
+    given = {key.signer.signer_id for key in sign}
+    if len(given) != len(sign):
+        raise UsageError("a signing key is given twice", hint="leave one of them out")
+    if given != set(run.signers):
+        wanted = ", ".join(run.signers) or "nobody"
+        raise UsageError(
+            f"the rotation {run.id} began with the signatures of {wanted}",
+            hint="give the same keys with --sign, or --abandon it",
         )

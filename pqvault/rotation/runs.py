@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, Final
 
 from pqvault import home
 from pqvault.errors import FormatError, Locked
+from pqvault.policy import ANYBODY, Policy
 from pqvault.rotation.change import Change
 from pqvault.storage.base import explained
 
@@ -56,6 +57,9 @@ class Run:
             raise _damaged(path)
         self.started: int = head["started"]
         self.allow_retired: bool = head["allow_retired"]
+        # Runs of before this was kept signed nothing.
+        self.signers: list[str] = head.get("signers", [])
+        self.policy = Policy.from_json(head["policy"]) if "policy" in head else ANYBODY
         self.total: int = head["total"]
         self.change = Change.from_json(head["change"])
         self._states = bytearray(self.total)
@@ -69,8 +73,17 @@ class Run:
         return self.path.stem
 
     @classmethod
-    def create(cls, targets: Iterable[Path], change: Change, *, allow_retired: bool = False) -> Run:
-        """Write down a new run, durably. ``targets``: absolute paths."""
+    def create(
+        cls,
+        targets: Iterable[Path],
+        change: Change,
+        *,
+        allow_retired: bool = False,
+        signers: Iterable[str] = (),
+        policy: Policy = ANYBODY,
+    ) -> Run:
+        """Write down a new run, durably. ``targets``: absolute paths. ``signers``: ids of the keys
+        that are to sign."""
         folder = home.folder("rotations")
         name = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         path = folder / f"{name}-{secrets.token_hex(4)}.jsonl"
@@ -79,6 +92,8 @@ class Run:
             "format": _FORMAT,
             "started": int(time.time() * 1000),
             "allow_retired": allow_retired,
+            "signers": sorted(signers),
+            "policy": policy.to_json(),
             "total": len(paths),
             "change": change.to_json(),
         }
