@@ -26,7 +26,7 @@ from pqvault.names import printable
 from pqvault.rootkey import RootKey, new_id
 from pqvault.sealed import SealedWriter
 from pqvault.sealed.writer import DEFAULT_FRAME, DEFAULT_LEVEL
-from pqvault.signing import SigningKey, sign_commit
+from pqvault.signing import SigningKey, sign_document
 from pqvault.storage import Sink, Storage
 
 __all__ = ["AppendFile", "AppendPart"]
@@ -210,7 +210,7 @@ class AppendPart:
         objects = frozenset(object_number(file.name) for file in self._files)
         catalog = write_catalog(self._table(), key, self._storage, self._options, objects)
         now = int(time.time() * 1000)
-        envelope = key.envelope(self._recipients, created=now)
+        envelope = sign_document(key.envelope(self._recipients, created=now), self._sign)
         state.refresh()
         self._check()
         commit = key.sign_off(
@@ -229,7 +229,7 @@ class AppendPart:
                 files=tuple(sorted([*self._files, catalog], key=lambda file: file.name)),
             )
         )
-        commit = sign_commit(commit, self._sign)
+        commit = sign_document(commit, self._sign)
         put_part(self._storage, envelope, commit, commit.marshal())
 
     def _table(self) -> pa.Table:

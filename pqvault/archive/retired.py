@@ -20,7 +20,7 @@ from pqvault.rootkey import RootKey
 from pqvault.signing import SigningKey, sign_document
 from pqvault.storage import Storage
 
-__all__ = ["problems", "read_record", "refuse", "retire", "retired_ids", "whose"]
+__all__ = ["check", "problems", "read_record", "refuse", "retire", "retired_ids", "whose"]
 
 FOLDER = "retired"
 
@@ -30,12 +30,15 @@ def retired_ids(storage: Storage) -> set[str]:
     return set(layout.listed_ids(storage, FOLDER)[0])
 
 
-def refuse(
-    storage: Storage, archive: str, key_ids: Iterable[str], policy: Policy = ANYBODY
-) -> None:
+def check(storage: Storage, key_ids: Iterable[str], policy: Policy = ANYBODY) -> None:
+    """Raise PolicyRefused when one of ``key_ids`` is retired in an archive."""
+    refuse(storage, retired_ids(storage).intersection(key_ids), policy)
+
+
+def refuse(storage: Storage, key_ids: Iterable[str], policy: Policy = ANYBODY) -> None:
     """Raise PolicyRefused naming the retired ``key_ids``, if there are any."""
     if refused := sorted(key_ids):
-        named = ", ".join(key_id + whose(storage, archive, key_id, policy) for key_id in refused)
+        named = ", ".join(key_id + whose(storage, key_id, policy) for key_id in refused)
         raise PolicyRefused(
             f"{named} is retired in {storage.where('')}: whoever has it is no longer to open what"
             " is added",
@@ -43,13 +46,14 @@ def refuse(
         )
 
 
-def whose(storage: Storage, archive: str, key_id: str, policy: Policy) -> str:
+def whose(storage: Storage, key_id: str, policy: Policy) -> str:
     """What a policy has to say of a record, in brackets; nothing when it names no signers."""
     if not policy.demands:
         return ""
     name = layout.retired_name(key_id)
     try:
-        signers = policy.signed_by(read_record(storage, archive, key_id), name)
+        record = read_record(storage, layout.read_header(storage), key_id)
+        signers = policy.signed_by(record, name)
     except PQVaultError as error:
         return f" ({error.message})"
     return f" (signed by {', '.join(signers)})" if signers else " (by nobody who is trusted)"

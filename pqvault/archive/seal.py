@@ -187,11 +187,10 @@ class SealRun:
 
     def _check_retired(self) -> None:
         found = retired.retired_ids(self.storage).intersection(self.report.recipients)
-        archive = self.report.archive_id
         if not self.allow_retired:
-            retired.refuse(self.storage, archive, found, self.policy)
+            retired.refuse(self.storage, found, self.policy)
         for key_id in sorted(found):
-            whose = retired.whose(self.storage, archive, key_id, self.policy)
+            whose = retired.whose(self.storage, key_id, self.policy)
             warning = f"{key_id} is retired here{whose}, and sealed to all the same"
             if warning not in self.report.warnings:
                 self.report.warnings.append(warning)

@@ -154,7 +154,7 @@ class ArchiveRotation:
         known = retired.retired_ids(self.storage)
         back = sorted(known & (change.named | self.wraps_to())) if known else []
         if not self._allow_retired:
-            retired.refuse(self.storage, self.state.archive, back, self._policy)
+            retired.refuse(self.storage, back, self._policy)
         for key_id in back:
             self.storage.remove(layout.retired_name(key_id))
         wanted = change.remove & self._named() if change.remove else frozenset()
