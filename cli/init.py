@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .options import output_options
+from .options import output_options, profile_option
 from .output import Output
 
 
@@ -16,9 +16,10 @@ from .output import Output
     show_default=True,
     help="Argon2id: 64 MiB and 3 passes, or 2 GiB and 1 pass (RFC 9106).",
 )
+@profile_option
 @click.option("--empty", is_flag=True, help="Make no key `default`.")
 @output_options
-def command(kdf_profile: str, empty: bool, output: Output) -> None:
+def command(kdf_profile: str, profile: str, empty: bool, output: Output) -> None:
     """Make the keystore of this user, with one key `default`.
 
     After that -i may be left out, and -r takes a key's name. The passphrase is asked for on the
@@ -38,7 +39,7 @@ def command(kdf_profile: str, empty: bool, output: Output) -> None:
         )
     words = unlocking.ask_new("passphrase of the new keystore: ", passphrases.KEYSTORE)
     with Keystore.create(words, cost=COSTS[kdf_profile]) as store:
-        made = None if empty else lifecycle.new_key(store, "default")
+        made = None if empty else lifecycle.new_key(store, "default", profile=profile)
         facts = {"path": str(store.store.path), "keystore": store.store.meta().keystore}
     if made is not None:
         facts |= {"key": made.address, "key_id": made.version.key_id}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import output_options
+from .options import output_options, profile_option
 from .output import Output
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def _state(pre_active: bool) -> Any:
 @click.command(epilog="Example: pqvault key new prod --label team=ml --expires 365d")
 @click.argument("name")
 @click.option("--sign", is_flag=True, help="A key that signs, and neither seals nor opens.")
+@profile_option
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Repeatable.")
 @expires_option
 @pre_active_option
@@ -76,16 +77,17 @@ def _state(pre_active: bool) -> Any:
 def new(
     name: str,
     sign: bool,
+    profile: str,
     labels: tuple[str, ...],
     expires: int | None,
     pre_active: bool,
     reason: str,
     output: Output,
 ) -> None:
-    """Make a key, version 1."""
+    """Make a key, version 1. All versions of a key have one profile."""
     from pqvault.keystore import lifecycle
     from pqvault.keystore.edits import labels_from
-    from pqvault.keystore.halves import SEALS, SIGNS
+    from pqvault.keystore.halves import kind_of
 
     from . import unlocking
 
@@ -93,7 +95,7 @@ def new(
         made = lifecycle.new_key(
             store,
             name,
-            profile=SIGNS if sign else SEALS,
+            profile=kind_of(profile, sign=sign),
             state=_state(pre_active),
             labels=labels_from(labels),
             expires=_expiry(expires),

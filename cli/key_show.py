@@ -29,6 +29,7 @@ def list_(verify: bool, output: Output) -> None:
             continue
         notes = [f"{key}={value}" for key, value in f.labels.items()]
         notes += [f"expires {when(f.expires)}"] if f.expires is not None else []
+        notes += [] if f.profile == "standard" else [f.profile]
         notes += [] if f.private or f.state == "destroyed" else ["public key only"]
         notes += [f.period] if f.period else []
         line = f"{f.address:<{width}}  {f.state:<11}  {f.key_id}  {when(f.created)}"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import output_options
+from .options import output_options, profile_option
 from .output import Output
 
 if TYPE_CHECKING:
@@ -23,18 +23,21 @@ if TYPE_CHECKING:
 )
 @click.option("-y", "--recipient-of", type=click.Path(), metavar="FILE", help="Show its recipient.")
 @click.option("--sign", is_flag=True, help="A key that signs, and neither seals nor opens.")
+@profile_option
 @click.option("-p", "--passphrase", is_flag=True, help="Seal FILE of -o under a passphrase.")
 @output_options
 def command(
     output_file: str | None,
     recipient_of: str | None,
     sign: bool,
+    profile: str,
     passphrase: bool,
     output: Output,
 ) -> None:
-    """Make an identity (a private key) in age's form and print its recipient.
+    """Make an identity (a private key) and print its recipient.
 
-    With --sign: a signing key, and its signer is printed.
+    With --sign: a signing key, and its signer is printed. Of the profile `standard` the identity
+    has age's form.
 
     The file is never overwritten. Without -o the identity itself goes to standard output.
     A key of `age-keygen -pq` works too. The passphrase of -p is asked for, or comes from
@@ -42,8 +45,7 @@ def command(
     """
     from pqvault import passphrases
     from pqvault.errors import UsageError
-    from pqvault.keys import Identity
-    from pqvault.signing import SigningKey
+    from pqvault.keystore.halves import fresh, kind_of
 
     from . import unlocking
 
@@ -57,7 +59,7 @@ def command(
         return
     if passphrase and output_file is None:
         raise UsageError("-p seals a file: name it with -o FILE")
-    private = SigningKey.generate() if sign else Identity.generate()
+    private = fresh(kind_of(profile, sign=sign))
     if output_file is None:
         facts = _facts(private)
         kind = "signing_key" if sign else "identity"

@@ -27,6 +27,7 @@ __all__ = [
     "load_recipients",
     "memory_option",
     "output_options",
+    "profile_option",
     "recipient_options",
 ]
 
@@ -124,6 +125,19 @@ def recipient_options(command: Command) -> Command:
         help="File of recipients, one a line. Repeatable.",
     )
     return text(file(command))
+
+
+def profile_option(command: Command) -> Command:
+    """``--profile``, of a new key; the command gets its name as ``profile``."""
+    decorate = click.option(
+        "--profile",
+        type=click.Choice(["standard", "high", "cnsa2"]),
+        default="standard",
+        show_default=True,
+        help="ML-KEM-768 with X25519; ML-KEM-1024 with P-384; or ML-KEM-1024 alone, of the"
+        " algorithms of CNSA 2.0. What is sealed to the key has its profile.",
+    )
+    return decorate(command)
 
 
 def memory_option(command: Command) -> Command:

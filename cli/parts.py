@@ -32,9 +32,10 @@ def command(
     for part in facts:
         output.document(part)
         entries = "-" if part.entries is None else number(part.entries, "entry", "entries")
+        profile = part.envelope.profile if part.envelope else "-"
         output.result(
             f"{part.seq:>4}  {when(part.created)}  {size(part.size):>8}  {entries:>14}"
-            f"  {part.level:<10}  {part.part}"
+            f"  {part.level:<10}  {profile:<8}  {part.part}"
         )
         for kem, key_id in part.envelope.recipients if part.envelope else ():
             output.result(f"      to {key_id}  {kem}")

@@ -18,6 +18,7 @@ import pytest
 
 from pqvault.crypto import kdf, passphrase, record
 from pqvault.crypto.passphrase import COSTS, Cost
+from pqvault.crypto.profiles import PROFILES
 from pqvault.errors import (
     FormatError,
     IntegrityError,
@@ -28,7 +29,17 @@ from pqvault.errors import (
     UsageError,
 )
 from pqvault.keys import Identity, Recipient
-from pqvault.keystore import Keystore, State, Unlocked, audit, authentic, index, lifecycle
+from pqvault.keystore import (
+    Keystore,
+    State,
+    Unlocked,
+    audit,
+    authentic,
+    index,
+    lifecycle,
+    tables,
+    transfer,
+)
 from pqvault.keystore.identities import identities
 from pqvault.keystore.states import TRANSITIONS
 from pqvault.rootkey import RootKey, keyring
@@ -114,6 +125,57 @@ def test_a_new_keystore_is_private_and_never_overwritten(store: Unlocked, path: 
         Keystore(path)
     with pytest.raises(NotFound):
         Keystore(path.with_name("none"))
+
+
+def test_a_stored_recipient_is_completed_by_its_private_key(store: Unlocked, path: Path) -> None:
+    """The version keeps its number and state; all is authentic; nothing else gets a seed."""
+    key, other = Identity.generate(), Identity.generate()
+    transfer.import_keys(store, "team", [other.recipient, key.recipient])
+    lifecycle.change_state(store, "team@2", State.SUSPENDED)
+    with pytest.raises(UsageError, match="already, as team@2"):
+        transfer.import_keys(store, "elsewhere", [key])
+    (made,) = transfer.import_keys(store, "team", [key])
+    assert (made.address, made.version.state) == ("team@2", State.SUSPENDED)
+    unlocked = unlock(path)
+    unlocked.verify()
+    assert unlocked.seed(key.key_id) == key.seed
+    with pytest.raises(KeyStateForbids, match="team@1 was never here"):
+        unlocked.seed(other.key_id)
+    with pytest.raises(UsageError, match="already, as team@2"):
+        transfer.import_keys(store, "team", [key])
+    entry = tables.read_audit(store.store.db)[-1]
+    assert (entry.action, entry.subject) == ("import", "team@2") and '"completes":true' in (
+        entry.detail
+    )
+
+
+def test_a_destroyed_version_does_not_come_back(store: Unlocked) -> None:
+    """Its row has no seed either, and must not get it again by an import."""
+    key = Identity.generate()
+    transfer.import_keys(store, "old", [key])
+    lifecycle.change_state(store, "old", State.DEACTIVATED)
+    lifecycle.destroy(store, "old")
+    with pytest.raises(KeyStateForbids, match="old@1 is destroyed"):
+        transfer.import_keys(store, "old", [key])
+    with pytest.raises(KeyStateForbids, match="was destroyed"):
+        store.seed(key.key_id)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_keys_of_every_profile(store: Unlocked, path: Path, profile: str) -> None:
+    """Made, listed, rotated to the same profile, unsealed; one name has one profile."""
+    lifecycle.new_key(store, "mine", profile=profile)
+    lifecycle.rotate(store, "mine")
+    facts = [f for f in store.store.list() if f.name == "mine"]
+    assert [f.profile for f in facts] == [profile] * 2
+    found = Identity(unlock(path).seed(facts[1].key_id), PROFILES[profile])
+    assert found.recipient == store.store.recipient("mine")
+    assert store.store.public_key(facts[0].key_id).profile.name == profile
+    other = next(name for name in PROFILES if name != profile)
+    with pytest.raises(UsageError, match=f"has keys of {profile}, and this one is of {other}"):
+        transfer.import_keys(store, "mine", [Identity.generate(other)])
+    with pytest.raises(UsageError, match="no profile 'low'"):
+        lifecycle.new_key(store, "low", profile="low")
 
 
 def test_wrong_passphrase(store: Unlocked, path: Path) -> None:

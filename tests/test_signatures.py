@@ -30,7 +30,7 @@ from pqvault.errors import (
 from pqvault.format.commit import Commit
 from pqvault.format.signature import MAX_SIGNATURES, Signature, marshal_lines, parse_lines
 from pqvault.keystore import Keystore, State, lifecycle, transfer
-from pqvault.keystore.halves import SIGNS
+from pqvault.keystore.halves import kind_of
 from pqvault.policy import Policy
 from pqvault.signing import Signer, SigningKey, sign_document
 from pqvault.storage import LocalStorage
@@ -444,7 +444,7 @@ def test_signing_keys_in_the_keystore(private_home: Path) -> None:
     from pqvault.keystore.identities import identities_of
 
     with Keystore.create(b"words") as store:
-        lifecycle.new_key(store, "release", profile=SIGNS)
+        lifecycle.new_key(store, "release", profile=kind_of("standard", sign=True))
         first = store.store.signing_version("release")
         lifecycle.rotate(store, "release")
         second = store.store.signing_version("release")

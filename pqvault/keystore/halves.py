@@ -10,25 +10,24 @@ from typing import Final
 
 from pqvault.crypto.profiles import STANDARD
 from pqvault.crypto.profiles import profile as find_profile
-from pqvault.crypto.sign import DEFAULT, SUITES
+from pqvault.crypto.sign import SUITES
 from pqvault.keys import Identity, Recipient, profile_named
 from pqvault.signing import Signer, SigningKey
 
 __all__ = [
     "SEALS",
-    "SIGNS",
     "AnyKey",
     "Private",
     "Public",
     "fresh",
+    "kind_of",
     "private_half",
     "public_half",
     "recipient_of",
     "signs",
 ]
 
-SEALS: Final = STANDARD.name  # profiles of new keys
-SIGNS: Final = DEFAULT.name
+SEALS: Final = STANDARD.name  # of new keys where nothing else is said
 
 Private = Identity | SigningKey
 AnyKey = Private | Recipient | Signer
@@ -48,6 +47,12 @@ class Public:
 def signs(profile: str) -> bool:
     """Whether a version of this profile signs, and neither seals nor opens."""
     return profile in SUITES
+
+
+def kind_of(profile: str, *, sign: bool) -> str:
+    """What the row of a new key of a profile says. Raises UsageError for an unknown one."""
+    row = profile_named(profile)
+    return row.signatures[0] if sign else row.name
 
 
 def public_half(key: AnyKey) -> Public:

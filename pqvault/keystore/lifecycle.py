@@ -13,7 +13,7 @@ from pqvault.errors import KeyStateForbids, UsageError
 from pqvault.keystore import index, tables
 from pqvault.keystore.authentic import EMPTY
 from pqvault.keystore.change import Change, Unlocked
-from pqvault.keystore.halves import SEALS, AnyKey, Private, Public, fresh, public_half, signs
+from pqvault.keystore.halves import SEALS, AnyKey, Private, Public, fresh, public_half
 from pqvault.keystore.records import KeyName, KeyVersion, check_name
 from pqvault.keystore.states import State, check_transition
 
@@ -95,9 +95,10 @@ def add_version(
     public = public_half(key)
     _refuse_twice(change, public)
     others = tables.read_versions(change.db, "uid = ?", name.uid)
-    if others and signs(others[0][0].profile) != signs(public.profile):
+    if others and others[0][0].profile != public.profile:
         raise UsageError(
-            f"{name.name} cannot have keys that sign and keys that seal", hint="use another name"
+            f"{name.name} has keys of {others[0][0].profile}, and this one is of {public.profile}",
+            hint="use another name: all versions of a key do the same, with the same algorithms",
         )
     row = change.db.execute("SELECT max(version) FROM versions WHERE uid=?", (name.uid,))
     number = int(row.fetchone()[0] or 0) + 1

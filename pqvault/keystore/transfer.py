@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from pqvault.errors import UsageError
+from pqvault.errors import IntegrityError, KeyStateForbids, UsageError
 from pqvault.keystore import tables
-from pqvault.keystore.change import Unlocked
+from pqvault.keystore.change import Change, Unlocked
 from pqvault.keystore.halves import AnyKey, Private, private_half, public_half
 from pqvault.keystore.lifecycle import Made, add_key, add_version
+from pqvault.keystore.records import KeyName, KeyVersion
 from pqvault.keystore.states import State
 
 __all__ = ["export_private", "import_keys"]
@@ -26,8 +28,9 @@ def export_private(store: Unlocked, address: str, where: str) -> Private:
 def import_keys(store: Unlocked, name: str, keys: Sequence[AnyKey], reason: str = "") -> list[Made]:
     """Add keys as versions of ``name``, which is made if need be; the last one seals.
 
-    A recipient alone can be sealed to and opens nothing. Raises UsageError for a key that is in
-    the keystore already, or none at all.
+    A recipient alone can be sealed to and opens nothing, until its private key is imported under
+    the same name: then that version has it, and keeps its state. Raises UsageError for a key
+    that is in the keystore already, or none at all.
     """
     if not keys:
         raise UsageError("there is no key to import")
@@ -36,9 +39,38 @@ def import_keys(store: Unlocked, name: str, keys: Sequence[AnyKey], reason: str 
         found = tables.read_names(change.db, "name = ?", name)
         named = found[0][0] if found else add_key(change, name)
         for number, key in enumerate(keys, 1):
+            completed = _complete(change, named, key)
+            if completed is not None:
+                made.append(Made(named, completed))
+                continue
             state = State.ACTIVE if number == len(keys) else State.DEACTIVATED
             v = add_version(change, named, key, state, reason or "imported")
             kind = public_half(key).kind
             change.audit("import", f"{name}@{v.version}", key_id=v.key_id, kind=kind)
             made.append(Made(named, v))
     return made
+
+
+def _complete(change: Change, name: KeyName, key: AnyKey) -> KeyVersion | None:
+    """Give a version its private key, where only the public half of ``key`` is there.
+
+    Raises KeyStateForbids for a destroyed one: what was erased does not come back by itself.
+    """
+    if not isinstance(key, Private):
+        return None
+    public = public_half(key)
+    found = tables.read_versions(change.db, "uid = ? AND key_id = ?", name.uid, public.key_id)
+    if not found or found[0][0].sealed_seed is not None:
+        return None
+    v, what = found[0][0], f"{name.name}@{found[0][0].version}"
+    if v.state is State.DESTROYED:
+        raise KeyStateForbids(
+            f"{what} is destroyed, and this is its private key",
+            hint="keep it outside of the keystore, or restore a backup from before",
+        )
+    if (v.profile, v.public_key) != (public.profile, public.public_key):
+        raise IntegrityError(f"the private key of {public.key_id} does not belong to {what}")
+    completed = replace(v, sealed_seed=change.key.seal_seed(key.seed, v))
+    change.put_version(completed)
+    change.audit("import", what, key_id=v.key_id, kind=public.kind, completes=True)
+    return completed
