@@ -25,7 +25,12 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _ADDRESS: Final = re.compile(
     r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})(?:@([0-9]{1,9}|[0-9]{4}-[0-9]{2}))?"
 )
-_RESERVED: Final = ("age1", "age-")  # where key texts begin, which -r takes too
+_RESERVED: Final = (
+    "age1",
+    "age-",
+    "pqv-high-1",
+    "pqv-cnsa2-1",
+)  # where key texts begin, which -r takes too
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +149,6 @@ def check_name(name: str) -> str:
     if not _NAME.fullmatch(name) or name.lower().startswith(_RESERVED):
         raise UsageError(
             f"a key cannot be called {name[:80]!r}",
-            hint="use 1 to 64 letters, digits, dots, dashes and underscores; not age1… or age-…",
+            hint="use 1 to 64 letters, digits, dots, dashes, underscores; not age1…, age-…, pqv-…",
         )
     return name
