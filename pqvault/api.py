@@ -23,7 +23,7 @@ from pqvault.policy import ANYBODY, Policy
 from pqvault.progress import Progress, ignore
 from pqvault.sealed.writer import DEFAULT_FRAME, DEFAULT_LEVEL
 from pqvault.signing import SigningKey
-from pqvault.storage import LocalStorage
+from pqvault.storage import storage_at
 
 __all__ = ["SealKeywords", "default_archive", "gc", "open", "parts", "seal", "sealing", "verify"]
 
@@ -138,7 +138,7 @@ def sealing(
             raise UsageError("several sources need the archive named", hint="give it with -o")
         archive = default_archive(named[0])
     return SealRun(
-        LocalStorage(Path(archive)),
+        storage_at(archive),
         name_sources(named, options.get("prefix", "")),
         to_recipients(recipients),
         to_identities(identities),
@@ -181,7 +181,7 @@ def open(
     cannot be read are left out and listed in ``problems``.
     """
     return Archive(
-        LocalStorage(Path(archive)),
+        storage_at(archive),
         to_identities(identities),
         as_of=as_of,
         strict=strict,
@@ -203,7 +203,7 @@ def verify(
     """Check an archive: without identities every file against its commit (*intact*), with them
     every byte (*sealed*). ``policy``: signers that must have signed every part, which needs no
     identity (*signed by*). ``sample``: the share of objects looked at, 0 to 1."""
-    storage = LocalStorage(Path(archive))
+    storage = storage_at(archive)
     opened = None
     if identities:
         opened = Archive(
@@ -221,7 +221,7 @@ def verify(
 
 def gc(archive: StrPath, *, older_than: float = GRACE, dry_run: bool = False) -> GcReport:
     """Remove leftovers of interrupted seals that nothing changed for ``older_than`` seconds."""
-    return collect(LocalStorage(Path(archive)), older_than=older_than, dry_run=dry_run)
+    return collect(storage_at(archive), older_than=older_than, dry_run=dry_run)
 
 
 def parts(
@@ -232,7 +232,7 @@ def parts(
     policy: Policy = ANYBODY,
 ) -> tuple[list[PartFacts], list[PQVaultError]]:
     """The parts in their order, and what is wrong with others. Unverified without identities."""
-    storage = LocalStorage(Path(archive))
+    storage = storage_at(archive)
     if not identities:
         return list_parts(storage, None, memory)
     with Archive(

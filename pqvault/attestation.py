@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, Final
 
 from pqvault.archive.archive import PublicState
@@ -24,7 +23,7 @@ from pqvault.format.textdoc import MAX_SIZE
 from pqvault.policy import Policy
 from pqvault.progress import Progress, Report, ignore
 from pqvault.signing import SigningKey
-from pqvault.storage import LocalStorage, Storage
+from pqvault.storage import Storage, storage_at
 
 __all__ = ["PAYLOAD_TYPE", "PREDICATE_TYPE", "envelope", "statement"]
 
@@ -47,7 +46,7 @@ def statement(
             "an attestation says whose signatures were checked, and no signer is given",
             hint="name the signers with --signer or --policy",
         )
-    storage = LocalStorage(Path(archive))
+    storage = storage_at(archive)
     state = PublicState(storage)
     for problem in state.problems:
         raise problem

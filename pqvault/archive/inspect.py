@@ -11,7 +11,7 @@ from pqvault.archive.part import PublicPart
 from pqvault.errors import NotFound, PQVaultError
 from pqvault.format.envelope import Envelope
 from pqvault.memory import Memory
-from pqvault.storage import LocalStorage, Storage
+from pqvault.storage import Storage, is_url, storage_at
 from pqvault.streams import read_stream_envelope
 
 __all__ = ["EnvelopeFacts", "Inspection", "PartFacts", "inspect", "list_parts"]
@@ -83,13 +83,15 @@ class Inspection:
 
 
 def inspect(path: str | os.PathLike[str]) -> Inspection:
-    """Read what is public of an archive folder or a sealed stream. Raises NotFound."""
+    """Read what is public of an archive (a folder or a URL) or a sealed stream. Raises NotFound."""
     target = Path(path)
-    if target.is_dir():
-        state = PublicState(LocalStorage(target))
+    if is_url(path) or target.is_dir():
+        storage = storage_at(path)
+        state = PublicState(storage)
         parts = [_facts(part) for part in state.ordered()]
         size = sum(part.size for part in parts)
-        return Inspection("archive", str(target), size, state.archive, None, parts, state.problems)
+        where = storage.where("") if is_url(path) else str(target)
+        return Inspection("archive", where, size, state.archive, None, parts, state.problems)
     try:
         with target.open("rb") as file:
             envelope = read_stream_envelope(file, str(target))

@@ -2,5 +2,6 @@
 
 from pqvault.storage.base import ReadAt, Sink, Storage
 from pqvault.storage.local import LocalStorage
+from pqvault.storage.places import is_url, storage_at
 
-__all__ = ["LocalStorage", "ReadAt", "Sink", "Storage"]
+__all__ = ["LocalStorage", "ReadAt", "Sink", "Storage", "is_url", "storage_at"]

@@ -103,6 +103,10 @@ class Sink(Protocol):
 class Storage(Protocol):
     """A tree of files, local or remote. Instances may be shared by threads and pickled."""
 
+    @property
+    def requests(self) -> int:
+        """How many requests are worth having under way at once: 1 where they take no time."""
+
     def where(self, name: str) -> str:
         """The place of `name` in words for a person: a path or a URL."""
 

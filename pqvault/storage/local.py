@@ -192,6 +192,11 @@ class LocalStorage:
         # Absolute from the start: workers may run in another folder.
         object.__setattr__(self, "root", Path(os.path.abspath(self.root)))
 
+    @property
+    def requests(self) -> int:
+        """One at a time: a disk is asked by the threads that need it."""
+        return 1
+
     def where(self, name: str) -> str:
         """The path of `name`."""
         return str(self.root / name)

@@ -1,0 +1,35 @@
+"""From what a person types to a place: a folder, or a URL."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import unquote
+
+from pqvault.storage.base import Storage
+from pqvault.storage.local import LocalStorage
+
+__all__ = ["is_url", "storage_at"]
+
+_URL = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.DOTALL)
+
+
+def is_url(place: str | os.PathLike[str]) -> bool:
+    """Whether a place is a URL (``s3://bucket/corpus.pqv``) and not a path."""
+    return isinstance(place, str) and _URL.match(place) is not None
+
+
+def storage_at(place: str | os.PathLike[str]) -> Storage:
+    """The storage of an archive. Raises UsageError for a URL that cannot be used.
+
+    ``file://`` is a folder of this machine, with all that a folder promises.
+    """
+    match = _URL.match(place) if isinstance(place, str) else None
+    if match is None:
+        return LocalStorage(Path(place))
+    if match[1] in ("file", "local"):
+        return LocalStorage(Path(unquote(match[2])))
+    from pqvault.storage.remote import RemoteStorage  # it is slow to import, and seldom needed
+
+    return RemoteStorage(str(place))

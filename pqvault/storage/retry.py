@@ -1,0 +1,97 @@
+"""Requests to a store that may fail for a moment: tried again with backoff, explained at last."""
+
+from __future__ import annotations
+
+import errno
+import random
+import time
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from pqvault.errors import NotFound, PQVaultError
+from pqvault.names import printable
+
+__all__ = ["ATTEMPTS", "explain_remote", "is_passing", "tried"]
+
+ATTEMPTS: Final = 6
+_FIRST: Final = 0.1  # seconds before the second attempt; doubled from then on: 3 s in all
+_LONGEST_TEXT: Final = 200  # characters of what a store says that are shown
+
+# What the libraries of stores raise when a connection was cut or an answer did not come. By
+# name: each is an optional library, and none is worth importing to compare a class.
+_CONNECTION: Final = {
+    "ClientConnectionError",
+    "ClientPayloadError",
+    "FSTimeoutError",
+    "HTTPClientError",
+    "IncompleteRead",
+    "IncompleteReadError",
+    "ResponseParserError",
+    "ResponseStreamingError",
+}
+_PASSING: Final = {
+    errno.EAGAIN,
+    errno.EBUSY,
+    errno.ECONNABORTED,
+    errno.ECONNREFUSED,
+    errno.ECONNRESET,
+    errno.EIO,
+    errno.EPIPE,
+    errno.EREMOTEIO,
+    errno.ETIMEDOUT,
+}
+
+Result = TypeVar("Result")
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether the same request may succeed a moment later: a cut connection, a store that is busy
+    or has an error of its own (5xx). Not: no such file, no permission, a request it refuses."""
+    if isinstance(error, TimeoutError | ConnectionError):
+        return True
+    if isinstance(error, OSError):
+        return error.errno in _PASSING
+    return any(kind.__name__ in _CONNECTION for kind in type(error).__mro__)
+
+
+def tried(call: Callable[[], Result]) -> Result:
+    """What ``call`` returns, at the latest in its sixth attempt; raises what the last one raised.
+
+    The waits are drawn between half and all of a doubling time, so that a hundred readers that
+    failed together do not come back together.
+    """
+    for attempt in range(ATTEMPTS - 1):
+        try:
+            return call()
+        except Exception as error:
+            if not is_passing(error):
+                raise
+            time.sleep(_FIRST * 2**attempt * random.uniform(0.5, 1))
+    return call()
+
+
+def explain_remote(error: Exception, doing: str, where: str) -> PQVaultError:
+    """The error of pqvault's tree for what a store's library raised.
+
+    "cannot read s3://bucket/a: permission denied". What the store said is shown escaped and
+    cut: it is the store's word.
+    """
+    if isinstance(error, PQVaultError):
+        return error
+    if isinstance(error, FileNotFoundError):
+        return NotFound(f"cannot {doing} {where}: no such object", hint="check the URL")
+    if isinstance(error, PermissionError):
+        return PQVaultError(
+            f"cannot {doing} {where}: the store refuses: {_text(error)}",
+            hint="check the credentials (they may have expired) and what they are allowed to do",
+        )
+    hint = "the store may be overloaded or out of reach: run the command again later"
+    return PQVaultError(
+        f"cannot {doing} {where}: {_text(error)}", hint=hint if is_passing(error) else ""
+    )
+
+
+def _text(error: Exception) -> str:
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    first = next(iter(said.splitlines()), "")[:_LONGEST_TEXT]
+    return printable(first.encode("utf-8", "replace")) or type(error).__name__

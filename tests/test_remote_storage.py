@@ -1,0 +1,427 @@
+"""Storage at URLs: memory, and S3 as moto serves it over HTTP, with faults in between."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faultproxy import FaultProxy, none
+
+import pqvault
+from pqvault.errors import FormatError, IntegrityError, NotFound, PQVaultError, UsageError
+from pqvault.storage import LocalStorage, Storage, retry, storage_at
+from pqvault.storage import remote as remote_module
+from pqvault.storage.ahead import Ahead
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[int]:
+    """The port of an S3 on loopback."""
+    pytest.importorskip("moto")
+    pytest.importorskip("s3fs")
+    import logging
+
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    yield server.get_host_and_port()[1]
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def proxy(moto: int) -> Iterator[FaultProxy]:
+    """A proxy before it."""
+    found = FaultProxy(moto)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def bucket(proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a new bucket, behind the proxy."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    monkeypatch.setattr(retry, "_FIRST", 0.01)
+    remote_module._reach.cache_clear()
+    import s3fs
+
+    name = f"b{uuid.uuid4().hex[:12]}"
+    s3fs.S3FileSystem(skip_instance_cache=True).mkdir(name)
+    proxy.log.clear()
+    yield f"s3://{name}"
+    proxy.fault = none
+    remote_module._reach.cache_clear()
+
+
+@pytest.fixture(params=["memory", "s3"])
+def storage(request: pytest.FixtureRequest) -> Storage:
+    """An empty place of each kind."""
+    if request.param == "memory":
+        return storage_at(f"memory://{uuid.uuid4().hex}/a.pqv")
+    return storage_at(request.getfixturevalue("bucket") + "/a.pqv")
+
+
+# --- Places ----------------------------------------------------------------------------
+
+
+def test_places(tmp_path: Path) -> None:
+    """A path and a file:// URL are folders, other URLs are remote."""
+    assert storage_at(tmp_path) == storage_at(f"file://{tmp_path}") == LocalStorage(tmp_path)
+    assert storage_at("memory://a/b/").where("c") == "memory://a/b/c"
+
+
+@pytest.mark.parametrize("url", ["s3://key:secret@bucket/a", "s3://key@bucket/a"])
+def test_credentials_in_a_url_are_refused_and_not_repeated(url: str) -> None:
+    """Command lines and logs are read by others (attack 40)."""
+    with pytest.raises(UsageError) as caught:
+        storage_at(url)
+    assert "key" not in str(caught.value) and "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["nonesuch://b/a", "s3://simplecache::b/a"])
+def test_urls_that_cannot_be_used(url: str) -> None:
+    """A sentence, and no traceback."""
+    with pytest.raises(UsageError, match=r"cannot be used|needs a library|chains"):
+        storage_at(url).read("a", 1)
+
+
+# --- What every storage does --------------------------------------------------------------
+
+
+def test_whole_objects(storage: Storage) -> None:
+    """Put, replaced, bounded, gone."""
+    storage.put("commits/one", b"first")
+    storage.put("commits/one", memoryview(b"second"))
+    storage.put("empty", b"")
+    assert storage.read("commits/one", 6) == b"second"
+    assert storage.read("empty", 0) == b""
+    with pytest.raises(FormatError, match="more than 5 bytes"):
+        storage.read("commits/one", 5)
+    storage.remove("commits/one")
+    storage.remove("commits/one")
+    for call in (storage.read, lambda n, _: storage.open(n), lambda n, _: storage.mtime(n)):
+        with pytest.raises(NotFound, match="commits/one"):
+            call("commits/one", 1)
+    assert not storage.exists("commits/one") and storage.exists("empty")
+
+
+def test_put_new_has_one_winner(storage: Storage) -> None:
+    """Of many writers at once exactly one is told that it was first."""
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(lambda n: storage.put_new("x/header", b"%d" % n), range(8)))
+    assert won.count(True) == 1
+    assert storage.read("x/header", 9) == b"%d" % won.index(True)
+
+
+def test_replace_only_what_was_read(storage: Storage) -> None:
+    """Of many who read the same exactly one may replace it."""
+    assert storage.replace("e", b"old", b"new") is False
+    storage.put("e", b"old")
+    assert storage.replace("e", b"other", b"new") is False
+    assert storage.replace("e", b"old", b"new") is True
+    assert storage.read("e", 9) == b"new"
+
+
+def test_replace_has_one_winner(bucket: str) -> None:
+    """S3 compares for us, so that a rotation never takes back another's."""
+    storage = storage_at(bucket)
+    storage.put("e", b"old")
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(lambda n: storage.replace("e", b"old", b"%d" % n), range(8)))
+    assert won.count(True) == 1
+    assert storage.read("e", 9) == b"%d" % won.index(True)
+
+
+@pytest.mark.parametrize("size", [0, 1, 16 * MIB - 1, 16 * MIB, 16 * MIB + 1, 90 * MIB])
+def test_streams(storage: Storage, size: int) -> None:
+    """Written in uneven pieces, read back anywhere."""
+    data = (b"0123456789abcdef" * (size // 16 + 1))[:size]
+    with storage.create("parts/p/o") as sink:
+        for at in range(0, size, 7 * MIB + 3):
+            sink.write(memoryview(data)[at : at + 7 * MIB + 3])
+        assert sink.written == size
+    with storage.open("parts/p/o") as file:
+        assert file.size == size
+        for offset, length in ((0, min(size, 100)), (size // 2, size - size // 2), (size, 0)):
+            out = bytearray(length)
+            file.pread_into(out, offset)
+            assert out == data[offset : offset + length]
+        with pytest.raises(IntegrityError, match="ends early"):
+            file.pread_into(bytearray(2), max(0, size - 1))
+
+
+@pytest.mark.parametrize("size", [10, 40 * MIB])
+def test_an_aborted_stream_leaves_nothing(storage: Storage, size: int) -> None:
+    """By an exception, at any size; and it takes no more bytes."""
+    with pytest.raises(KeyError), storage.create("parts/p/o") as sink:
+        sink.write(bytes(size))
+        raise KeyError
+    assert not storage.exists("parts/p/o")
+    with pytest.raises(PQVaultError):
+        sink.write(b"more")
+
+
+def test_aborted_uploads_are_not_kept_by_the_store(bucket: str) -> None:
+    """Parts of an upload cost money until it is aborted."""
+    import s3fs
+
+    with pytest.raises(KeyError), storage_at(bucket).create("o") as sink:
+        sink.write(bytes(40 * MIB))
+        raise KeyError
+    fs = s3fs.S3FileSystem(skip_instance_cache=True)
+    assert "Uploads" not in fs.call_s3("list_multipart_uploads", Bucket=bucket[5:])
+
+
+def test_lists(storage: Storage) -> None:
+    """One folder, or all below it."""
+    for name in ("commits/b", "commits/a", "commits/.x.0011aabb.tmp", "parts/p/objects/o"):
+        storage.put(name, b"1")
+    assert storage.list("commits") == ["a", "b"]
+    assert storage.unfinished("commits") == ["commits/.x.0011aabb.tmp"]
+    assert storage.list("none") == [] and storage.list("parts") == ["p"]
+    assert list(storage.walk("parts")) == ["parts/p/objects/o"]
+    assert list(storage.walk("commits")) == ["commits/a", "commits/b"]
+
+
+def test_what_is_pickled_is_a_url(storage: Storage) -> None:
+    """Workers get a place, and connect on their own (attack 40)."""
+    data = pickle.dumps(storage)
+    assert b"test" not in data.replace(b"pytest", b"")
+    pickle.loads(data).put("a", b"1")  # noqa: S301
+    assert storage.read("a", 1) == b"1"
+
+
+# --- Read ahead -------------------------------------------------------------------------
+
+
+def test_read_ahead_gives_the_same_bytes_in_fewer_requests() -> None:
+    """In order, at random and from several threads."""
+    data = os.urandom(20 * MIB)
+    asked: list[tuple[int, int]] = []
+
+    def fetch(start: int, end: int) -> bytes:
+        asked.append((start, end))
+        return data[start:end]
+
+    ahead = Ahead(fetch, len(data))
+    for at in range(0, len(data), 64 * 1024):
+        out = bytearray(64 * 1024)
+        ahead.read_into(memoryview(out), at)
+        assert out == data[at : at + 64 * 1024]
+    assert len(asked) < 12 and max(end - start for start, end in asked) <= 8 * MIB
+    asked.clear()
+    ahead = Ahead(fetch, len(data))
+    for at in (9 * MIB, 5, 3 * MIB, 9 * MIB + 7, 3 * MIB - 500):
+        ahead.read_into(memoryview(bytearray(1000)), at)
+    assert asked == [(a, a + 128 * 1024) for a in (9 * MIB, 5, 3 * MIB)] + [
+        (3 * MIB - 500, 3 * MIB)
+    ]
+    asked.clear()
+    small = Ahead(fetch, 1000)
+    for at in (900, 0, 500):
+        small.read_into(memoryview(bytearray(10)), at)
+    assert asked == [(0, 1000)]
+
+    def reader(start: int) -> bool:
+        out = bytearray(4 * MIB)
+        for at in range(0, len(out), 100_000):
+            stop = min(len(out), at + 100_000)
+            ahead.read_into(memoryview(out)[at:stop], start + at)
+        return out == data[start : start + len(out)]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(reader, [0, 5 * MIB, 10 * MIB, 16 * MIB]))
+
+
+# --- Faults ----------------------------------------------------------------------------
+
+
+def every(what: str | float, least: int = 4) -> Any:
+    """A fault for each third request."""
+    return lambda number, method, path: what if number % least == 0 else None
+
+
+def test_a_fetch_that_failed_is_not_remembered() -> None:
+    """The next reader asks again."""
+    answers: list[Any] = [NotFound("gone"), b"12345"]
+
+    def fetch(start: int, end: int) -> bytes:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return bytes(answer)
+
+    ahead = Ahead(fetch, 5)
+    out = bytearray(2)
+    with pytest.raises(NotFound):
+        ahead.read_into(memoryview(out), 1)
+    ahead.read_into(memoryview(out), 1)
+    assert out == b"23"
+
+
+@pytest.mark.parametrize("what", ["503", "cut", "lost", "half", 0.05])
+def test_a_store_that_fails_for_a_moment(bucket: str, proxy: FaultProxy, what: Any) -> None:
+    """503s, cut connections, lost answers, slow ones: each call succeeds, and tells the truth."""
+    storage = storage_at(bucket)
+    storage.put("warm", b"1")
+    proxy.fault = every(what)
+    data = os.urandom(40 * MIB)
+    for number in range(6):
+        assert storage.put_new(f"commits/{number}", b"%d" % number) is True
+        assert storage.put_new(f"commits/{number}", b"other") is False
+        assert storage.replace(f"commits/{number}", b"%d" % number, b"new") is True
+        assert storage.read(f"commits/{number}", 9) == b"new"
+    with storage.create("o") as sink:
+        sink.write(data)
+    with storage.open("o") as file:
+        out = bytearray(len(data))
+        file.pread_into(out, 0)
+    assert out == data
+    assert storage.list("commits") == list("012345")
+
+
+@pytest.mark.parametrize("what", ["503", "cut"])
+def test_a_store_that_stays_down(bucket: str, proxy: FaultProxy, what: str) -> None:
+    """An error in the end that names the object, no hang, no traceback."""
+    storage = storage_at(bucket)
+    storage.put("warm", b"1")
+    proxy.fault = lambda *_: what
+    for call in (
+        lambda: storage.read("warm", 9),
+        lambda: storage.put_new("commits/x", b"1"),
+        lambda: storage.list("commits"),
+        lambda: storage.create("o").finish(),
+    ):
+        with pytest.raises(PQVaultError, match=rf"cannot \w+ {bucket}/") as caught:
+            call()
+        assert caught.value.hint
+
+
+def test_expired_credentials(bucket: str, proxy: FaultProxy, monkeypatch: Any) -> None:
+    """Refused at once, and said as that."""
+    storage = storage_at(bucket)
+
+    def refuse(fs: Any, path: str) -> bytes:
+        raise PermissionError("The provided token has expired.")
+
+    with pytest.raises(PQVaultError, match="token has expired") as caught:
+        storage._do("read", "a", refuse)  # type: ignore[attr-defined]
+    assert "credentials" in caught.value.hint
+
+
+# --- Archives --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """A few files, one of them of several frames."""
+    folder = tmp_path / "data"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "a.txt").write_bytes(b"hello\n" * 1000)
+    (folder / "inner/large").write_bytes(os.urandom(3 * MIB) + bytes(9 * MIB))
+    (folder / "empty").write_bytes(b"")
+    return folder
+
+
+@pytest.mark.parametrize("what", [None, "503", "cut", "half"])
+def test_an_archive_on_s3(
+    bucket: str, proxy: FaultProxy, corpus: Path, tmp_path: Path, what: Any
+) -> None:
+    """Sealed, read, verified, appended to and unsealed, also while requests fail."""
+    key = pqvault.Identity.generate()
+    url = f"{bucket}/c.pqv"
+    pqvault.seal(corpus, url, recipients=[key.recipient])
+    proxy.fault = every(what, 5) if what else none
+    (corpus / "b").write_bytes(b"more")
+    report = pqvault.seal(corpus, url, recipients=[key.recipient])
+    assert report.files == 1
+    with pqvault.open(url, identities=[key]) as archive:
+        assert [entry.path for entry in archive.entries()][:3] == [
+            b"data",
+            b"data/a.txt",
+            b"data/b",
+        ]
+        archive.unseal(tmp_path / "out")
+        assert archive.open_file("data/inner/large").pread(3 * MIB - 2, 4)[2:] == b"\0\0"
+    assert pqvault.verify(url, identities=[key]).problems == []
+    assert pqvault.verify(url).problems == []
+    done = subprocess.run(["diff", "-r", corpus, tmp_path / "out/data"], capture_output=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_reader_while_a_writer_commits(bucket: str, corpus: Path) -> None:
+    """A reader sees the archive with the part or without it, never half of it."""
+    key = pqvault.Identity.generate()
+    url = f"{bucket}/c.pqv"
+    pqvault.seal(corpus, url, recipients=[key.recipient])
+    stop = threading.Event()
+    seen: list[int] = []
+
+    def read() -> None:
+        while not stop.is_set():
+            with pqvault.open(url, identities=[key]) as archive:
+                files = [e.path for e in archive.entries() if e.path.startswith(b"data/new")]
+                for path in files:
+                    assert archive.open_file(path).read() == path
+                seen.append(len(files))
+
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read)
+        for number in range(4):
+            (corpus / f"new{number}").write_bytes(b"data/new%d" % number)
+            pqvault.seal(corpus, url, recipients=[key.recipient])
+        stop.set()
+        reading.result()
+    assert seen == sorted(seen)
+
+
+def test_no_listing_but_of_commits(bucket: str, proxy: FaultProxy, corpus: Path) -> None:
+    """Opening an archive lists `commits/` and `removed/`; nobody lists the bucket."""
+    key = pqvault.Identity.generate()
+    pqvault.seal(corpus, f"{bucket}/c.pqv", recipients=[key.recipient])
+    proxy.log.clear()
+    with pqvault.open(f"{bucket}/c.pqv", identities=[key]) as archive:
+        archive.open_file("data/a.txt").read()
+    listed = [path for _, path in proxy.log if "list-type" in path]
+    assert listed and all("commits" in path or "removed" in path for path in listed)
+
+
+def test_the_command_line_on_s3(bucket: str, corpus: Path, tmp_path: Path) -> None:
+    """The words of the issue: `pqvault seal datasets/ -o s3://…`, and what reads it."""
+    env = {**os.environ, "PQVAULT_HOME": str(tmp_path / "home")}
+    tool = Path(sys.executable).with_name("pqvault")
+    script = f"""
+    {tool} keygen -o key.txt > key.pub 2> /dev/null
+    {tool} seal {corpus} -o {bucket}/c.pqv -r @key.pub -q
+    {tool} ls {bucket}/c.pqv -i key.txt
+    {tool} cat {bucket}/c.pqv data/a.txt -i key.txt --range 0:5 && echo
+    {tool} verify {bucket}/c.pqv -i key.txt
+    {tool} inspect {bucket}/c.pqv | head -n 1
+    {tool} gc {bucket}/c.pqv
+    {tool} unseal {bucket}/c.pqv -i key.txt -q && diff -r c/data {corpus} && echo equal
+    {tool} ls {bucket}/none.pqv -i key.txt || echo $?
+    """
+    done = subprocess.run(
+        ["bash", "-ec", script], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
+    lines = done.stdout.splitlines()
+    assert lines[:5] == ["data", "data/a.txt", "data/empty", "data/inner", "data/inner/large"]
+    assert lines[5] == "hello" and lines[6].startswith("sealed: 1 part")
+    assert lines[7].startswith(f"{bucket}/c.pqv: archive")
+    assert lines[-2:] == ["equal", "10"], done.stderr
