@@ -74,8 +74,19 @@ class RootKey:
 
     def object(self, name: str) -> tuple[bytes, bytes]:
         """The key (32 bytes) and the Cobblestone context of the object ``name`` of this part."""
+        return self._keyed("object", name)
+
+    def table(self, name: str) -> tuple[bytes, bytes]:
+        """The key (32 bytes) and the AAD prefix of the table file ``name`` of this part."""
+        return self._keyed("table", name)
+
+    def wal(self, name: str) -> tuple[bytes, bytes]:
+        """The key (32 bytes) and the first bytes of the contexts of a write-ahead file."""
+        return self._keyed("wal", name)
+
+    def _keyed(self, purpose: str, name: str) -> tuple[bytes, bytes]:
         fields = (*self._ids, name.encode("ascii"))
-        return kdf.derive(self.secret, 32, "object", *fields), kdf.bind("object", *fields)
+        return kdf.derive(self.secret, 32, purpose, *fields), kdf.bind(purpose, *fields)
 
     @property
     def commit_id(self) -> str:

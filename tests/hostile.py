@@ -27,7 +27,7 @@ from pqvault.crypto import digest as digests
 from pqvault.crypto.cobblestone import MessageWriter
 from pqvault.errors import PQVaultError
 from pqvault.format import zstdseek
-from pqvault.format.catalog import SCHEMA
+from pqvault.format.catalog import PLAIN_SCHEMA as SCHEMA
 from pqvault.format.commit import Commit, PartFile
 from pqvault.rootkey import STREAM_ARCHIVE, STREAM_OBJECT, RootKey, new_id
 

@@ -44,9 +44,11 @@ def derivations() -> str:
         ("commit mac", (archive, part), 64),
         ("commit id", (archive, part), 32),
         ("object", (archive, part, b"catalog"), 32),
+        ("table", (archive, part, b"tables/" + PART.encode() + b".parquet"), 32),
+        ("wal", (archive, part, b"wal"), 32),
         ("retired mac", (archive, part), 64),
     ):
-        names = ["archive", "part", "''" if purpose == "envelope mac" else "'catalog'"]
+        names = ["archive", "part", *(repr(field.decode()) for field in fields[2:])]
         shown = ", ".join([purpose, *names[: len(fields)]])
         lines += ["", f"bind({shown}) =", *_hex(kdf.bind(purpose, *fields)), "derived ="]
         lines += _hex(kdf.derive(SECRET, size, purpose, *fields))

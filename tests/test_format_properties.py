@@ -723,6 +723,7 @@ def rows(entries: list[tuple[bytes, Kind]]) -> pa.RecordBatch:
         pa.array(links, pa.binary()),
         pa.array([None] * count, pa.binary()),
         pa.array([[]] * count, SCHEMA.field("extents").type),
+        pa.nulls(count, pa.binary()),
     ]
     return pa.record_batch(columns, schema=SCHEMA)
 

@@ -36,7 +36,7 @@ from pqvault.errors import (
     RolledBack,
 )
 from pqvault.format import zstdseek
-from pqvault.format.catalog import SCHEMA
+from pqvault.format.catalog import PLAIN_SCHEMA as SCHEMA
 from pqvault.format.commit import Commit
 from pqvault.format.envelope import Envelope
 from pqvault.rootkey import RootKey

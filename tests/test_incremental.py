@@ -18,6 +18,7 @@ from conftest import Box, make_tree, noise, snapshot
 import pqvault
 from pqvault.archive import plan
 from pqvault.archive import seal as seal_module
+from pqvault.archive.partwriter import make_commit
 from pqvault.errors import (
     FormatError,
     Incomplete,
@@ -602,11 +603,11 @@ def test_tombstones_in_an_append_part(box: Box, monkeypatch: pytest.MonkeyPatch)
     box.seal()
     (box.source / "a").unlink()
 
-    def as_append(**fields: Any) -> Commit:
-        return Commit(**{**fields, "kind": "append"})
+    def as_append(*of: Any, **fields: Any) -> Commit:
+        return make_commit(*of, **{**fields, "kind": "append"})
 
     with monkeypatch.context() as patch:
-        patch.setattr(seal_module, "Commit", as_append)
+        patch.setattr(seal_module, "make_commit", as_append)
         box.seal(know=True, delete=True)
     with box.open() as archive:
         with pytest.raises(FormatError, match="removes entries"):

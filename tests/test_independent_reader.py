@@ -129,6 +129,8 @@ def test_the_examples_of_the_page(tmp_path: Path) -> None:
         "commit mac": (),
         "commit id": (),
         "object": (b"catalog",),
+        "table": (b"tables/101112131415161718191a1b1c1d1e1f.parquet",),
+        "wal": (b"wal",),
         "retired mac": (),
     }
     assert shown == {name: reader.bind(name, archive, part, *more) for name, more in fields.items()}

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -201,13 +202,13 @@ def test_a_link_hides_like_a_file(box: Box) -> None:
 def test_order_of_parts_with_one_seq(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts of one seq go by time, then by part id: every reader sees the same."""
     from pqvault.archive import seal as seal_module
-    from pqvault.format.commit import Commit
+    from pqvault.archive.partwriter import make_commit
 
-    monkeypatch.setattr(
-        seal_module,
-        "Commit",
-        lambda **f: Commit(**{**f, "seq": 5, "created": f["created"] // 10**9}),
-    )
+    def of_one_seq(state: Any, key: Any, files: Any, **options: Any) -> Any:
+        commit = make_commit(state, key, files, **options)
+        return key.sign_off(replace(commit, seq=5, created=commit.created // 10**9))
+
+    monkeypatch.setattr(seal_module, "make_commit", of_one_seq)
     contents = {}
     for number in range(6):
         box.tree({"x": b"%d" % number})

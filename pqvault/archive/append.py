@@ -16,17 +16,24 @@ import pyarrow as pa
 from pqvault.archive import layout, retired
 from pqvault.archive.archive import PublicState
 from pqvault.archive.objects import DigestingSink, SealOptions
-from pqvault.archive.partwriter import discard, put_part, write_catalog
+from pqvault.archive.partwriter import (
+    discard,
+    make_commit,
+    make_envelope,
+    put_part,
+    refuse_unsigned,
+    write_catalog,
+)
 from pqvault.crypto import digest as digests
-from pqvault.errors import PolicyRefused, PQVaultError, UsageError
+from pqvault.errors import PQVaultError, UsageError
 from pqvault.format.catalog import MAX_NAME, MAX_PATH, SCHEMA, Kind
-from pqvault.format.commit import Commit, PartFile, object_number
+from pqvault.format.commit import PartFile, object_number
 from pqvault.keys import Recipient, one_profile
 from pqvault.names import printable
 from pqvault.rootkey import RootKey, new_id
 from pqvault.sealed import SealedWriter
 from pqvault.sealed.writer import DEFAULT_FRAME, DEFAULT_LEVEL
-from pqvault.signing import SigningKey, sign_document
+from pqvault.signing import SigningKey
 from pqvault.storage import Sink, Storage
 
 __all__ = ["AppendFile", "AppendPart"]
@@ -139,13 +146,8 @@ class AppendPart:
         if self._state.rolled_back:
             raise self._state.rolled_back[0]
         retired.check(self._storage, [one.key_id for one in self._recipients])
-        signed = [part.id for part in self._state.ordered() if part.commit.signatures]
-        if signed and not self._sign:
-            raise PolicyRefused(
-                f"{self._storage.where('')} has signed parts, part {signed[-1]} among them, and"
-                " what is written here would not be signed",
-                hint="name a signing key",
-            )
+        if not self._sign:
+            refuse_unsigned(self._state)
 
     def create(self, path: bytes) -> AppendFile:
         """Begin a file. Raises UsageError for a path that no entry may have."""
@@ -209,28 +211,19 @@ class AppendPart:
             self._free.pop()
         objects = frozenset(object_number(file.name) for file in self._files)
         catalog = write_catalog(self._table(), key, self._storage, self._options, objects)
-        now = int(time.time() * 1000)
-        envelope = sign_document(key.envelope(self._recipients, created=now), self._sign)
+        envelope = make_envelope(key, self._recipients, self._sign)
         state.refresh()
         self._check()
-        commit = key.sign_off(
-            Commit(
-                archive=key.archive,
-                part=key.part,
-                seq=state.next_seq(),
-                created=now,
-                profile=key.profile.name,
-                digest=self.digest,
-                kind="append",
-                parents=tuple(sorted((p.id, p.commit_digest) for p in state.heads())),
-                replaces=(),
-                root=key.commit_id,
-                sealed_to=tuple(recipient.key_id for recipient in self._recipients),
-                files=tuple(sorted([*self._files, catalog], key=lambda file: file.name)),
-            )
+        commit = make_commit(
+            state,
+            key,
+            [*self._files, catalog],
+            kind="append",
+            sealed_to=[recipient.key_id for recipient in self._recipients],
+            digest=self.digest,
+            sign=self._sign,
         )
-        commit = sign_document(commit, self._sign)
-        put_part(self._storage, envelope, commit, commit.marshal())
+        put_part(self._storage, [envelope], commit, commit.marshal())
 
     def _table(self) -> pa.Table:
         """The rows of the catalog: the files, and the folders around them."""
@@ -243,9 +236,9 @@ class AppendPart:
             raise UsageError(f"{printable(min(both))} cannot be both a file and a folder")
         now = time.time_ns()
         rows: list[tuple[Any, ...]] = [
-            (path, int(Kind.FOLDER), 0, _FOLDER_MODE, now, None, None, []) for path in folders
+            (path, int(Kind.FOLDER), 0, _FOLDER_MODE, now, None, None, [], None) for path in folders
         ] + [
-            (path, int(Kind.FILE), size, _FILE_MODE, now, None, digest, extents)
+            (path, int(Kind.FILE), size, _FILE_MODE, now, None, digest, extents, None)
             for path, (size, digest, extents) in self._rows.items()
         ]
         columns = list(zip(*sorted(rows), strict=True))

@@ -14,9 +14,10 @@ import pyarrow as pa
 from pqvault.archive import layout
 from pqvault.archive.entryfile import EntryFile
 from pqvault.archive.part import OpenPart, PublicPart, check_parents, read_public
+from pqvault.archive.tableentry import TableEntry, has_content, short_name
 from pqvault.archive.view import View
 from pqvault.errors import NoKeyFits, NotFound, PQVaultError, UsageError
-from pqvault.format.catalog import Entry, entries_of
+from pqvault.format.catalog import Entry, Kind, entries_of
 from pqvault.keys import Identity
 from pqvault.memory import Memory
 from pqvault.names import printable
@@ -217,11 +218,48 @@ class Archive:
             )
         return found
 
+    def find_table(self, name: str | bytes | os.PathLike[Any]) -> list[TableEntry]:
+        """The parts of a table, the oldest first, by its path or by the last component of it
+        without its ending, where only one table has that.
+
+        Raises NotFound naming it, UsageError when several tables have that name.
+        """
+        path = os.fsencode(name).strip(b"/")
+        found = self.view.find_table(path)
+        if not found:
+            matches = [p for p in self.table_paths() if short_name(p) == path]
+            if len(matches) > 1:
+                several = ", ".join(printable(match) for match in matches)
+                raise UsageError(
+                    f"{printable(path)} may be any of {several}", hint="give the whole path"
+                )
+            found = self.view.find_table(matches[0]) if matches else []
+        if not found:
+            raise NotFound(
+                f"there is no table {printable(path)} in the archive",
+                hint="`pqvault table ls` lists its tables",
+            )
+        return [TableEntry(part, entry) for part, entry in found]
+
+    def table_paths(self) -> Iterator[bytes]:
+        """The path of each table, sorted."""
+        for batch in self.batches():
+            for path, kind in zip(
+                batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True
+            ):
+                if kind == Kind.TABLE:
+                    yield path
+
     def open_file(self, path: str | bytes | os.PathLike[Any]) -> EntryFile:
         """A file of the archive as a seekable, readable binary file. Raises NotFound."""
         part, entry = self.find(path)
         if entry.kind not in layout.WITH_CONTENT:
             raise UsageError(f"{printable(entry.path)} is not a file")
+        if entry.kind == Kind.TABLE and not has_content(entry):
+            raise UsageError(
+                f"{printable(entry.path)} is a table, which has rows and no bytes",
+                hint="`pqvault table export` writes it as Parquet, JSON lines or CSV",
+            )
         return EntryFile(part, entry)
 
     def unseal(

@@ -17,9 +17,11 @@ __all__ = [
     "commit_name",
     "create_archive",
     "envelope_name",
+    "group_envelope_name",
     "is_id",
     "listed_ids",
     "new_object_name",
+    "new_table_name",
     "part_file",
     "read_header",
     "removed_name",
@@ -47,6 +49,11 @@ def envelope_name(part: str) -> str:
     return f"envelopes/{part}"
 
 
+def group_envelope_name(part: str, group: str) -> str:
+    """Where the envelope of a column group of a part is."""
+    return f"envelopes/{part}.{group}"
+
+
 def removed_name(part: str) -> str:
     """Where the record of a part's removal is."""
     return f"removed/{part}"
@@ -60,6 +67,11 @@ def retired_name(key_id: str) -> str:
 def part_file(part: str, name: str) -> str:
     """Where a file that a commit lists is."""
     return f"parts/{part}/{name}"
+
+
+def new_table_name() -> str:
+    """A name of its own for every table file."""
+    return f"tables/{new_id()}.parquet"
 
 
 def new_object_name(number: int) -> str:
@@ -109,4 +121,4 @@ def create_archive(storage: Storage) -> str:
 
 
 # Kinds that have content in objects.
-WITH_CONTENT: Final = frozenset({Kind.FILE, Kind.HARDLINK})
+WITH_CONTENT: Final = frozenset({Kind.FILE, Kind.HARDLINK, Kind.TABLE})

@@ -10,14 +10,16 @@ from typing import Final
 
 import pyarrow as pa
 
-from pqvault.archive.layout import commit_name, envelope_name, part_file
+from pqvault.archive.layout import commit_name, envelope_name, group_envelope_name, part_file
 from pqvault.crypto import digest as digests
 from pqvault.crypto.cobblestone import MessageReader
+from pqvault.crypto.mac import equal
 from pqvault.errors import FormatError, IntegrityError, NotFound, RolledBack
 from pqvault.format.catalog import CatalogReader, Entry, Kind
 from pqvault.format.commit import CATALOG, Commit, object_number
 from pqvault.format.envelope import Envelope
 from pqvault.format.retired import Retired
+from pqvault.format.table import TableFileDoc
 from pqvault.format.textdoc import MAX_SIZE
 from pqvault.memory import Sight
 from pqvault.policy import ANYBODY, Policy
@@ -25,7 +27,7 @@ from pqvault.rootkey import Keyring, RootKey
 from pqvault.sealed import FrameCache, SealedReader
 from pqvault.storage import Storage
 
-__all__ = ["OpenPart", "PublicPart", "check_parents", "read_public"]
+__all__ = ["OpenPart", "PublicPart", "check_parents", "read_envelope", "read_public"]
 
 _OPEN_OBJECTS: Final = 8  # readers a part keeps open
 
@@ -62,16 +64,17 @@ def read_public(storage: Storage, archive: str, part: str) -> PublicPart:
     hasher.update(data)
     size = sum(file.size for file in commit.files)
     try:
-        envelope = _read_envelope(storage, archive, part)
+        envelope = read_envelope(storage, archive, part)
     except NotFound:
         envelope = None
     return PublicPart(commit, hasher.digest().hex(), envelope, size)
 
 
-def _read_envelope(storage: Storage, archive: str, part: str) -> Envelope:
-    name = envelope_name(part)
+def read_envelope(storage: Storage, archive: str, part: str, group: str = "") -> Envelope:
+    """Parse the envelope of a part, or of a column group of it. Raises NotFound, IntegrityError."""
+    name = group_envelope_name(part, group) if group else envelope_name(part)
     envelope = Envelope.parse(storage.read(name, MAX_SIZE), name)
-    if (envelope.archive, envelope.part, envelope.group) != (archive, part, ""):
+    if (envelope.archive, envelope.part, envelope.group) != (archive, part, group):
         raise IntegrityError(f"{name} belongs to another archive or part, and was copied here")
     return envelope
 
@@ -123,7 +126,11 @@ class OpenPart:
         self.public = public
         self._key = key
         self._storage = storage
-        self._files = {object_number(f.name): f for f in commit.files if f.name != CATALOG}
+        numbered = ((object_number(file.name), file) for file in commit.files)
+        self._files = {number: file for number, file in numbered if number >= 0}
+        self._identities = identities
+        self._policy = policy
+        self._group_keys: dict[str, RootKey] = {}
         self._sizes = {file.name: file.size for file in commit.files}
         self._cache = cache
         self._readers: OrderedDict[int, SealedReader] = OrderedDict()
@@ -174,6 +181,47 @@ class OpenPart:
     def message(self, name: str) -> MessageReader:
         """An in-order reader for the sealed bytes of one file of this part."""
         return MessageReader(*self._key.object(name), part_file(self.id, name))
+
+    def table_key(self, file: TableFileDoc) -> RootKey:
+        """The root key that a table file goes by, checked to be the one of the catalog.
+
+        Raises NoKeyFits, naming the key ids, when the columns in it are sealed to others.
+        """
+        key = self._key if not file.group else self._group_key(file.group)
+        if not equal(key.commit_id.encode(), file.root.encode()):
+            where = f"column group {file.group!r}" if file.group else "table"
+            raise IntegrityError(f"the envelope of part {self.id} does not belong to its {where}")
+        return key
+
+    def _group_key(self, group: str) -> RootKey:
+        with self._lock:
+            key = self._group_keys.get(group)
+        if key is None:
+            what = f"the envelope of column group {group!r} of part {self.id}"
+            try:
+                envelope = read_envelope(self._storage, self.commit.archive, self.id, group)
+            except NotFound:
+                raise IntegrityError(f"{what} is missing") from None
+            key = RootKey.unwrap(envelope, self._identities, what)
+            self._policy.check_envelope(envelope, what)
+            with self._lock:
+                self._group_keys[group] = key
+        return key
+
+    def bad(self, sentence: str) -> FormatError:
+        """An error about the catalog of this part."""
+        return FormatError(f"the catalog of part {self.id} {sentence}")
+
+    def table_size(self, name: str) -> int:
+        """The bytes of a table file, as the commit says. Raises FormatError when it does not."""
+        if name not in self._sizes:
+            raise self.bad(f"names {name}, its commit does not")
+        return self._sizes[name]
+
+    @property
+    def storage(self) -> Storage:
+        """Where it is."""
+        return self._storage
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows of the catalog, checked; tombstones only where they are allowed."""

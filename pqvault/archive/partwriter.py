@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pqvault.archive.archive import PublicState
 from pqvault.archive.deal import PartRows
 from pqvault.archive.journal import Known
-from pqvault.archive.layout import commit_name, envelope_name, part_file
+from pqvault.archive.layout import commit_name, envelope_name, group_envelope_name, part_file
 from pqvault.archive.objects import Sealed, SealOptions, seal_file
 from pqvault.crypto import digest as digests
-from pqvault.errors import IntegrityError
+from pqvault.crypto.profiles import Profile
+from pqvault.errors import IntegrityError, PolicyRefused, UsageError
 from pqvault.format.catalog import (
     EXTENT_TYPE,
     HOLE,
@@ -28,12 +31,23 @@ from pqvault.format.catalog import (
 )
 from pqvault.format.commit import CATALOG, Commit, PartFile
 from pqvault.format.envelope import Envelope
+from pqvault.keys import Recipient
 from pqvault.rootkey import RootKey
 from pqvault.sealed import SealedReader, SealedWriter
 from pqvault.sealed.writer import DEFAULT_FRAME, STORE
+from pqvault.signing import SigningKey, sign_document
 from pqvault.storage import Storage
 
-__all__ = ["PartTables", "discard", "put_part", "write_catalog"]
+__all__ = [
+    "PartTables",
+    "check_suites",
+    "discard",
+    "make_commit",
+    "make_envelope",
+    "put_part",
+    "refuse_unsigned",
+    "write_catalog",
+]
 
 
 class PartTables:
@@ -48,6 +62,7 @@ class PartTables:
         self.files: list[PartFile] = []
         self.changed: dict[int, str] = {}
         self.failed: dict[int, str] = {}
+        self.tables: dict[int, bytes] = {}  # row -> what the catalog says of the table
 
     def add(self, sealed: Sealed) -> None:
         """Take the result of one job."""
@@ -84,6 +99,9 @@ class PartTables:
             self._links(plan, part),
             self._digest_column(plan, part),
             self._extent_column(part.count),
+            pa.array([self.tables.get(row) for row in range(part.count)], pa.binary())
+            if self.tables
+            else pa.nulls(part.count, pa.binary()),
         ]
         # Copied into the columns by now, and 70 bytes a row.
         self._extents = tuple(array("q") for _ in range(5))
@@ -275,8 +293,10 @@ def write_catalog(
     Its frames are stored: Parquet compresses its own pages.
     """
 
+    tables = table["table"].null_count < table.num_rows
+
     def fill(writer: SealedWriter) -> None:
-        catalog = CatalogWriter(_Keep(writer))  # type: ignore[arg-type]
+        catalog = CatalogWriter(_Keep(writer), tables=tables)  # type: ignore[arg-type]
         for batch in table.to_batches(max_chunksize=ROW_GROUP):
             catalog.write(batch)
         catalog.finish()
@@ -300,19 +320,82 @@ def _read_back(
         reader.close()
 
 
-def put_part(storage: Storage, envelope: Envelope, commit: Commit, data: bytes) -> None:
-    """Make a part exist: folders durable, envelope, and the commit last.
+def make_envelope(
+    key: RootKey, recipients: Sequence[Recipient], sign: Sequence[SigningKey] = (), group: str = ""
+) -> Envelope:
+    """The first envelope of a part, or of a column group of it, signed."""
+    envelope = key.envelope(recipients, created=int(time.time() * 1000), group=group)
+    return sign_document(envelope, sign)
 
-    Both documents are parsed again first: what cannot be read must not be promised.
+
+def make_commit(
+    state: PublicState,
+    key: RootKey,
+    files: Iterable[PartFile],
+    *,
+    kind: str,
+    sealed_to: Iterable[str],
+    digest: str,
+    sign: Sequence[SigningKey] = (),
+) -> Commit:
+    """The commit of a part, with its MAC and signatures. ``state``: just refreshed."""
+    commit = Commit(
+        archive=key.archive,
+        part=key.part,
+        seq=state.next_seq(),
+        created=int(time.time() * 1000),
+        profile=key.profile.name,
+        digest=digest,
+        kind=kind,
+        parents=tuple(sorted((p.id, p.commit_digest) for p in state.heads())),
+        replaces=(),
+        root=key.commit_id,
+        sealed_to=tuple(sealed_to),
+        files=tuple(sorted(files, key=lambda file: file.name)),
+    )
+    return sign_document(key.sign_off(commit), sign)
+
+
+def put_part(storage: Storage, envelopes: Sequence[Envelope], commit: Commit, data: bytes) -> None:
+    """Make a part exist: folders durable, envelopes, and the commit last.
+
+    All documents are parsed again first: what cannot be read must not be promised.
     """
-    if Envelope.parse(envelope.marshal()) != envelope or Commit.parse(data) != commit:
+    same = all(Envelope.parse(envelope.marshal()) == envelope for envelope in envelopes)
+    if not same or Commit.parse(data) != commit:
         raise IntegrityError(f"the documents of part {commit.part} do not read back")
-    storage.sync_folder(part_file(commit.part, "objects") if len(commit.files) > 1 else "parts")
+    for folder in sorted({name.name.rpartition("/")[0] for name in commit.files} - {""}):
+        storage.sync_folder(part_file(commit.part, folder))
     storage.sync_folder(f"parts/{commit.part}")
     storage.sync_folder("parts")
-    storage.put(envelope_name(commit.part), envelope.marshal())
+    for envelope in envelopes:
+        group, part = envelope.group, commit.part
+        name = group_envelope_name(part, group) if group else envelope_name(part)
+        storage.put(name, envelope.marshal())
     if not storage.put_new(commit_name(commit.part), data):
         raise IntegrityError(f"part {commit.part} is committed already")
+
+
+def check_suites(profile: Profile, sign: Sequence[SigningKey]) -> None:
+    """Raise UsageError for a signing key that may not sign commits of a profile."""
+    for key in sign:
+        if key.suite not in profile.signatures:
+            raise UsageError(
+                f"the signing key {key.signer.signer_id} is of {key.suite}, and the profile"
+                f" {profile} signs with {' or '.join(profile.signatures)}",
+                hint=f"`pqvault keygen --sign --profile {profile}` makes one that may",
+            )
+
+
+def refuse_unsigned(state: PublicState) -> None:
+    """Raise PolicyRefused when the archive has signed parts: what follows must be signed too."""
+    signed = [part.id for part in state.ordered() if part.commit.signatures]
+    if signed:
+        raise PolicyRefused(
+            f"{state.storage.where('')} has signed parts, part {signed[-1]} among them, and this"
+            " run would add an unsigned one",
+            hint="sign with --sign KEY, or pass --allow-unsigned",
+        )
 
 
 def discard(storage: Storage, part: str) -> None:
@@ -325,4 +408,6 @@ def discard(storage: Storage, part: str) -> None:
     for name in list(storage.walk(f"parts/{part}", leftovers=True)):
         storage.remove(name)
     storage.remove_folder(f"parts/{part}")
-    storage.remove(envelope_name(part))
+    for name in storage.list("envelopes"):
+        if name.partition(".")[0] == part:
+            storage.remove(f"envelopes/{name}")

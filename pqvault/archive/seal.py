@@ -15,13 +15,22 @@ from pqvault.archive.archive import Archive, PublicState
 from pqvault.archive.deal import Dealer, DigestJob, Job, PartRows, object_size
 from pqvault.archive.journal import Journal, Known
 from pqvault.archive.objects import Sealed, SealOptions, seal_object, take_digest
-from pqvault.archive.partwriter import PartTables, discard, put_part, write_catalog
+from pqvault.archive.partwriter import (
+    PartTables,
+    check_suites,
+    discard,
+    make_commit,
+    make_envelope,
+    put_part,
+    refuse_unsigned,
+    write_catalog,
+)
 from pqvault.archive.plan import Plan, Prior, make_plan
 from pqvault.archive.tasks import default_jobs, run_tasks
 from pqvault.archive.walk import Source, Walker
 from pqvault.crypto import digest as digests
 from pqvault.errors import Incomplete, PolicyRefused, PQVaultError, UsageError
-from pqvault.format.commit import Commit, object_number
+from pqvault.format.commit import object_number
 from pqvault.keys import Identity, Recipient, one_profile
 from pqvault.memory import Memory, Sight
 from pqvault.names import printable
@@ -29,7 +38,7 @@ from pqvault.policy import ANYBODY, Policy
 from pqvault.progress import Progress, Report, ignore
 from pqvault.rootkey import RootKey, new_id
 from pqvault.sealed.writer import DEFAULT_FRAME, DEFAULT_LEVEL
-from pqvault.signing import SigningKey, sign_document
+from pqvault.signing import SigningKey
 from pqvault.storage import Storage
 
 __all__ = ["SealReport", "SealRun"]
@@ -124,14 +133,7 @@ class SealRun:
                 f"{option} needs to read the archive, and there is no identity",
                 hint="pass the identity file with -i or PQVAULT_IDENTITY",
             )
-        profile = one_profile(self.recipients)
-        for key in self.sign:
-            if key.suite not in profile.signatures:
-                raise UsageError(
-                    f"the signing key {key.signer.signer_id} is of {key.suite}, and the profile"
-                    f" {profile} signs with {' or '.join(profile.signatures)}",
-                    hint=f"`pqvault keygen --sign --profile {profile}` makes one that may",
-                )
+        check_suites(one_profile(self.recipients), self.sign)
         ids = {recipient.key_id for recipient in self.recipients}
         expected = {text.lower() for text in self.expect_key_ids}
         if expected and ids != expected:
@@ -173,7 +175,7 @@ class SealRun:
             raise state.rolled_back[0]
         self._check_retired()
         if not (self.sign or self.policy.allow_unsigned):
-            _refuse_to_go_on_unsigned(state)
+            refuse_unsigned(state)
         for name in state.strange:
             self.report.warnings.append(f"commits/{printable(os.fsencode(name))} is no commit")
         self.report.warnings += [problem.message for problem in state.problems]
@@ -365,38 +367,29 @@ class SealRun:
         if not table.num_rows:
             discard(self.storage, key.part)
             return
-        objects = frozenset(object_number(file.name) for file in tables.files)
+        objects = frozenset(object_number(file.name) for file in tables.files) - {-1}
         catalog = write_catalog(table, key, self.storage, options, objects)
-        files = tuple(sorted([*tables.files, catalog], key=lambda file: file.name))
-        now = int(time.time() * 1000)
-        envelope = sign_document(key.envelope(self.recipients, created=now), self.sign)
+        files = [*tables.files, catalog]
+        envelope = make_envelope(key, self.recipients, self.sign)
         state.refresh()
         if state.rolled_back:
             raise state.rolled_back[0]
         # Again: a key may have been retired while we sealed.
         self._check_retired()
-        commit = key.sign_off(
-            Commit(
-                archive=key.archive,
-                part=key.part,
-                seq=state.next_seq(),
-                created=now,
-                profile=key.profile.name,
-                digest=options.digest,
-                kind="seal" if can_read else "append",
-                parents=tuple(sorted((p.id, p.commit_digest) for p in state.heads())),
-                replaces=(),
-                root=key.commit_id,
-                sealed_to=tuple(self.report.recipients),
-                files=files,
-            )
+        commit = make_commit(
+            state,
+            key,
+            files,
+            kind="seal" if can_read else "append",
+            sealed_to=self.report.recipients,
+            digest=options.digest,
+            sign=self.sign,
         )
-        commit = sign_document(commit, self.sign)
         data = commit.marshal()
         hasher = digests.new(options.digest)
         hasher.update(data)
         journal.record(key.part, hasher.digest().hex(), tables.known(rows, key.part))
-        put_part(self.storage, envelope, commit, data)
+        put_part(self.storage, [envelope], commit, data)
         if self.memory is not None:
             parents = tuple(parent for parent, _ in commit.parents)
             sight = Sight(key.part, parents, {key.part: envelope.generation})
@@ -430,16 +423,6 @@ class SealRun:
         report.folders += kinds[ord("d")]
         report.links += kinds[ord("l")]
         report.deleted += kinds[ord("x")]
-
-
-def _refuse_to_go_on_unsigned(state: PublicState) -> None:
-    signed = [part.id for part in state.ordered() if part.commit.signatures]
-    if signed:
-        raise PolicyRefused(
-            f"{state.storage.where('')} has signed parts, part {signed[-1]} among them, and this"
-            " run would add an unsigned one",
-            hint="sign with --sign KEY, or pass --allow-unsigned",
-        )
 
 
 def _committed(state: PublicState) -> dict[str, str]:

@@ -21,6 +21,9 @@ from pqvault.archive.entryfile import EntryFile
 from pqvault.archive.extract import Extractor, Links, TargetFull
 from pqvault.archive.globs import Globs
 from pqvault.archive.part import OpenPart
+from pqvault.archive.tableentry import TableEntry, has_content
+from pqvault.archive.tableparquet import MAX_TABLE, parquet_name, write_parquet
+from pqvault.archive.tablerows import TableRows
 from pqvault.archive.tasks import Located, content_tasks, default_jobs, run_tasks
 from pqvault.errors import NotFound, PQVaultError, UsageError
 from pqvault.format.catalog import HOLE, Entry, Extent, Kind
@@ -37,12 +40,16 @@ _STEP: Final = 8 * 1024 * 1024  # bytes of a large file read at once, over sever
 
 @dataclass(slots=True)
 class UnsealReport:
-    """What an unseal did. Sizes in bytes; ``skipped`` and ``failed`` name paths and reasons."""
+    """What an unseal did. ``files``: tables among them. Sizes in bytes.
+
+    ``skipped`` and ``failed`` name paths and reasons.
+    """
 
     target: str = ""
     files: int = 0
     folders: int = 0
     links: int = 0
+    tables: int = 0
     size: int = 0
     skipped: list[str] = field(default_factory=list)
     failed: list[PQVaultError] = field(default_factory=list)
@@ -75,7 +82,11 @@ def unseal(
     with Extractor(
         target, force=force, preserve_special=preserve_special, links=links, link_sources=sources
     ) as extractor:
-        run = _Run(extractor, report, sources, jobs or default_jobs(), progress)
+
+        def find_table(path: bytes) -> list[TableEntry]:
+            return archive.find_table(inner + b"/" + path if inner else path)
+
+        run = _Run(extractor, report, sources, jobs or default_jobs(), progress, find_table)
         run.run(_moved(_wanted(archive, selected), inner, roots))
         end = extractor.finish()
     for root in roots:
@@ -160,12 +171,15 @@ class _Run:
         sources: set[bytes],
         jobs: int,
         progress: Progress,
+        find_table: Callable[[bytes], list[TableEntry]],
     ) -> None:
         self._extractor = extractor
         self._report = report
         self._sources = sources  # paths that hard links name
         self._firsts: dict[bytes, tuple[str, tuple[Extent, ...]]] = {}
         self._jobs = jobs
+        self._find_table = find_table
+        self._tables: list[bytes] = []
         self._progress = progress
         self._lock = threading.Lock()
         self._done = 0
@@ -180,11 +194,15 @@ class _Run:
             run_tasks(pool, self._jobs, files, self._task, lambda _: None, self._stop)
         for part, entry in hard:
             self._guard(partial(self._hardlink, part, entry))
+        for path in self._tables:
+            self._guard(partial(self._table, path))
 
     def _files(self, entries: Iterator[Located], hard: list[Located]) -> Iterator[Located]:
         """Folders and links are made on the way; hard links when all files are there."""
         for part, entry in entries:
-            if entry.kind == Kind.FILE:
+            if entry.kind == Kind.TABLE and not has_content(entry):
+                self._tables.append(entry.path)
+            elif entry.kind in (Kind.FILE, Kind.TABLE):
                 if entry.path in self._sources:
                     self._firsts[entry.path] = (part.id, entry.extents)
                 yield part, entry
@@ -194,6 +212,27 @@ class _Run:
                 self._guard(partial(self._extractor.make_folder, entry))
             else:
                 self._guard(partial(self._extractor.make_symlink, entry))
+
+    def _table(self, path: bytes) -> None:
+        """Write a table as Parquet, with all that its parts hold and the keys at hand open."""
+        rows = TableRows(self._find_table(path))
+        if rows.hidden:
+            names = ", ".join(sorted(rows.hidden))
+            self._report.skipped.append(f"{rows.what}: its columns {names} are sealed to others")
+        newest = rows.entries[-1].entry
+        target = replace(newest, path=parquet_name(newest.path), size=MAX_TABLE)
+        sink = self._extractor.open_file(target)
+        try:
+            size = write_parquet(rows, sink.pwrite, self._check_stop, self._tell)
+            sink.commit(size)
+        except BaseException:
+            sink.abort()
+            raise
+        self._report.tables += 1
+
+    def _check_stop(self) -> None:
+        if self._stop.is_set():
+            raise PQVaultError("stopped")
 
     def _guard(self, do: Callable[[], object]) -> None:
         """Do one entry; what fails is kept for the report, but a full disk ends the run."""

@@ -14,7 +14,9 @@ from pqvault.archive import layout, retired
 from pqvault.archive.archive import Archive, PublicState
 from pqvault.archive.entryfile import EntryFile
 from pqvault.archive.part import OpenPart, PublicPart
+from pqvault.archive.tableentry import has_content
 from pqvault.archive.tasks import Located, content_tasks, default_jobs, run_tasks
+from pqvault.archive.verify_tables import TableTask, table_tasks, unnamed
 from pqvault.crypto import digest as digests
 from pqvault.errors import (
     FormatError,
@@ -24,7 +26,7 @@ from pqvault.errors import (
     PQVaultError,
 )
 from pqvault.format.catalog import HOLE, Entry, Kind, check_ancestors, entries_of
-from pqvault.format.commit import Commit, PartFile, object_number
+from pqvault.format.commit import Commit, PartFile, is_table, object_number
 from pqvault.format.envelope import Envelope
 from pqvault.memory import Memory
 from pqvault.names import printable
@@ -44,7 +46,9 @@ class VerifyReport:
     """What a verification found. ``level``: ``intact`` without a key, ``sealed`` with one;
     ``signed_by``: the trusted signers that have signed every part, ``wrapped_by``: every envelope.
 
-    ``problems`` names every bad object, not the first. Sizes in bytes.
+    ``problems`` names every bad object, not the first. Sizes in bytes. ``tables``: files of tables
+    that were read whole; ``unread``: column groups of which only digests were checked, because
+    no identity fits.
     """
 
     archive: str = ""
@@ -53,9 +57,11 @@ class VerifyReport:
     parts: int = 0
     objects: int = 0
     entries: int = 0
+    tables: int = 0
     size: int = 0
     signed_by: list[str] = field(default_factory=list)
     wrapped_by: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
     problems: list[PQVaultError] = field(default_factory=list)
 
 
@@ -103,6 +109,7 @@ class _Verify:
         self._stop = threading.Event()
         self._damaged: set[tuple[str, int]] = set()  # (part, object) named already
         self._used = (array("q"), array("q"), array("q"))  # object, offset, end of each extent
+        self._tables: list[Located] = []
         self._done = 0
         self._chosen = self._choose(sample)
         self._total = sum(file.size for _, file in self._chosen)
@@ -164,6 +171,10 @@ class _Verify:
                 run_tasks(
                     pool, self._jobs, self._gaps(open_part), self._decode, self._collect, self._stop
                 )
+                report.problems += unnamed(open_part, self._tables)
+                names = {file.name for part, file in self._chosen if part.id == open_part.id}
+                wanted = table_tasks(self._tables, names, report.problems, report.unread)
+                run_tasks(pool, self._jobs, wanted, self._read_table, self._collect, self._stop)
         return report
 
     def _collect(self, problems: list[PQVaultError]) -> None:
@@ -190,7 +201,9 @@ class _Verify:
     ) -> None:
         """Digest and size against the commit; with the key, every chunk too."""
         hasher = digests.new(digest)
-        message = opened.message(file.name) if opened is not None else None
+        # A table file has a key of its own kind; it is read when the catalog tells of it.
+        sealed = opened is not None and not is_table(file.name)
+        message = opened.message(file.name) if opened is not None and sealed else None
         buffer = memoryview(bytearray(_STEP))
         with self._storage.open(name) as source:
             if source.size != file.size:
@@ -220,12 +233,15 @@ class _Verify:
         """Every entry of a part, also those that a later part replaced; checks the catalog."""
         chosen = {object_number(f.name) for p, f in self._chosen if p.id == part.id} | {HOLE}
         self._used = (array("q"), array("q"), array("q"))
+        self._tables = []
         try:
             for batch in check_ancestors(part.batches(), f"the catalog of part {part.id}"):
                 for entry in entries_of(batch):
                     self.report.entries += 1
                     self._check_hard_link(part, entry)
-                    if entry.kind != Kind.FILE:
+                    if entry.kind == Kind.TABLE:
+                        self._tables.append((part, entry))
+                    elif entry.kind != Kind.FILE:
                         continue
                     for extent in entry.extents:
                         for column, value in zip(
@@ -234,6 +250,8 @@ class _Verify:
                             strict=True,
                         ):
                             column.append(value)
+                    if entry.kind == Kind.TABLE and not has_content(entry):
+                        continue
                     if all(extent.object in chosen for extent in entry.extents):
                         self.report.size += entry.size
                         yield part, entry
@@ -259,6 +277,16 @@ class _Verify:
             part.reader(number).check_frames(sorted(ranges), self._check_stop)
         except PQVaultError as error:
             return [error]
+        return []
+
+    def _read_table(self, task: TableTask) -> list[PQVaultError]:
+        try:
+            size = task.read(self._check_stop)
+        except PQVaultError as error:
+            return [error]
+        with self._lock:
+            self.report.size += size
+            self.report.tables += 1
         return []
 
     def _check_stop(self) -> None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from pqvault.archive.part import OpenPart
 from pqvault.errors import FormatError, PolicyRefused, PQVaultError
 from pqvault.format.catalog import SCHEMA, Entry, Kind, check_ancestors
+from pqvault.format.table import TableDoc
 from pqvault.names import printable
 
 __all__ = ["View"]
@@ -51,6 +52,37 @@ class View:
                 raise FormatError(f"{where} has {printable(path)}, but not the folder it is in")
             slash = path.find(b"/", slash + 1)
         return self.parts[index], entry
+
+    def find_table(self, path: bytes) -> list[tuple[OpenPart, Entry]]:
+        """The entries whose rows are a table, the oldest first; [] when there is no such table.
+
+        The one that stands, and while the first of them is in mode `append` also the one before
+        it of that path, unless it is hidden or no table (format 10.4).
+        """
+        newest = self.find(path)
+        if newest is None or newest[1].kind != Kind.TABLE:
+            return []
+        said = self._said(path)
+        counting = self._standing_of(path, said) if self._mixed else {i for i, _ in said}
+        rows = [(i, entry) for i, entry in said if i in counting]
+        found: list[tuple[OpenPart, Entry]] = []
+        for index, entry in rows:
+            if entry.kind != Kind.TABLE or self._is_hidden(path, index):
+                break
+            found.append((self.parts[index], entry))
+            what = f"table {printable(path)} of part {self.parts[index].id}"
+            if TableDoc.parse(entry.table or b"", what).mode != "append":
+                break
+        return found[::-1]
+
+    def _is_hidden(self, path: bytes, index: int) -> bool:
+        """Whether a part after ``index`` says of a folder above ``path`` that it is none."""
+        slash = path.find(b"/")
+        while slash >= 0:
+            if any(self._ends(part, path[:slash]) for part in self.parts[index + 1 :]):
+                return True
+            slash = path.find(b"/", slash + 1)
+        return False
 
     def _find_newest(self, path: bytes) -> tuple[int, Entry] | None:
         for index in reversed(range(len(self.parts))):

@@ -25,6 +25,8 @@ PURPOSES: Final = MappingProxyType(
         "commit mac": ("archive", "part"),
         "commit id": ("archive", "part"),
         "object": ("archive", "part", "name"),
+        "table": ("archive", "part", "name"),
+        "wal": ("archive", "part", "name"),
         "retired mac": ("archive", "part"),
         "signature": ("archive", "part", "suite", "algorithm", "signer id"),
         "envelope signature": ("archive", "part", "suite", "algorithm", "signer id"),

@@ -18,12 +18,14 @@ import pyarrow.parquet as pq
 
 from pqvault.errors import FormatError
 from pqvault.format.parquetmeta import check_pages, parse_footer
+from pqvault.format.table import MAX_TABLE_DOC
 from pqvault.names import printable
 
 __all__ = [
     "HOLE",
     "MAX_NAME",
     "MAX_PATH",
+    "PLAIN_SCHEMA",
     "ROW_GROUP",
     "SCHEMA",
     "CatalogReader",
@@ -68,8 +70,11 @@ SCHEMA: Final = pa.schema(
         pa.field(
             "extents", pa.list_(pa.field("element", EXTENT_TYPE, nullable=False)), nullable=False
         ),
+        pa.field("table", pa.binary()),
     ]
 )
+# What is in the file of a part without tables.
+PLAIN_SCHEMA: Final = pa.schema(list(SCHEMA)[:-1])
 
 
 class Kind(enum.IntEnum):
@@ -80,10 +85,11 @@ class Kind(enum.IntEnum):
     SYMLINK = ord("l")
     HARDLINK = ord("h")
     TOMBSTONE = ord("x")
+    TABLE = ord("t")
 
     @property
     def letter(self) -> str:
-        """``f``, ``d``, ``l``, ``h`` or ``x``."""
+        """``f``, ``d``, ``l``, ``h``, ``x`` or ``t``."""
         return chr(self)
 
 
@@ -102,6 +108,8 @@ class Entry:
 
     ``mode``: permission bits 0 to 0o7777; ``link``: the target of a symbolic link, or the path
     of the first name of a hard link; ``digest``: of the content, None when it has none.
+    ``table``: of a table, what `pqvault.format.table.TableDoc` parses. The content of a table
+    entry is the file that it was made from, when that is kept too.
     """
 
     path: bytes
@@ -112,15 +120,20 @@ class Entry:
     link: bytes | None = None
     digest: bytes | None = None
     extents: tuple[Extent, ...] = ()
+    table: bytes | None = None
 
 
 class CatalogWriter:
-    """Writes batches, already sorted by path, as Parquet with row groups of 8,192 rows."""
+    """Writes batches, already sorted by path, as Parquet with row groups of 8,192 rows.
 
-    def __init__(self, sink: IO[bytes]) -> None:
+    ``tables``: whether the part has any; the column of that name is left out otherwise.
+    """
+
+    def __init__(self, sink: IO[bytes], *, tables: bool = False) -> None:
+        self._schema = SCHEMA if tables else PLAIN_SCHEMA
         self._writer = pq.ParquetWriter(
             pa.PythonFile(sink, mode="w"),
-            SCHEMA,
+            self._schema,
             compression="zstd",
             use_dictionary=["kind", "mode"],
             write_statistics=["path"],
@@ -131,10 +144,14 @@ class CatalogWriter:
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Take a batch of any length."""
+        batch = batch.select(self._schema.names)
         for row in range(0, len(batch), _SLICE):
             piece = batch.slice(row, _SLICE)
             extents = len(piece.column("extents").flatten())
-            size = sum(pc.sum(pc.binary_length(piece.column(c))).as_py() or 0 for c in (0, 5))
+            size = sum(
+                pc.sum(pc.binary_length(piece.column(c))).as_py() or 0
+                for c in (0, 5, 8)[: piece.num_columns - 6]
+            )
             if self._count and (
                 self._count + len(piece) > ROW_GROUP
                 or self._size + size > GROUP_BYTES
@@ -147,7 +164,7 @@ class CatalogWriter:
             self._extents += extents
 
     def _flush(self) -> None:
-        table = pa.Table.from_batches(self._rows, SCHEMA)
+        table = pa.Table.from_batches(self._rows, self._schema)
         # One long slice may hold more than a group should: then a few rows a group.
         few = self._size > GROUP_BYTES or self._extents > GROUP_EXTENTS
         self._writer.write_table(table, row_group_size=16 if few else ROW_GROUP)
@@ -181,7 +198,9 @@ class CatalogReader:
             schema = self._file.schema_arrow
         except (pa.ArrowException, OSError, ValueError) as error:
             raise self._bad(f"is not Parquet: {_first_line(error)}") from None
-        if not schema.remove_metadata().equals(SCHEMA):
+        schema = schema.remove_metadata()
+        self.has_tables: bool = schema.equals(SCHEMA)
+        if not self.has_tables and not schema.equals(PLAIN_SCHEMA):
             raise self._bad("does not have the columns of a catalog")
         sizes = [group.rows for group in self._groups]
         if any(not 0 < size <= ROW_GROUP for size in sizes):
@@ -226,6 +245,9 @@ class CatalogReader:
             size += batch.nbytes
             if size > len(SCHEMA) * MAX_GROUP_BYTES:
                 raise self._bad("has a row group that unpacks to more than it may")
+            if not self.has_tables:
+                none = pa.nulls(len(batch), pa.binary())
+                batch = pa.RecordBatch.from_arrays([*batch.columns, none], schema=SCHEMA)
             yield batch.cast(SCHEMA)
 
     def batches(self, start: bytes = b"") -> Iterator[pa.RecordBatch]:
@@ -291,7 +313,9 @@ class CatalogReader:
 def entries_of(batch: pa.RecordBatch) -> Iterator[Entry]:
     """The rows of a checked batch as objects."""
     columns = [column.to_pylist() for column in batch.columns]
-    for path, kind, size, mode, mtime_ns, link, digest, extents in zip(*columns, strict=True):
+    for path, kind, size, mode, mtime_ns, link, digest, extents, table in zip(
+        *columns, strict=True
+    ):
         yield Entry(
             path,
             Kind(kind),
@@ -301,6 +325,7 @@ def entries_of(batch: pa.RecordBatch) -> Iterator[Entry]:
             link,
             digest,
             tuple(Extent(e["object"], e["offset"], e["length"]) for e in extents),
+            table,
         )
 
 
@@ -349,7 +374,7 @@ _BAD_PATH: Final = r"(?s)(^|/)\.{0,2}(/|$)|\x00|[^/]{256}"
 
 def _check_batch(batch: pa.RecordBatch, objects: pa.Array, bad: Any) -> None:
     """The rules of one row group, column by column. docs/format.md section 6 numbers them."""
-    path, kind, size, mode, _, link, digest, extents = batch.columns
+    path, kind, size, mode, _, link, digest, extents, table = batch.columns
     if any(column.null_count for column in (path, kind, size, mode, batch.column(4), extents)):
         raise bad("has a row with a value missing")
     # (1) paths: relative, no empty, `.` or `..` component, no NUL, lengths; strictly ascending
@@ -378,12 +403,18 @@ def _check_batch(batch: pa.RecordBatch, objects: pa.Array, bad: Any) -> None:
     if _any(_matches(hard)):
         raise bad("has a hard link to a path that no entry may have")
     # (4) only files have content, and the extents add up to it
-    content = pc.is_in(kind, pa.array([int(Kind.FILE), int(Kind.HARDLINK)], pa.uint8()))
+    with_content = [int(Kind.FILE), int(Kind.HARDLINK), int(Kind.TABLE)]
+    content = pc.is_in(kind, pa.array(with_content, pa.uint8()))
     if _any(pc.and_(pc.invert(content), pc.not_equal(size, 0))):
         raise bad("has a folder or a link with content")
     if _any(pc.and_(pc.invert(content), pc.is_valid(digest))):
         raise bad("has a digest of something that has no content")
     _check_extents(extents, size, objects, bad)
+    # (8) a table says what it is and nothing else does
+    if not pc.all(pc.equal(pc.equal(kind, int(Kind.TABLE)), pc.is_valid(table))).as_py():
+        raise bad("has a table that is not described, or a description of no table")
+    if _any(pc.greater(pc.binary_length(table), MAX_TABLE_DOC)):
+        raise bad("has a table that is described in too many bytes")
 
 
 def _check_extents(extents: Any, size: Any, objects: Any, bad: Any) -> None:

@@ -10,7 +10,7 @@ from pqvault.errors import FormatError
 from pqvault.format import textdoc
 from pqvault.format.signature import Signature, marshal_lines, parse_lines
 
-__all__ = ["CATALOG", "KINDS", "LABEL", "Commit", "PartFile", "object_number"]
+__all__ = ["CATALOG", "KINDS", "LABEL", "Commit", "PartFile", "is_table", "object_number"]
 
 LABEL: Final = "pqvault.dev/commit@v1"
 CATALOG: Final = "catalog"
@@ -31,6 +31,7 @@ _KEYS: Final = (
     "files",
 )
 _OBJECT: Final = re.compile(r"objects/([0-9]{6})-[0-9a-f]{8}")
+_TABLE: Final = re.compile(r"tables/[0-9a-f]{32}\.parquet")
 _DIGEST_SIZES: Final = {"blake3": 32, "sha256": 32, "sha384": 48}
 
 
@@ -38,6 +39,11 @@ def object_number(name: str) -> int:
     """The number of ``objects/NNNNNN-xxxxxxxx``, by which extents name it; -1 for others."""
     match = _OBJECT.fullmatch(name)
     return int(match[1]) if match else -1
+
+
+def is_table(name: str) -> bool:
+    """Whether a name is that of a table file, ``tables/<32 hex>.parquet``."""
+    return _TABLE.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +174,9 @@ def _files(fields: textdoc.Fields, digest_size: int, what: str) -> tuple[PartFil
         if not isinstance(item, list) or len(item) != 3:
             raise FormatError(f"a file in {what} is not a name, a size and a digest")
         name, size, digest = item
-        if name != CATALOG and not (isinstance(name, str) and _OBJECT.fullmatch(name)):
+        if not isinstance(name, str) or not (
+            name == CATALOG or _OBJECT.fullmatch(name) or is_table(name)
+        ):
             raise FormatError(f"{what} lists a file that no part has")
         if not isinstance(size, int) or isinstance(size, bool):
             raise FormatError(f"{what} gives {name} no size")
@@ -176,7 +184,7 @@ def _files(fields: textdoc.Fields, digest_size: int, what: str) -> tuple[PartFil
     names = [file.name for file in files]
     if names != sorted(set(names)) or CATALOG not in names:
         raise FormatError(f"the files of {what} are not sorted, or the catalog is not among them")
-    numbers = [object_number(name) for name in names]
+    numbers = [object_number(name) for name in names if _OBJECT.fullmatch(name)]
     if len(set(numbers)) != len(numbers):
         raise FormatError(f"{what} lists two objects of one number")
     return tuple(files)

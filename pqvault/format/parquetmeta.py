@@ -13,13 +13,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-__all__ = ["LEAVES", "Chunk", "Group", "check_pages", "parse_footer"]
+__all__ = ["LEAVES", "LEAVES_WITH_TABLES", "Chunk", "Group", "check_pages", "parse_footer"]
 
 # type (1 INT32, 2 INT64, 6 BYTE_ARRAY), maximal repetition level, maximal definition level
 LEAVES: Final = (
     (6, 0, 0), (1, 0, 0), (2, 0, 0), (1, 0, 0), (2, 0, 0), (6, 0, 1), (6, 0, 1),
     (1, 1, 1), (2, 1, 1), (2, 1, 1),
 )  # fmt: skip
+LEAVES_WITH_TABLES: Final = (*LEAVES, (6, 0, 1))
 _BINARY: Final = 6
 _HEAD: Final = 64 * 1024  # bytes a page header may take
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3
@@ -56,8 +57,9 @@ def parse_footer(data: bytes) -> list[Group]:
     try:
         footer, _ = _struct(data, 0, 0)
         return [
-            Group(group[3], tuple(_chunk(*pair) for pair in zip(group[1], LEAVES, strict=True)))
+            Group(group[3], tuple(_chunk(*pair) for pair in zip(group[1], leaves, strict=True)))
             for group in footer[4]
+            for leaves in (LEAVES if len(group[1]) == len(LEAVES) else LEAVES_WITH_TABLES,)
         ]
     except (IndexError, KeyError, TypeError, AttributeError):
         raise ValueError("the metadata is not that of a catalog") from None

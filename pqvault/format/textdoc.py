@@ -30,7 +30,9 @@ __all__ = [
     "b64decode",
     "b64encode",
     "marshal",
+    "marshal_json",
     "parse",
+    "parse_json",
     "parse_prefix",
 ]
 
@@ -62,8 +64,7 @@ def b64decode(text: str, what: str) -> bytes:
 
 def authenticated(label: str, fields: Mapping[str, Any]) -> bytes:
     """What the MAC covers: lines 1 and 2 with their newlines, and the three bytes ``---``."""
-    line = json.dumps(fields, separators=(",", ":"), ensure_ascii=True)
-    return f"{label}\n{line}\n---".encode("ascii")
+    return label.encode("ascii") + b"\n" + marshal_json(fields) + b"\n---"
 
 
 def marshal(label: str, fields: Mapping[str, Any], mac: bytes) -> bytes:
@@ -96,10 +97,17 @@ def parse_prefix(data: bytes, label: str, what: str) -> tuple[dict[str, Any], by
     mac = b64decode(line[len(MAC_MARK) : -1].decode("latin-1"), f"the MAC of {what}")
     if len(mac) != MAC_SIZE:
         raise FormatError(f"the MAC of {what} is not {MAC_SIZE} bytes")
-    return _parse_json(data[start:newline], what), mac, end
+    return parse_json(data[start:newline], what), mac, end
 
 
-def _parse_json(line: bytes, what: str) -> dict[str, Any]:
+def marshal_json(fields: Mapping[str, Any]) -> bytes:
+    """The one way to write an object."""
+    return json.dumps(fields, separators=(",", ":"), ensure_ascii=True).encode("ascii")
+
+
+def parse_json(line: bytes, what: str) -> dict[str, Any]:
+    """An object written by :func:`marshal_json`. Raises FormatError for anything else."""
+
     def refuse(text: str) -> Any:
         raise ValueError(f"{text} is not an integer")
 

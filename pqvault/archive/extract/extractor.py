@@ -9,7 +9,7 @@ import secrets
 import stat
 import threading
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -363,9 +363,14 @@ class FileSink:
         except TROUBLE as error:
             raise failure(self._entry.path, error) from error
 
-    def commit(self) -> None:
-        """Set size, mode and time, and give the file its name; a failure aborts."""
+    def commit(self, size: int | None = None) -> None:
+        """Set size, mode and time, and give the file its name; a failure aborts.
+
+        ``size``: bytes, where the entry's was only a cap.
+        """
         try:
+            if size is not None:
+                self._entry = replace(self._entry, size=size)
             self._finish(resize=True)
         except TROUBLE as error:
             raise failure(self._entry.path, error) from error

@@ -1,0 +1,300 @@
+"""TablePart: a part that holds tables and nothing else, written with public keys only."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+
+import pyarrow as pa
+
+from pqvault.archive import layout, retired
+from pqvault.archive.archive import PublicState
+from pqvault.archive.objects import SealOptions
+from pqvault.archive.partwriter import (
+    check_suites,
+    discard,
+    make_commit,
+    make_envelope,
+    put_part,
+    refuse_unsigned,
+    write_catalog,
+)
+from pqvault.crypto.profiles import STANDARD, Profile
+from pqvault.errors import UsageError
+from pqvault.format.catalog import MAX_NAME, MAX_PATH, SCHEMA, Kind
+from pqvault.format.commit import PartFile
+from pqvault.format.envelope import Envelope
+from pqvault.format.table import MODES, is_group
+from pqvault.keys import Recipient, one_profile
+from pqvault.memory import Memory, Sight
+from pqvault.names import printable
+from pqvault.policy import ANYBODY, Policy
+from pqvault.rootkey import RootKey, new_id
+from pqvault.sealed.writer import DEFAULT_FRAME, STORE
+from pqvault.signing import SigningKey
+from pqvault.storage import Storage
+from pqvault.tablefile import OutFile, RowGroups, TableSink
+from pqvault.tablefile.schemas import Sorting
+from pqvault.tablefile.writer import LEVEL
+
+__all__ = ["ColumnGroup", "PartKeys", "TablePart", "plan_files"]
+
+_FOLDER_MODE = 0o755
+_FILE_MODE = 0o644
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnGroup:
+    """Columns that are sealed to recipients of their own, who can read the others too."""
+
+    name: str
+    columns: tuple[str, ...]
+    recipients: tuple[Recipient, ...]
+
+    def __post_init__(self) -> None:
+        if not is_group(self.name):
+            raise UsageError(
+                f"{self.name!r} is no name for a column group",
+                hint="use 1 to 64 of a-z, 0-9, _ and -, beginning with a letter or digit",
+            )
+        if not self.columns or not self.recipients:
+            raise UsageError(f"the column group {self.name!r} needs columns and recipients")
+
+
+@dataclass(frozen=True, slots=True)
+class PartKeys:
+    """The root keys of one part: its own, and one of each column group, independent of it."""
+
+    root: RootKey
+    groups: Mapping[str, RootKey]
+
+    @classmethod
+    def generate(
+        cls, archive: str, groups: Sequence[ColumnGroup], profile: Profile = STANDARD
+    ) -> PartKeys:
+        """Fresh ones, for a new part id."""
+        part = new_id()
+        own = {group.name: RootKey.generate(archive, part, profile) for group in groups}
+        return cls(RootKey.generate(archive, part, profile), own)
+
+    def envelopes(
+        self,
+        recipients: Sequence[Recipient],
+        groups: Sequence[ColumnGroup],
+        sign: Sequence[SigningKey] = (),
+    ) -> list[Envelope]:
+        """The envelopes of the groups, then the part's. Members of a group open both."""
+        everybody = dict.fromkeys([*recipients, *(r for g in groups for r in g.recipients)])
+        own = (
+            make_envelope(self.groups[g.name], list(dict.fromkeys(g.recipients)), sign, g.name)
+            for g in groups
+        )
+        return [*own, make_envelope(self.root, list(everybody), sign)]
+
+
+def plan_files(
+    schema: pa.Schema, keys: PartKeys, groups: Sequence[ColumnGroup], what: str
+) -> list[OutFile]:
+    """Which columns go into which file. Raises UsageError for columns that are not there."""
+    taken: dict[str, str] = {}
+    files = []
+    for group in sorted(groups, key=lambda group: group.name):
+        for column in group.columns:
+            if column not in schema.names:
+                raise UsageError(
+                    f"{what} has no column {column!r}, which the group {group.name!r} names"
+                )
+            if taken.setdefault(column, group.name) != group.name:
+                raise UsageError(f"the column {column!r} is in two groups")
+        places = tuple(i for i, name in enumerate(schema.names) if taken.get(name) == group.name)
+        key = keys.groups[group.name]
+        files.append(OutFile(group.name, key, layout.new_table_name(), places))
+    rest = tuple(i for i, name in enumerate(schema.names) if name not in taken)
+    if not rest:
+        raise UsageError(f"all columns of {what} are in groups; leave one of them out")
+    return [OutFile("", keys.root, layout.new_table_name(), rest), *files]
+
+
+@dataclass(slots=True)
+class TablePart:
+    """One part on its way. ``with`` discards it unless :meth:`commit` was called.
+
+    ``recipients``: who opens the part; ``groups``: who opens which columns of its tables, where
+    a table has them. ``keys``: of a part that was begun before (a log's), whose envelopes are in
+    place; by default fresh ones. Raises UsageError, PolicyRefused, RolledBack.
+    """
+
+    storage: Storage
+    recipients: Sequence[Recipient]
+    groups: Sequence[ColumnGroup] = ()
+    keys: PartKeys | None = None
+    sign: Sequence[SigningKey] = ()
+    policy: Policy = ANYBODY
+    allow_retired: bool = False
+    memory: Memory | None = None
+    state: PublicState = field(init=False)
+    _keys: PartKeys = field(init=False, repr=False)
+    _sinks: dict[bytes, tuple[str, TableSink]] = field(default_factory=dict, init=False, repr=False)
+    _done: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        layout.create_archive(self.storage)
+        self.state = PublicState(self.storage, self.memory)
+        self._check()
+        if len({group.name for group in self.groups}) != len(self.groups):
+            raise UsageError("a column group is given twice")
+        members = [r for group in self.groups for r in group.recipients]
+        profile = one_profile([*self.recipients, *members])
+        check_suites(profile, self.sign)
+        self._keys = self.keys or PartKeys.generate(self.state.archive, self.groups, profile)
+        self.storage.make_folder(f"parts/{self.part}/tables")
+
+    @property
+    def part(self) -> str:
+        """The part id."""
+        return self._keys.root.part
+
+    def _check(self) -> None:
+        if self.state.rolled_back:
+            raise self.state.rolled_back[0]
+        if not (self.sign or self.policy.allow_unsigned):
+            refuse_unsigned(self.state)
+        if not self.allow_retired:
+            retired.check(self.storage, self._key_ids())
+
+    def _key_ids(self) -> list[str]:
+        members = (r for group in self.groups for r in group.recipients)
+        return list(dict.fromkeys(r.key_id for r in (*self.recipients, *members)))
+
+    def table(
+        self,
+        path: str | bytes,
+        schema: pa.Schema,
+        *,
+        mode: str = "replace",
+        level: int = LEVEL,
+        row_groups: RowGroups | None = None,
+        sorting: Sorting = (),
+        on_bytes: Callable[[int], object] = lambda _: None,
+    ) -> TableSink:
+        """Begin a table. ``mode``: `replace` what earlier parts hold of it, or `append` to it."""
+        if mode not in MODES:
+            raise UsageError(f"{mode!r} is no way to write a table", hint="replace or append")
+        name = check_path(path)
+        if name in self._sinks:
+            raise UsageError(f"{printable(name)} is written twice")
+        what = f"table {printable(name)}"
+        files = plan_files(schema, self._keys, self.groups, what)
+        sink = TableSink(
+            self.storage, schema, files, what, digest=self._keys.root.profile.digest, level=level,
+            row_groups=row_groups,
+            sorting=sorting, on_bytes=on_bytes,
+        )  # fmt: skip
+        self._sinks[name] = (mode, sink)
+        return sink
+
+    def commit(self) -> str:
+        """Finish all tables and commit them: the part id."""
+        files: list[PartFile] = []
+        tables = {}
+        for path, (mode, sink) in self._sinks.items():
+            doc, listed = sink.finish(mode)
+            files += listed
+            tables[path] = doc.marshal()
+        options = SealOptions(STORE, DEFAULT_FRAME, self._keys.root.profile.digest)
+        files.append(
+            write_catalog(_catalog(tables), self._keys.root, self.storage, options, frozenset())
+        )
+        self.state.refresh()
+        # Again: a key may have been retired while we wrote.
+        self._check()
+        commit = make_commit(
+            self.state,
+            self._keys.root,
+            files,
+            kind="append",
+            sealed_to=self._key_ids(),
+            digest=options.digest,
+            sign=self.sign,
+        )
+        envelopes = []
+        if self.keys is None:
+            envelopes = self._keys.envelopes(self.recipients, self.groups, self.sign)
+        put_part(self.storage, envelopes, commit, commit.marshal())
+        self._done = True
+        if self.memory is not None:
+            parents = tuple(parent for parent, _ in commit.parents)
+            sight = Sight(self.part, parents, {self.part: 1})
+            self.memory.remember(self.state.archive, [sight], self.state.removed)
+        return self.part
+
+    def abort(self) -> None:
+        """Discard what was written; nothing after :meth:`commit`. A part that was begun before
+        keeps what it had."""
+        if self._done:
+            return
+        self._done = True
+        for _, sink in self._sinks.values():
+            sink.abort()
+        if self.keys is None:
+            discard(self.storage, self.part)
+
+    def __enter__(self) -> TablePart:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.abort()
+
+
+def check_path(path: str | bytes) -> bytes:
+    """The path of a table as the catalog has it. Raises UsageError for one that no entry has."""
+    name = os.fsencode(path).strip(b"/")
+    parts = name.split(b"/")
+    if (
+        not name
+        or len(name) > MAX_PATH
+        or b"\0" in name
+        or any(part in (b"", b".", b"..") or len(part) > MAX_NAME for part in parts)
+    ):
+        raise UsageError(f"{printable(name)!r} is no name for a table")
+    return name
+
+
+def _catalog(tables: Mapping[bytes, bytes]) -> pa.Table:
+    """The rows of a catalog: tables and the folders above them."""
+    now = time.time_ns()
+    rows: dict[bytes, tuple[int, int, bytes | None]] = {}
+    for path, doc in tables.items():
+        at = path.find(b"/")
+        while at >= 0:
+            rows.setdefault(path[:at], (Kind.FOLDER, _FOLDER_MODE, None))
+            at = path.find(b"/", at + 1)
+        if path in rows:
+            raise UsageError(f"{printable(path)} is a table and a folder of others")
+        rows[path] = (Kind.TABLE, _FILE_MODE, doc)
+    clash = [p for p in tables if rows[p][0] != Kind.TABLE]
+    if clash:
+        raise UsageError(f"{printable(clash[0])} is a table and a folder of others")
+    ordered = sorted(rows.items())
+    none = [None] * len(ordered)
+    columns = [
+        [path for path, _ in ordered],
+        [int(kind) for _, (kind, _, _) in ordered],
+        [0] * len(ordered),
+        [mode for _, (_, mode, _) in ordered],
+        [now] * len(ordered),
+        none,
+        none,
+        [[] for _ in ordered],
+        [doc for _, (_, _, doc) in ordered],
+    ]
+    arrays = [pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=SCHEMA)

@@ -1,0 +1,138 @@
+"""TableRows: the rows of all parts of a table, as the keys at hand show them, by row group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+
+from pqvault.archive.tableentry import TableEntry
+from pqvault.errors import FormatError, NoKeyFits, NotFound
+from pqvault.names import printable
+from pqvault.tablefile import trouble
+from pqvault.tablefile.schemas import Sorting, sorting_columns, sorting_of
+from pqvault.tablefile.union import union
+
+__all__ = ["TableRows"]
+
+
+class TableRows:
+    """A table. ``entries``: what each part says of it, the oldest first.
+
+    A column that is sealed to others in any part is hidden in all: none of its rows stand in
+    for the whole. Raises UsageError when the types of a column have nothing in common.
+    """
+
+    def __init__(self, entries: Sequence[TableEntry]) -> None:
+        self.entries = list(entries)
+        self.path = entries[-1].entry.path
+        self.what = f"table {printable(self.path)}"
+        self._whole = union([(f"part {entry.part.id}", entry.schema) for entry in entries])
+        self._hidden = {
+            name: (entry, group) for entry in entries for name, group in entry.hidden.items()
+        }
+        seen = [field for field in self._whole if field.name not in self._hidden]
+        self.schema = pa.schema(seen, self._whole.metadata)
+        """The columns that the keys at hand open, in all parts."""
+
+    @property
+    def hidden(self) -> dict[str, str]:
+        """The other columns, with the group that each is in."""
+        return {name: group for name, (_, group) in self._hidden.items()}
+
+    @cached_property
+    def rows(self) -> int:
+        """How many there are."""
+        return sum(entry.doc.rows for entry in self.entries)
+
+    def check_names(self, names: Sequence[Any]) -> None:
+        """Raise NoKeyFits for a column that is hidden, NotFound for one that is not there."""
+        for name in names:
+            if name in self._hidden:
+                raise self.no_key(name)
+            if isinstance(name, str) and name not in self.schema.names:
+                raise NotFound(f"{self.what} has no column {name!r}")
+
+    def no_key(self, name: str) -> NoKeyFits:
+        """What stands between us and a hidden column."""
+        entry, group = self._hidden[name]
+        error = entry.no_key(group)
+        return NoKeyFits(
+            f"the column {name!r} of {self.what} is in the column group {group!r}: {error.message}",
+            hint=error.hint,
+        )
+
+    def sorting(self) -> Sorting | None:
+        """How the rows of its row groups are sorted, as far as all parts say the same."""
+        said = []
+        for entry in self.entries:
+            main = entry.columns(entry.doc.files[0])
+            found = sorting_of(entry.files[""].fragment.metadata)
+            said.append(sorting_columns(found, main, self.schema))
+        return said[0] if all(one == said[0] for one in said) else None
+
+    def row_groups(
+        self, columns: Sequence[str] | None = None, check: Callable[[], object] = lambda: None
+    ) -> Iterator[pa.Table]:
+        """The rows in order, of the columns asked for; each row group as it was written.
+
+        ``check`` is called between them and may raise.
+        """
+        names = self.schema.names if columns is None else list(columns)
+        self.check_names(names)
+        schema = pa.schema([self.schema.field(n) for n in names], self.schema.metadata)
+        for entry in self.entries:
+            group = PartRows(entry)
+            for index, rows in enumerate(group.rows):
+                check()
+                yield shaped(group.read(index, names), rows, schema, entry.what)
+
+
+class PartRows:
+    """The row groups of one part of a table. ``rows``: of each of them."""
+
+    def __init__(self, entry: TableEntry) -> None:
+        self._entry = entry
+        self.rows = entry.files[""].row_groups()
+        self._open = {group: file.parquet() for group, file in entry.files.items()}
+        names = entry.schema.names
+        self.place = {
+            names[place]: file.group
+            for file in entry.doc.files
+            if file.group in self._open
+            for place in file.columns
+        }
+        """The group of each column that can be read."""
+
+    def read(self, index: int, names: Sequence[str]) -> dict[str, pa.ChunkedArray]:
+        """Columns of one row group, those that the part has."""
+        found: dict[str, pa.ChunkedArray] = {}
+        for group, file in self._open.items():
+            wanted = [name for name in names if self.place.get(name) == group]
+            if not wanted:
+                continue
+            with trouble(self._entry.files[group].path):
+                table = file.read_row_group(index, columns=wanted)
+                table.validate()
+            found |= {name: table.column(name) for name in wanted}
+        return found
+
+
+def shaped(
+    columns: dict[str, pa.ChunkedArray], rows: int, schema: pa.Schema, what: str
+) -> pa.Table:
+    """Columns in the order and with the types of ``schema``; nulls for those that are not there."""
+    arrays = []
+    for field in schema:
+        column = columns.get(field.name)
+        if column is None:
+            column = pa.chunked_array([pa.nulls(rows, field.type)])
+        elif column.type != field.type:
+            with trouble(what):
+                column = column.cast(field.type)
+        if len(column) != rows:
+            raise FormatError(f"{what} has row groups of different lengths")
+        arrays.append(column)
+    return pa.Table.from_arrays(arrays, schema=schema)

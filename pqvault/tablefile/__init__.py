@@ -1,0 +1,17 @@
+"""One table of one part: encrypted Parquet files. Built on by archives and by `pqvault.tables`."""
+
+from __future__ import annotations
+
+from pqvault.tablefile.reader import TableFile, trouble
+from pqvault.tablefile.schemas import check_schema, parse_schema
+from pqvault.tablefile.writer import OutFile, RowGroups, TableSink
+
+__all__ = [
+    "OutFile",
+    "RowGroups",
+    "TableFile",
+    "TableSink",
+    "check_schema",
+    "parse_schema",
+    "trouble",
+]

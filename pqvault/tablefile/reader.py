@@ -1,0 +1,107 @@
+"""TableFile: one encrypted Parquet file, checked before pyarrow is given it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as pds
+import pyarrow.parquet as pq
+
+from pqvault.errors import FormatError, IntegrityError, NotFound
+from pqvault.storage import Storage
+from pqvault.tablefile.encryption import MAGIC, MAX_ROW_GROUPS, decryption
+from pqvault.tablefile.filesystem import arrow_place
+from pqvault.tablefile.schemas import as_stored, first_line, same_types
+
+__all__ = ["TableFile", "trouble"]
+
+
+@contextmanager
+def trouble(what: str) -> Iterator[None]:
+    """Raise IntegrityError naming ``what`` in place of what pyarrow says of a bad file."""
+    try:
+        yield
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowException, OSError) as error:
+        raise IntegrityError(
+            f"{what} failed authentication or is damaged: {first_line(error)}"
+        ) from None
+
+
+class TableFile:
+    """One file: ``path`` in the storage, ``size`` in bytes as its commit says.
+
+    Raises IntegrityError unless the file is there with that size and begins and ends as an
+    encrypted Parquet file: a plaintext one is never handed to pyarrow at all.
+    """
+
+    def __init__(
+        self, storage: Storage, path: str, size: int, key: bytes, aad_prefix: bytes
+    ) -> None:
+        self.path = path
+        self.size = size
+        self._check_ends(storage)
+        self._filesystem, self._place = arrow_place(storage, path)
+        # Of this file alone, and the AAD prefix always: a file with one of its own would open
+        # without it.
+        options = pds.ParquetFragmentScanOptions(decryption_properties=decryption(key, aad_prefix))
+        self.format = pds.ParquetFileFormat(default_fragment_scan_options=options)
+        self.fragment: Any = self.format.make_fragment(self._place, self._filesystem)
+        self._key, self._aad_prefix = key, aad_prefix
+
+    def __repr__(self) -> str:
+        return f"TableFile({self.path!r})"
+
+    def _check_ends(self, storage: Storage) -> None:
+        try:
+            source = storage.open(self.path)
+        except NotFound:
+            raise IntegrityError(f"{self.path} is missing") from None
+        with source:
+            if source.size != self.size:
+                raise IntegrityError(
+                    f"{self.path} has {source.size} bytes, its commit says {self.size}"
+                )
+            if self.size < 2 * len(MAGIC):
+                raise FormatError(f"{self.path} is too short for a table")
+            for at in (0, self.size - len(MAGIC)):
+                ends = bytearray(len(MAGIC))
+                source.pread_into(ends, at)
+                if ends != MAGIC:
+                    raise FormatError(f"{self.path} is not an encrypted Parquet file")
+
+    def check(self, schema: pa.Schema, rows: int) -> None:
+        """Raise unless the footer opens and has what the catalog says."""
+        with trouble(self.path):
+            found: pa.Schema = self.fragment.physical_schema
+            metadata = self.fragment.metadata
+        if metadata.num_rows != rows:
+            raise FormatError(f"{self.path} has {metadata.num_rows} rows, its catalog says {rows}")
+        if metadata.num_row_groups > MAX_ROW_GROUPS:
+            raise FormatError(f"{self.path} has more than {MAX_ROW_GROUPS} row groups")
+        if not same_types(found, schema) and not same_types(found, _stored(schema, self.path)):
+            raise FormatError(f"{self.path} does not have the columns that its catalog says")
+
+    def row_groups(self) -> list[int]:
+        """The rows of each row group."""
+        with trouble(self.path):
+            metadata = self.fragment.metadata
+            return [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+
+    def parquet(self) -> pq.ParquetFile:
+        """The file opened to be read by row group."""
+        with trouble(self.path):
+            return pq.ParquetFile(
+                self._filesystem.open_input_file(self._place),
+                decryption_properties=decryption(self._key, self._aad_prefix),
+                metadata=self.fragment.metadata,
+            )
+
+
+def _stored(schema: pa.Schema, what: str) -> pa.Schema:
+    try:
+        return as_stored(schema)
+    except (pa.ArrowException, ValueError):
+        raise FormatError(f"{what} is said to have columns that no table can have") from None

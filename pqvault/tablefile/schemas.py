@@ -1,0 +1,112 @@
+"""Arrow schemas: what Parquet can hold, and what it gives back of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pqvault.errors import FormatError, UsageError
+
+__all__ = [
+    "Sorting",
+    "as_stored",
+    "check_schema",
+    "first_line",
+    "parse_schema",
+    "same_types",
+    "sorting_columns",
+    "sorting_of",
+]
+
+# How rows are sorted within each row group: pyarrow SortingColumns, by leaves of the whole schema.
+Sorting: TypeAlias = Sequence[pq.SortingColumn]
+
+
+def parse_schema(data: bytes, what: str) -> pa.Schema:
+    """An Arrow IPC schema message. Raises FormatError."""
+    try:
+        schema = pa.ipc.read_schema(pa.py_buffer(data))
+    except (pa.ArrowException, OSError, ValueError, TypeError):
+        raise FormatError(f"{what} has a schema that is damaged") from None
+    if len(set(schema.names)) != len(schema):
+        raise FormatError(f"{what} has two columns of one name")
+    return schema
+
+
+def as_stored(schema: pa.Schema) -> pa.Schema:
+    """What Parquet gives back of ``schema``: `date64` becomes `date32`, and so on.
+
+    Found by asking, because it is Arrow's to say. Raises pa.ArrowException for a type that
+    Parquet does not have.
+    """
+    return pq.read_schema(pa.BufferReader(_empty_file(schema)))
+
+
+def _empty_file(schema: pa.Schema) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    pq.write_table(schema.empty_table(), sink)
+    return sink.getvalue()
+
+
+def sorting_columns(sorting: Sorting, whole: pa.Schema, part: pa.Schema) -> Sorting | None:
+    """``sorting`` of the rows of ``whole`` for a file of its columns ``part``: the beginning of
+    it that is there, for rows sorted by two columns are sorted by the first of them."""
+    if not sorting:
+        return None
+    paths, places = _leaves(whole), {path: i for i, path in enumerate(_leaves(part))}
+    found = []
+    for column in sorting:
+        place = places.get(paths[column.column_index])
+        if place is None:
+            break
+        found.append(pq.SortingColumn(place, column.descending, column.nulls_first))
+    return found or None
+
+
+def _leaves(schema: pa.Schema) -> list[str]:
+    leaves = pq.read_metadata(pa.BufferReader(_empty_file(schema))).schema
+    return [leaves.column(i).path for i in range(len(leaves))]
+
+
+def sorting_of(metadata: Any) -> Sorting:
+    """How a Parquet file says that its rows are sorted; none unless all row groups agree."""
+    said = {tuple(metadata.row_group(i).sorting_columns) for i in range(metadata.num_row_groups)}
+    return said.pop() if len(said) == 1 else ()
+
+
+def check_schema(schema: pa.Schema, what: str) -> None:
+    """Raise UsageError, naming the column, unless all of it can be kept and given back."""
+    if not len(schema):
+        raise UsageError(f"{what} has no columns")
+    if len(set(schema.names)) != len(schema):
+        twice = next(name for name in schema.names if schema.names.count(name) > 1)
+        raise UsageError(f"{what} has two columns named {twice!r}", hint="rename one of them")
+    for column in schema:
+        _check_column(column, what)
+
+
+def _check_column(column: pa.Field, what: str) -> None:
+    try:
+        stored = as_stored(pa.schema([column])).field(0).type
+        if stored != column.type:
+            pa.nulls(1, stored).cast(column.type)
+    except (pa.ArrowException, ValueError) as error:
+        raise UsageError(
+            f"the column {column.name!r} of {what} has the type {column.type}, which a table"
+            f" cannot hold: {first_line(error)}",
+            hint="cast it to another type first",
+        ) from None
+
+
+def same_types(one: pa.Schema, other: pa.Schema) -> bool:
+    """Names, types and nullability; what is said beside them does not matter."""
+    return bool(one.remove_metadata().equals(other.remove_metadata()))
+
+
+def first_line(error: BaseException) -> str:
+    """Of an error of Arrow's, which may carry a stack."""
+    text: Any = str(error).splitlines()
+    return text[0] if text else type(error).__name__

@@ -1,0 +1,262 @@
+"""TableSink: record batches in, row groups out, in one file for each group of columns.
+
+A row group is what memory is bounded by: batches are kept until one is full, and then it is
+written to every file, so that their row groups have the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pqvault.crypto import digest as digests
+from pqvault.errors import UsageError
+from pqvault.format.commit import PartFile
+from pqvault.format.table import TableDoc, TableFileDoc
+from pqvault.rootkey import RootKey
+from pqvault.storage import Sink, Storage
+from pqvault.tablefile.encryption import MAX_ROW_GROUPS, encryption
+from pqvault.tablefile.reader import TableFile
+from pqvault.tablefile.schemas import (
+    Sorting,
+    check_schema,
+    first_line,
+    same_types,
+    sorting_columns,
+)
+
+__all__ = ["OutFile", "RowGroups", "TableSink"]
+
+LEVEL: Final = 3  # zstd
+_CROWDED: Final = MAX_ROW_GROUPS // 2  # row groups after which they grow
+
+
+@dataclass(frozen=True, slots=True)
+class RowGroups:
+    """When a row group is full: ``rows``, or ``size`` bytes in memory, whichever comes first."""
+
+    rows: int = 1024 * 1024
+    size: int = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class OutFile:
+    """One file to write. ``group``: "" or a column group; ``key``: the root key it goes by;
+    ``name``: in the commit; ``columns``: places in the schema."""
+
+    group: str
+    key: RootKey
+    name: str
+    columns: tuple[int, ...]
+
+
+class TableSink:
+    """One table of one part on its way. Used by one thread.
+
+    ``files``: the first has the group "". ``schema``: what every batch has. ``sorting``: how the
+    caller's rows are sorted. ``on_bytes`` is told what was taken.
+    Raises UsageError for a schema that a table cannot hold.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        schema: pa.Schema,
+        files: Sequence[OutFile],
+        what: str,
+        *,
+        digest: str = digests.DEFAULT,
+        level: int = LEVEL,
+        row_groups: RowGroups | None = None,
+        sorting: Sorting = (),
+        on_bytes: Callable[[int], object] = lambda _: None,
+    ) -> None:
+        check_schema(schema, what)
+        self.schema = schema
+        self.rows = 0
+        self._what = what
+        self._storage = storage
+        self._limits = row_groups or RowGroups()
+        self._on_bytes = on_bytes
+        self._pending: list[pa.RecordBatch] = []
+        self._pending_rows = self._pending_size = 0
+        self._groups = 0
+        self._files = tuple(files)
+        self._out: list[_File] = []
+        try:
+            for file in files:
+                self._out.append(_File(storage, schema, file, digest, level, sorting))
+        except BaseException:
+            self.abort()
+            raise
+
+    def write(self, data: pa.RecordBatch | pa.Table) -> None:
+        """Take rows, any number of them."""
+        if not same_types(data.schema, self.schema):
+            raise UsageError(
+                f"{self._what} got rows of other columns or types than those before",
+                hint="cast them to the schema of the table first",
+            )
+        batches = data.to_batches() if isinstance(data, pa.Table) else [data]
+        for batch in batches:
+            self._take(batch)
+
+    def _take(self, batch: pa.RecordBatch) -> None:
+        at = 0
+        while at < len(batch):
+            rows, room = self._room(batch)
+            piece = batch.slice(at, min(rows, len(batch) - at))
+            size = piece.nbytes
+            if self._pending and self._pending_size + size > room:
+                self.end_row_group()
+                continue
+            self._pending.append(piece)
+            self._pending_rows += len(piece)
+            self._pending_size += size
+            at += len(piece)
+            if self._pending_rows >= self._limits.rows or self._pending_size >= room:
+                self.end_row_group()
+
+    def _room(self, batch: pa.RecordBatch) -> tuple[int, int]:
+        """How many rows of ``batch`` may come at once, and the bytes of a row group."""
+        # Twice as large each time that half of the numbers left are used up: they never end.
+        left = MAX_ROW_GROUPS - self._groups
+        growth = 0
+        while left <= _CROWDED >> growth and growth < 12:
+            growth += 1
+        room = self._limits.size << growth
+        each = max(1, batch.nbytes // max(1, len(batch)))
+        # An eighth: what comes at once may vary in size.
+        step = max(1, min(self._limits.rows - self._pending_rows, room // 8 // each or 1))
+        return step, room
+
+    def end_row_group(self) -> None:
+        """Write what is there as a row group, also when it is not full."""
+        if not self._pending_rows:
+            return
+        if self._groups == MAX_ROW_GROUPS:
+            raise UsageError(f"{self._what} has more than {MAX_ROW_GROUPS} row groups")
+        table = pa.Table.from_batches(self._pending, self._pending[0].schema)
+        self._pending, size = [], self._pending_size
+        self._pending_rows = self._pending_size = 0
+        for file in self._out:
+            file.write(table)
+        self.rows += table.num_rows
+        self._groups += 1
+        self._on_bytes(size)
+
+    def finish(
+        self, mode: str, source: tuple[int, str] | None = None
+    ) -> tuple[TableDoc, list[PartFile]]:
+        """Write the footers and read them back; what the catalog and the commit say of it."""
+        self.end_row_group()
+        listed = [file.finish() for file in self._out]
+        for file, listing in zip(self._files, listed, strict=True):
+            key, aad_prefix = file.key.table(file.name)
+            path = f"parts/{file.key.part}/{file.name}"
+            columns = pa.schema([self.schema.field(i) for i in file.columns])
+            TableFile(self._storage, path, listing.size, key, aad_prefix).check(columns, self.rows)
+        described = tuple(
+            TableFileDoc(f.group, f.key.commit_id, f.name, f.columns) for f in self._files
+        )
+        schema = self.schema.serialize().to_pybytes()
+        doc = TableDoc(mode, self.rows, schema, described, source)
+        TableDoc.parse(doc.marshal(), self._what)
+        return doc, listed
+
+    def abort(self) -> None:
+        """Remove what was written; does nothing after :meth:`finish`."""
+        for file in self._out:
+            file.abort()
+
+    def __enter__(self) -> TableSink:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self.abort()
+
+
+class _Digesting:
+    """What pyarrow writes to: passes bytes on and takes the digest that the commit will list."""
+
+    closed = False
+
+    def __init__(self, sink: Sink, digest: str) -> None:
+        self._sink = sink
+        self.hasher = digests.new(digest)
+        self.dropped = False
+
+    def write(self, data: bytes) -> int:
+        if self.dropped:
+            return len(data)
+        self.hasher.update(data)
+        return self._sink.write(data)
+
+    def tell(self) -> int:
+        return self._sink.written
+
+    def flush(self) -> None:
+        """Nothing is buffered here."""
+
+    def close(self) -> None:
+        """The file ends with `finish`, never because pyarrow lets go of it."""
+
+
+class _File:
+    """One Parquet file being written."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        schema: pa.Schema,
+        file: OutFile,
+        digest: str,
+        level: int,
+        sorting: Sorting,
+    ) -> None:
+        self._name = file.name
+        self._columns = [schema.names[i] for i in file.columns]
+        self._schema = pa.schema([schema.field(i) for i in file.columns])
+        self._sink = storage.create(f"parts/{file.key.part}/{file.name}")
+        try:
+            self._file = _Digesting(self._sink, digest)
+            self._writer = pq.ParquetWriter(
+                pa.PythonFile(self._file, mode="w"),
+                self._schema,
+                compression="zstd" if level else "none",
+                compression_level=level or None,
+                encryption_properties=encryption(*file.key.table(file.name)),
+                sorting_columns=sorting_columns(sorting, schema, self._schema),
+            )
+        except BaseException:
+            self._sink.abort()
+            raise
+
+    def write(self, table: pa.Table) -> None:
+        rows = table.select(self._columns)
+        try:
+            self._writer.write_table(rows.cast(self._schema), row_group_size=len(rows))
+        except pa.ArrowException as error:
+            raise UsageError(f"{self._name} cannot hold these rows: {first_line(error)}") from None
+
+    def finish(self) -> PartFile:
+        self._writer.close()
+        self._sink.finish()
+        return PartFile(self._name, self._sink.written, self._file.hasher.digest().hex())
+
+    def abort(self) -> None:
+        # pyarrow writes a footer when it lets go of a writer: not into this file any more.
+        self._file.dropped = True
+        self._sink.abort()
+        self._writer.close()

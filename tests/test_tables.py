@@ -1,0 +1,155 @@
+"""Tables: what is written comes back value for value and type for type, whole or not at all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+import pqvault
+from pqvault import tables
+from pqvault.errors import IntegrityError, NotFound, UsageError
+
+KEY = pqvault.Identity.generate()
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    return tmp_path / "a.pqv"
+
+
+def write(archive: Path, table: pa.Table, name: str = "runs", **options: Any) -> str:
+    return tables.write_table(archive, name, table, recipients=[KEY.recipient], **options)
+
+
+def read(archive: Path, name: str = "runs", **options: Any) -> pa.Table:
+    return tables.read_table(archive, name, identities=[KEY], **options)
+
+
+def numbers(rows: int = 1000, start: int = 0, kind: pa.DataType | None = None) -> pa.Table:
+    values = pa.array(range(start, start + rows), kind or pa.int64())
+    return pa.table({"x": values, "s": [f"row {i}" for i in range(rows)]})
+
+
+def test_a_table_comes_back_from_an_archive_written_with_public_keys(archive: Path) -> None:
+    """write_table, then read_table, schema, head, count_rows; the file is encrypted Parquet."""
+    table = numbers()
+    part = write(archive, table, "metrics/runs", row_groups=tables.RowGroups(rows=300))
+    assert read(archive, "metrics/runs").equals(table)
+    assert read(archive, "runs").equals(table)  # by its last component
+    assert tables.schema(archive, "runs", identities=[KEY]) == table.schema
+    assert tables.head(archive, "runs", 3, identities=[KEY]).equals(table.slice(0, 3))
+    assert tables.count_rows(archive, "runs", identities=[KEY]) == 1000
+    (file,) = (archive / "parts" / part / "tables").iterdir()
+    data = file.read_bytes()
+    assert data[:4] == data[-4:] == b"PARE" and b"row 7" not in data
+    with pytest.raises(NotFound, match="no table other"):
+        read(archive, "other")
+
+
+def test_projection_and_filters_are_pushed_down(archive: Path) -> None:
+    """A dataset is one of pyarrow's: columns, filters, row groups left out by statistics."""
+    write(archive, numbers(), row_groups=tables.RowGroups(rows=100))
+    data = tables.dataset(archive, "runs", identities=[KEY])
+    found = data.to_table(["s"], filter=(pc.field("x") >= 995))
+    assert found.column("s").to_pylist() == [f"row {i}" for i in range(995, 1000)]
+    (fragment,) = data.get_fragments()
+    assert len(fragment.split_by_row_group(pc.field("x") >= 995)) == 1
+    with pytest.raises(NotFound, match="no column 'nothing'"):
+        data.to_table(["nothing"])
+
+
+def test_parts_accumulate_in_append_mode_and_give_way_in_replace_mode(archive: Path) -> None:
+    """format 10.4, with types promoted where nothing is lost."""
+    write(archive, numbers(10))
+    write(archive, numbers(10, 10, pa.int16()), mode="append")
+    more = pa.table({"x": pa.array([99], pa.int32()), "new": ["n"]})
+    write(archive, more, mode="append")
+    found = read(archive)
+    assert found.column("x").to_pylist() == [*range(20), 99]
+    assert found.schema.names == ["x", "new", "s"] and found.schema.field("x").type == pa.int64()
+    assert found.column("new").to_pylist() == [None] * 20 + ["n"]
+    write(archive, numbers(5))
+    assert read(archive).num_rows == 5
+
+
+def test_a_table_can_be_read_as_of_a_part(archive: Path) -> None:
+    """History: what a later part replaced is still there."""
+    first = write(archive, numbers(10))
+    write(archive, numbers(5))
+    with pqvault.open(archive, identities=[KEY], as_of=first) as opened:
+        assert tables.read_table(opened, "runs").num_rows == 10
+
+
+def test_types_with_nothing_in_common_name_both_parts(archive: Path) -> None:
+    """Bad input: columns that do not match between parts."""
+    one = write(archive, pa.table({"x": [1]}))
+    two = write(archive, pa.table({"x": ["one"]}), mode="append")
+    with pytest.raises(UsageError) as caught:
+        read(archive)
+    assert one in caught.value.message and two in caught.value.message
+    assert "'x'" in caught.value.message
+
+
+def test_an_exception_leaves_nothing(archive: Path) -> None:
+    """DESIGN promise 3: a table is finished by success, never by clean-up."""
+    table = numbers()
+    with (
+        pytest.raises(RuntimeError),
+        tables.TableWriter(archive, "runs", table.schema, recipients=[KEY.recipient]) as writer,
+    ):
+        writer.write(table)
+        raise RuntimeError
+    assert list((archive / "parts").iterdir()) == [] and list((archive / "commits").iterdir()) == []
+
+
+def test_unseal_writes_parquet_and_verify_reads_tables(archive: Path, tmp_path: Path) -> None:
+    """A table is values: unseal gives `NAME.parquet`; verify reads every page."""
+    table = numbers()
+    write(archive, table, "data/runs", row_groups=tables.RowGroups(rows=300))
+    write(archive, table, "data/runs", mode="append")
+    with pqvault.open(archive, identities=[KEY]) as opened:
+        report = opened.unseal(tmp_path / "out")
+    assert not report.failed and report.tables == 1
+    target = tmp_path / "out/data/runs.parquet"
+    assert pq.read_table(target).equals(pa.concat_tables([table, table]))
+    assert pq.read_metadata(target).num_row_groups == 5
+    checked = pqvault.verify(archive, identities=[KEY])
+    assert checked.problems == [] and checked.tables == 2 and checked.size > 0
+    assert pqvault.verify(archive).problems == []
+
+
+def test_every_flipped_byte_of_a_table_file_is_found(archive: Path) -> None:
+    """attack 1: one flipped bit in the magic, a page, a dictionary or the footer is exit 13."""
+    part = write(archive, pa.table({"x": [1, 2], "s": ["a", "a"]}))
+    (file,) = (archive / "parts" / part / "tables").iterdir()
+    whole = file.read_bytes()
+    for at in range(0, len(whole), 7):
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(IntegrityError):
+            read(archive)
+    file.write_bytes(whole)
+    assert read(archive).num_rows == 2
+
+
+def test_a_scan_leaves_the_interpreter_in_peace(archive: Path) -> None:
+    """Landmine 6: nothing calls back into Python from Arrow's threads at the end."""
+    write(archive, numbers(), row_groups=tables.RowGroups(rows=10))
+    (archive.parent / "key.txt").write_text(KEY.text + "\n")
+    (archive.parent / "key.txt").chmod(0o600)
+    code = (
+        "import pqvault; from pqvault import tables;"
+        "key = pqvault.Identity.load_file('key.txt');"
+        "print(tables.dataset('a.pqv', 'runs', identities=key).head(1).num_rows)"
+    )
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=archive.parent, capture_output=True, timeout=60
+        )
+        assert (done.returncode, done.stdout.split(), done.stderr) == (0, [b"1"], b"")
