@@ -31,6 +31,7 @@ COMMANDS = {
     "inspect": "Show what can be read without a key.",
     "verify": "Check an archive, with or without a key.",
     "rotate": "Wrap the keys of archives to other recipients; content is not touched.",
+    "reencrypt": "Give archives new root keys: everything is encrypted again.",
     "attest": "Write the signed list of files as an in-toto Statement.",
     "gc": "Remove leftovers of interrupted seals.",
     "scan": "Note which archives the keys of the keystore open.",

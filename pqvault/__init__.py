@@ -25,6 +25,7 @@ _HOMES = {
     "Keystore": "pqvault.keystore",
     "Kind": "pqvault.format.catalog",
     "Recipient": "pqvault.keys",
+    "ReencryptReport": "pqvault.rotation.reencrypt",
     "RotateReport": "pqvault.rotation.run",
     "SealReport": "pqvault.archive.seal",
     "SealedReader": "pqvault.sealed",
@@ -37,6 +38,7 @@ _HOMES = {
     "inspect": "pqvault.archive.inspect",
     "open": "pqvault.api",
     "open_stream": "pqvault.streams",
+    "reencrypt": "pqvault.reencrypting",
     "rotate": "pqvault.rotating",
     "seal": "pqvault.api",
     "verify": "pqvault.api",
@@ -49,6 +51,7 @@ __all__ = [
     "Keystore",
     "Kind",
     "Recipient",
+    "ReencryptReport",
     "RotateReport",
     "SealReport",
     "SealedReader",
@@ -62,6 +65,7 @@ __all__ = [
     "inspect",
     "open",
     "open_stream",
+    "reencrypt",
     "rotate",
     "seal",
     "verify",
@@ -77,7 +81,9 @@ if TYPE_CHECKING:
     from pqvault.format.catalog import Entry, Kind
     from pqvault.keys import Identity, Recipient
     from pqvault.keystore import Keystore
+    from pqvault.reencrypting import reencrypt
     from pqvault.rotating import rotate
+    from pqvault.rotation.reencrypt import ReencryptReport
     from pqvault.rotation.run import RotateReport
     from pqvault.sealed import SealedReader, SealedWriter
     from pqvault.streams import decrypt, encrypt, open_stream

@@ -16,6 +16,7 @@ from pqvault.crypto.profiles import profile as find_profile
 from pqvault.errors import FormatError, IntegrityError, NoKeyFits, UsageError
 from pqvault.format.commit import Commit
 from pqvault.format.envelope import MAX_RECIPIENTS, Envelope, WrappedKey
+from pqvault.format.removed import Removed
 from pqvault.format.retired import Retired
 from pqvault.format.textdoc import MAX_INTEGER
 from pqvault.keys import Identity, Recipient, one_profile
@@ -164,6 +165,19 @@ class RootKey:
 
     def _retired_mac(self, record: Retired) -> bytes:
         key = kdf.derive(self.secret, mac.MAC_KEY_SIZE, "retired mac", *self._ids)
+        return mac.compute(key, record.authenticated())
+
+    def remove(self, record: Removed) -> Removed:
+        """``record`` of the removal of a part of this archive, with its MAC."""
+        return replace(record, mac=self._removed_mac(record))
+
+    def check_removed(self, record: Removed, what: str) -> None:
+        """Raise IntegrityError unless the record was made with this key."""
+        if not mac.equal(self._removed_mac(record), record.mac):
+            raise IntegrityError(f"{what} failed authentication")
+
+    def _removed_mac(self, record: Removed) -> bytes:
+        key = kdf.derive(self.secret, mac.MAC_KEY_SIZE, "removed mac", *self._ids)
         return mac.compute(key, record.authenticated())
 
     def _wrap(self, recipient: Recipient, group: str) -> WrappedKey:

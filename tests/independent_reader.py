@@ -213,7 +213,7 @@ COMMIT = {
     "digest": matches("blake3|sha256|sha384"),
     "kind": matches("seal|append"),
     "parents": listed(row(ID, HASH), lambda one: one[0]),
-    "replaces": listed(ID, str, 0, 0),  # empty in this version
+    "replaces": listed(row(ID, HASH), lambda one: one[0]),
     "root": matches("[0-9a-f]{64}"),
     "sealed_to": listed(ID, str),
     "files": listed(
@@ -223,6 +223,17 @@ COMMIT = {
 }
 
 RETIRED = {"archive": ID, "part": ID, "key_id": ID, "created": integer(0)}
+
+
+REMOVED = {
+    "archive": ID,
+    "part": ID,
+    "removed": ID,
+    "commit": HASH,
+    "reason": matches("replaced|pruned"),
+    "by": listed(ID, str),
+    "created": integer(0),
+}
 
 
 @dataclass
@@ -654,19 +665,61 @@ def open_parts(folder: Path, key: Key) -> list[Part]:
     for name in os.listdir(commits) if commits.exists() else ():
         if ID(name) and not os.path.lexists(folder / "removed" / name):
             parts[name] = open_part(folder, archive, name, key)
+
+    def gone(name: str) -> bool:
+        return os.path.lexists(folder / "removed" / name)
+
     for part in parts.values():
-        for parent, digest in part.commit["parents"]:
+        need(part.commit["part"] not in dict(part.commit["replaces"]), "it replaces itself")
+        for parent, digest in part.commit["parents"] + part.commit["replaces"]:
             if parent in parts:
                 data = file_bytes(folder / "commits" / parent)
                 if DIGESTS[parts[parent].commit["digest"]](data).hex() != digest:
                     raise RolledBack(f"part {parent} was exchanged")
-            elif not os.path.lexists(folder / "removed" / parent):
+            elif [parent, digest] in part.commit["parents"] and not gone(parent):
                 raise RolledBack(f"part {parent} is missing")
+    named: dict[str, str] = {}
+    for part in parts.values():
+        for other, digest in part.commit["replaces"]:
+            named.setdefault(other, digest)
+    for part in parts.values():
+        for other, digest in part.commit["parents"] + part.commit["replaces"]:
+            if named.get(other, digest) != digest:
+                raise RolledBack(f"part {other} was exchanged")
+    check_removed(folder, archive, parts, set(named))
+
+    def place(part: Part) -> tuple[int, int]:
+        return part.commit["seq"], part.commit["created"]
+
+    replaced: set[str] = set()
+    for name, part in sorted(parts.items(), key=lambda item: -len(item[1].commit["replaces"])):
+        if name not in replaced:
+            others = set(dict(part.commit["replaces"])) & parts.keys()
+            need(all(place(parts[o]) <= place(part) for o in others), "it replaces a later part")
+            replaced |= others
+    parts = {name: part for name, part in parts.items() if name not in replaced}
 
     def order(part: Part) -> tuple[int, int, str]:
         return part.commit["seq"], part.commit["created"], part.commit["part"]
 
     return sorted(parts.values(), key=order)
+
+
+def check_removed(folder: Path, archive: str, parts: dict[str, Part], replaced: set[str]) -> None:
+    """Who holds what removed parts held must be there (5.7)."""
+    there = folder / "removed"
+    names = set(filter(ID, os.listdir(there))) if there.exists() else set()
+    for name in names - replaced:
+        try:
+            data = file_bytes(there / name)
+            record = parse_document(data, "pqvault.dev/removed@v1", REMOVED)
+        except Damaged:
+            continue  # anything removes a part
+        if (record.value["archive"], record.value["removed"]) != (archive, name):
+            continue
+        for other in record.value["by"]:
+            if other not in parts and other not in names:
+                raise RolledBack(f"part {other} is missing")
 
 
 def open_archive(folder: Path | str, identity_text: str) -> dict[bytes, Item]:

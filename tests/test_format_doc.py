@@ -47,6 +47,7 @@ def derivations() -> str:
         ("table", (archive, part, b"tables/" + PART.encode() + b".parquet"), 32),
         ("wal", (archive, part, b"wal"), 32),
         ("retired mac", (archive, part), 64),
+        ("removed mac", (archive, part), 64),
     ):
         names = ["archive", "part", *(repr(field.decode()) for field in fields[2:])]
         shown = ", ".join([purpose, *names[: len(fields)]])

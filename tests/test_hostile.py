@@ -605,7 +605,7 @@ def test_huge_commits(sample: Sample, tmp_path: Path, what: str) -> None:
     values: dict[str, Any] = {
         "files": commit.files * 10_000,
         "parents": tuple((i, i * 2) for i in ids[:35_000]),
-        "replaces": ids,
+        "replaces": tuple((i, i * 2) for i in ids[:35_000]),
         "sealed_to": ids,
     }
     path.write_bytes(dataclasses.replace(commit, **{what: values[what]}).marshal())
@@ -626,7 +626,7 @@ def test_huge_commits(sample: Sample, tmp_path: Path, what: str) -> None:
         {"digest": "sha256"},
         {"root": "0" * 64},
         {"sealed_to": ()},
-        {"replaces": ("0" * 32,)},
+        {"replaces": (("0" * 32, "0" * 64),)},
         {"files": ()},
         {"profile": "none"},
         {"mac": bytes(32)},

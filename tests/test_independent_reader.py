@@ -132,6 +132,7 @@ def test_the_examples_of_the_page(tmp_path: Path) -> None:
         "table": (b"tables/101112131415161718191a1b1c1d1e1f.parquet",),
         "wal": (b"wal",),
         "retired mac": (),
+        "removed mac": (),
     }
     assert shown == {name: reader.bind(name, archive, part, *more) for name, more in fields.items()}
     infos = [shown[name] for name in list(fields)[1:]]

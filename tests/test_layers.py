@@ -47,6 +47,7 @@ LEVELS = {
     "attestation": 8,
     "drill": 9,
     "rotating": 9,
+    "reencrypting": 9,
     "doctor": 9,
     "integrations": 9.5,
 }

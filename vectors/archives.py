@@ -479,6 +479,76 @@ def parts_removed_but_there() -> Made:
     return files, [line(row, NEWER)]
 
 
+def again(rows: Sequence[Row] = ROWS, **options: Any) -> Part:
+    """A part in the place of the first, with all that it holds."""
+    return part(rows, **{"root": TWO, "replaces": [part()]} | options)
+
+
+def removal(*by: Part, **changes: Any) -> Files:
+    """The record that the first part was removed, and the parts ``by`` hold what it held."""
+    fields = {
+        "archive": ONE.archive.hex(),
+        "part": by[0].id,
+        "removed": ONE.part.hex(),
+        "commit": DIGESTS["blake3"](part().commit_file()).hex(),
+        "reason": "replaced",
+        "by": [one.id for one in by],
+        "created": CREATED + 1000,
+    }
+    mac_key = by[0].root.derive(64, "removed mac")
+    record = document("pqvault.dev/removed@v1", fields | changes, mac_key)
+    return {f"removed/{ONE.part.hex()}": record}
+
+
+@case("success", "a part that replaces another one, which is removed and gone")
+def parts_replaced() -> Made:
+    return folder(again()) | removal(again()), LINES
+
+
+@case("success", "a part that replaces another one, which is still there: it is not read")
+def parts_replaced_but_there() -> Made:
+    old = folder(part([file(b"other", A)], objects={OBJECT: content(A)}))
+    new = again(replaces=[part([file(b"other", A)], objects={OBJECT: content(A)})])
+    return folder(new) | old, LINES
+
+
+@case("success", "a part that replaces the parent of another one, which still names that")
+def parts_parent_replaced() -> Made:
+    row = file(b"log", NEWER)
+    child = later([row], root=THREE)
+    return folder(again(), child) | removal(again()), [*LINES, line(row, NEWER)]
+
+
+@case("success", "a part that replaces two others, of which one had replaced the other")
+def parts_replaced_twice() -> Made:
+    second = again()
+    third = again(root=THREE, replaces=[part(), second])
+    return folder(part(), second, third), LINES
+
+
+@case("success", "a part in the place of two that follow each other, at the place of the last")
+def parts_replaced_by_one() -> Made:
+    row = file(b"log", NEWER)
+    second = later([row])
+    held = [*ROWS, row._replace(extents=((0, len(A + B), len(NEWER)),))]
+    both = part(
+        held,
+        root=THREE,
+        objects={OBJECT: content(A + B + NEWER)},
+        seq=2,
+        created=CREATED + 1,
+        replaces=[part(), second],
+    )
+    return folder(part(), second, both), [*LINES, line(row, NEWER)]
+
+
+@case("success", "a part was pruned, by a record that no part vouches for")
+def parts_pruned() -> Made:
+    row = file(b"log", NEWER)
+    child = later([row])
+    return folder(child) | removal(child, by=[], reason="pruned"), [line(row, NEWER)]
+
+
 @case("success", "a parent with digests of 48 bytes, which its child names it by")
 def parts_parent_with_sha384() -> Made:
     row = file(b"log", NEWER)
@@ -838,9 +908,25 @@ def commit_unknown_file() -> Made:
     return listed(lambda files: [*files, ["tables", 1, "00" * 32]])
 
 
-@case("commit failure", "it replaces a part, which is not of this version", **SHOWN)
+@case("commit failure", "it replaces a part, without the digest of its commit", **SHOWN)
 def commit_replaces_a_part() -> Made:
     return edited(replaces=[TWO.part.hex()])
+
+
+@case("commit failure", "it replaces itself", **SHOWN)
+def commit_replaces_itself() -> Made:
+    return edited(replaces=[[ONE.part.hex(), "00" * 32]])
+
+
+@case("commit failure", "it replaces two parts in another order", **SHOWN)
+def commit_replaces_in_other_order() -> Made:
+    return edited(replaces=[["ff" * 16, "00" * 32], ["00" * 16, "00" * 32]])
+
+
+@case("commit failure", "attack 14: it replaces a part that comes after it", found="open")
+def commit_replaces_a_later_part() -> Made:
+    older = later([file(b"log", NEWER)], replaces=[part(seq=3)], parents=[])
+    return folder(part(seq=3), older)
 
 
 @case("commit failure", "a parent twice", **SHOWN)
@@ -890,6 +976,30 @@ def parts_middle_missing() -> Made:
 @case("rolled back", "only the commit of the parent is gone, all else is there", **BACK)
 def parts_parent_commit_missing() -> Made:
     return without(folder(part(), later([file(b"log", NEWER)])), COMMIT)
+
+
+@case(
+    "rolled back",
+    "attack 14: a part in the place of another one, which is there with other bytes",
+    **BACK,
+)
+def parts_replaced_exchanged() -> Made:
+    return folder(again()) | folder(part([folder_row(b"d")], objects={}))
+
+
+@case(
+    "rolled back", "attack 14: a part in the place of another parent than the child names", **BACK
+)
+def parts_replaced_parent_exchanged() -> Made:
+    other = part([folder_row(b"d")], objects={})
+    child = later([file(b"log", NEWER)], root=THREE)
+    return folder(again(replaces=[other]), child) | removal(again())
+
+
+@case("rolled back", "attack 14: the part is gone that holds what a removed one held", **BACK)
+def parts_holder_missing() -> Made:
+    row = file(b"log", NEWER)
+    return folder(later([row], root=THREE, parents=[])) | removal(again())
 
 
 # -- payload failure ------------------------------------------------------------------------

@@ -404,6 +404,7 @@ class Part:
     digest: str = "blake3"
     kind: str = "seal"
     parents: Sequence[Part] = ()
+    replaces: Sequence[Part] = ()
     commit: Fields = field(default_factory=dict)
     envelope: Fields = field(default_factory=dict)
     mac_purpose: str = "commit mac"
@@ -420,10 +421,10 @@ class Part:
     def commit_file(self) -> bytes:
         """Section 5.1."""
         take = DIGESTS[self.digest]
-        parents = [
-            [parent.id, DIGESTS[parent.digest](parent.commit_file()).hex()]
-            for parent in self.parents
-        ]
+        parents, replaces = (
+            sorted([part.id, DIGESTS[part.digest](part.commit_file()).hex()] for part in parts)
+            for parts in (self.parents, self.replaces)
+        )
         inside = sorted(self.inside().items())
         fields = {
             "archive": self.root.archive.hex(),
@@ -433,8 +434,8 @@ class Part:
             "profile": "standard",
             "digest": self.digest,
             "kind": self.kind,
-            "parents": sorted(parents),
-            "replaces": [],
+            "parents": parents,
+            "replaces": replaces,
             "root": self.root.derive(32, "commit id").hex(),
             "sealed_to": [person.key_id.hex() for person in self.people],
             "files": [[name, len(data), take(data).hex()] for name, data in inside],

@@ -7,13 +7,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
 from pqvault.archive import layout
 from pqvault.archive.entryfile import EntryFile
 from pqvault.archive.part import OpenPart, PublicPart, check_parents, read_public
+from pqvault.archive.removal import FOLDER as REMOVED
+from pqvault.archive.removal import lost
+from pqvault.archive.replacement import check_claims, check_replaced, replaced_ids
 from pqvault.archive.tableentry import TableEntry, has_content, short_name
 from pqvault.archive.view import View
 from pqvault.errors import NoKeyFits, NotFound, PQVaultError, UsageError
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
     from pqvault.archive.verify import VerifyReport
 
 __all__ = ["Archive", "PublicState", "select_parts"]
+
+_TRIES: Final = 5  # parts may be replaced by others while they are read
 
 
 class PublicState:
@@ -61,6 +66,8 @@ class PublicState:
                 self.problems.append(error)
         damaged = set(ids) - set(self.parts)
         self.rolled_back = check_parents(self.parts, self.removed | damaged)
+        self.rolled_back += check_replaced(self.parts)
+        self.rolled_back += lost(self.storage, self.archive, self.removed | damaged, self.parts)
         if self.memory is not None and recalled is not None:
             new = [p for p in self.parts.values() if p.id not in before]
             generations = {p.id: p.envelope.generation for p in new if p.envelope}
@@ -68,6 +75,10 @@ class PublicState:
             missing = self.memory.missing(self.archive, recalled, there, generations)
             self.rolled_back += missing
         self.problems += self.rolled_back
+
+    def moved(self) -> bool:
+        """Whether parts were removed since: what was met then may be no damage."""
+        return set(layout.listed_ids(self.storage, REMOVED)[0]) != self.removed
 
     def next_seq(self) -> int:
         """1 + the highest seq that writers who take turns could have reached.
@@ -103,6 +114,9 @@ def select_parts(parts: list[PublicPart], as_of: str | datetime | None) -> list[
             return parts[: matches[0] + 1]
         if len(matches) > 1:
             raise UsageError(f"{as_of!r} names several parts", hint="give more of the part id")
+        holder = _holder(parts, as_of.lower()) if len(as_of) >= 4 else None
+        if holder is not None:
+            return parts[: parts.index(holder) + 1]
         as_of = _parse_time(as_of)
     at = int(as_of.timestamp() * 1000)
     chosen = [part for part in parts if part.commit.created <= at]
@@ -112,6 +126,23 @@ def select_parts(parts: list[PublicPart], as_of: str | datetime | None) -> list[
             hint="`pqvault parts` lists its parts and their times",
         )
     return chosen
+
+
+def _holder(parts: list[PublicPart], text: str) -> PublicPart | None:
+    """The part that took the place of just the one whose id begins with ``text``.
+
+    Raises NotFound when it took the place of others too: then that state is no more.
+    """
+    found = [p for p in parts if any(one.startswith(text) for one in replaced_ids(p))]
+    if not found:
+        return None
+    holder = max(found, key=lambda part: len(part.commit.replaces))
+    if len(holder.commit.replaces) > 1:
+        raise NotFound(
+            f"part {text} was replaced by part {holder.id}, with others",
+            hint=f"give {holder.id[:8]} for the state with all of those",
+        )
+    return holder
 
 
 def _parse_time(text: str) -> datetime:
@@ -157,26 +188,44 @@ class Archive:
 
     def refresh(self) -> None:
         """Read the list of parts again; parts that are open already stay open."""
-        state = PublicState(self.storage, self._memory)
-        self.id = state.archive
-        self.strange = state.strange
-        problems = state.problems
-        known = {part.id: part for part in self.parts}
-        parts = []
-        ordered = state.ordered()
-        problems += self._policy.unsigned_after_signed(part.commit for part in ordered)
-        for public in select_parts(ordered, self._as_of):
-            try:
-                parts.append(known.get(public.id) or self._open_part(public))
-            except PQVaultError as error:
-                problems.append(error)
+        for _ in range(_TRIES):
+            state = PublicState(self.storage, self._memory)
+            parts, problems = self._open_parts(state)
+            # Parts may be replaced under our hands: then there is nothing wrong with them.
+            if not problems or not state.moved():
+                break
         if problems and (self._strict or (not parts and _all_no_key(problems))):
             raise problems[0]
+        self.id = state.archive
+        self.strange = state.strange
         self.problems = problems
         self.parts = parts
         self.view = View(parts, self._on_damage)
         if self._memory is not None:
             self._memory.remember(self.id, [part.public.sight for part in parts], state.removed)
+
+    def _open_parts(self, state: PublicState) -> tuple[list[OpenPart], list[PQVaultError]]:
+        """The parts of the view in their order, and what is wrong. Format sections 5.3, 5.6."""
+        problems = list(state.problems)
+        known = {part.id: part for part in self.parts}
+        chosen = select_parts(state.ordered(), self._as_of)
+        opened: dict[str, OpenPart] = {}
+        replaced: set[str] = set()
+        # What replaces most is read first: what it names is not read at all.
+        for public in sorted(chosen, key=lambda part: -len(part.commit.replaces)):
+            if public.id in replaced:
+                continue
+            try:
+                part = known.get(public.id) or self._open_part(public)
+                check_claims(part, chosen, self._policy)
+            except PQVaultError as error:
+                problems.append(error)
+            else:
+                opened[public.id] = part
+                replaced |= replaced_ids(public)
+        standing = [public for public in state.ordered() if public.id not in replaced]
+        problems += self._policy.unsigned_after_signed(public.commit for public in standing)
+        return [opened[p.id] for p in chosen if p.id in opened and p.id not in replaced], problems
 
     def _open_part(self, public: PublicPart) -> OpenPart:
         return OpenPart(self.storage, public, self._keyring, self._cache, self._policy)

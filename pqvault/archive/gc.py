@@ -42,13 +42,15 @@ def collect(storage: Storage, *, older_than: float = GRACE, dry_run: bool = Fals
     report = GcReport(dry_run=dry_run)
     now = time.time()
     committed = set(layout.listed_ids(storage, "commits")[0]) - state.removed
-    for part in layout.listed_ids(storage, "parts")[0]:
+    gone = state.removed.intersection(layout.listed_ids(storage, "commits")[0])
+    for part in sorted(gone.union(layout.listed_ids(storage, "parts")[0])):
         if part in committed:
             continue
         names = list(storage.walk(f"parts/{part}", leftovers=True))
         before = now - older_than
         if part in state.removed:
-            names += [layout.commit_name(part), layout.envelope_name(part)]
+            # The envelope first: from then on nothing here opens what is still there.
+            names = [layout.envelope_name(part), layout.commit_name(part), *names]
             # Counted from the removal. The record itself stays: children still name the part.
             old = storage.mtime(layout.removed_name(part)) <= before
             before = now if old else 0.0
@@ -74,7 +76,7 @@ def collect(storage: Storage, *, older_than: float = GRACE, dry_run: bool = Fals
 def _leftovers(storage: Storage) -> Iterator[str]:
     """Unfinished documents of writers that were killed."""
     yield from storage.unfinished("")
-    for folder in ("commits", "envelopes", "retired"):
+    for folder in ("commits", "envelopes", "removed", "retired"):
         yield from storage.unfinished(folder)
 
 

@@ -18,6 +18,7 @@ from pqvault.errors import FormatError, IntegrityError, NotFound, RolledBack
 from pqvault.format.catalog import CatalogReader, Entry, Kind
 from pqvault.format.commit import CATALOG, Commit, object_number
 from pqvault.format.envelope import Envelope
+from pqvault.format.removed import Removed
 from pqvault.format.retired import Retired
 from pqvault.format.table import TableFileDoc
 from pqvault.format.textdoc import MAX_SIZE
@@ -244,6 +245,15 @@ class OpenPart:
     def check_retired(self, record: Retired, what: str) -> None:
         """Raise IntegrityError unless a record was made by who could open this part."""
         self._key.check_retired(record, what)
+
+    def check_removed(self, record: Removed, what: str) -> None:
+        """Raise IntegrityError unless a record was made by who could open this part."""
+        self._key.check_removed(record, what)
+
+    @property
+    def key(self) -> RootKey:
+        """Its root key: for who writes on in its place."""
+        return self._key
 
     def close(self) -> None:
         """Close every file."""

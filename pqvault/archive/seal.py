@@ -26,6 +26,8 @@ from pqvault.archive.partwriter import (
     write_catalog,
 )
 from pqvault.archive.plan import Plan, Prior, make_plan
+from pqvault.archive.priors import committed, holders, priors_of
+from pqvault.archive.replacement import replaced_ids
 from pqvault.archive.tasks import default_jobs, run_tasks
 from pqvault.archive.walk import Source, Walker
 from pqvault.crypto import digest as digests
@@ -206,8 +208,8 @@ class SealRun:
     def _check_journal(self, state: PublicState, journal: Journal) -> None:
         if self.append or not state.parts:
             return
-        ours = journal.valid_parts(_committed(state))
-        others = len(state.parts) - len(ours)
+        ours = journal.valid_parts(committed(state))
+        others = sum(ours.isdisjoint({p.id, *replaced_ids(p)}) for p in state.parts.values())
         if ours and others:
             self.report.warnings.append(
                 f"{others} parts are of other writers, who may have replaced or removed what this"
@@ -226,10 +228,10 @@ class SealRun:
     ) -> Iterator[Prior]:
         if self.append:
             return iter(())
-        known = journal.known(_committed(state))
+        known = journal.known(committed(state))
         if opened is None:
             return (Prior(*row) for row in known)
-        return _priors_of(opened, known)
+        return priors_of(opened, known, holders(state))
 
     def _make_plan(self, priors: Iterator[Prior]) -> Plan:
         count = 0
@@ -425,10 +427,6 @@ class SealRun:
         report.deleted += kinds[ord("x")]
 
 
-def _committed(state: PublicState) -> dict[str, str]:
-    return {part.id: part.commit_digest for part in state.parts.values()}
-
-
 def _difference(part: str, theirs: set[str], ours: set[str]) -> str:
     more = ", ".join(sorted(ours - theirs)) or "none"
     less = ", ".join(sorted(theirs - ours)) or "none"
@@ -436,18 +434,3 @@ def _difference(part: str, theirs: set[str], ours: set[str]) -> str:
         f"part {part} is sealed to other recipients than this run:"
         f" only this run {more}; only that part {less}"
     )
-
-
-def _priors_of(archive: Archive, known: Iterator[Known]) -> Iterator[Prior]:
-    """What stands in the archive, with times from the journal where it knows the very entry."""
-    row: Known | None = next(known, None)
-    for part, entry in archive.located():
-        while row is not None and row.path < entry.path:
-            row = next(known, None)
-        prior = Prior(
-            entry.path, entry.kind, entry.size, entry.mtime_ns, -1, 0, part.id,
-            entry.mode, entry.link, entry.digest, part.commit.digest,
-        )  # fmt: skip
-        if row is not None and row.path == entry.path and row.part == part.id:
-            prior = prior._replace(ctime_ns=row.ctime_ns, inode=row.inode)
-        yield prior

@@ -10,14 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from pqvault.archive import layout, retired
+from pqvault.archive import layout, removal, retired
 from pqvault.archive.archive import Archive, PublicState
 from pqvault.archive.entryfile import EntryFile
 from pqvault.archive.part import OpenPart, PublicPart
+from pqvault.archive.sealedfiles import sealed_pieces
 from pqvault.archive.tableentry import has_content
 from pqvault.archive.tasks import Located, content_tasks, default_jobs, run_tasks
 from pqvault.archive.verify_tables import TableTask, table_tasks, unnamed
-from pqvault.crypto import digest as digests
 from pqvault.errors import (
     FormatError,
     IntegrityError,
@@ -162,6 +162,8 @@ class _Verify:
         report.problems += retired.problems(
             self._storage, self._state.archive, opened, self._policy
         )
+        removed = self._state.removed
+        report.problems += removal.problems(self._storage, self._state.archive, removed, opened)
         with ThreadPoolExecutor(self._jobs, "pqvault-verify") as pool:
             files = ((part, file, opened.get(part.id)) for part, file in self._chosen)
             run_tasks(pool, self._jobs, files, self._check_file, self._collect, self._stop)
@@ -200,24 +202,14 @@ class _Verify:
         self, name: str, file: PartFile, digest: str, opened: OpenPart | None
     ) -> None:
         """Digest and size against the commit; with the key, every chunk too."""
-        hasher = digests.new(digest)
         # A table file has a key of its own kind; it is read when the catalog tells of it.
         sealed = opened is not None and not is_table(file.name)
         message = opened.message(file.name) if opened is not None and sealed else None
-        buffer = memoryview(bytearray(_STEP))
-        with self._storage.open(name) as source:
-            if source.size != file.size:
-                raise IntegrityError(f"{name} has {source.size} bytes, its commit says {file.size}")
-            for at in range(0, file.size, _STEP):
-                data = buffer[: min(_STEP, file.size - at)]
-                self._check_stop()
-                source.pread_into(data, at)
-                hasher.update(data)
-                if message is not None:
-                    message.update(data)
-                self._tell(len(data))
-        if hasher.digest().hex() != file.digest:
-            raise IntegrityError(f"{name} does not have the digest that its commit says")
+        for data in sealed_pieces(self._storage, name, file, digest):
+            self._check_stop()
+            if message is not None:
+                message.update(data)
+            self._tell(len(data))
         if message is not None:
             message.finalize()
 

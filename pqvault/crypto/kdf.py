@@ -28,6 +28,7 @@ PURPOSES: Final = MappingProxyType(
         "table": ("archive", "part", "name"),
         "wal": ("archive", "part", "name"),
         "retired mac": ("archive", "part"),
+        "removed mac": ("archive", "part"),
         "signature": ("archive", "part", "suite", "algorithm", "signer id"),
         "envelope signature": ("archive", "part", "suite", "algorithm", "signer id"),
         "retired signature": ("archive", "part", "suite", "algorithm", "signer id"),

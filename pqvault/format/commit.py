@@ -59,7 +59,8 @@ class PartFile:
 class Commit:
     """One text document. Ids, digests and ``root`` are lower-case hex; ``created`` is ms.
 
-    ``parents`` and ``files`` are sorted, so that there is one commit for one part.
+    ``parents``, ``replaces`` (part id, digest of its commit) and ``files`` are sorted, so that
+    there is one commit for one part.
     """
 
     archive: str
@@ -70,7 +71,7 @@ class Commit:
     digest: str
     kind: str
     parents: tuple[tuple[str, str], ...]
-    replaces: tuple[str, ...]
+    replaces: tuple[tuple[str, str], ...]
     root: str
     sealed_to: tuple[str, ...]
     files: tuple[PartFile, ...]
@@ -92,7 +93,7 @@ class Commit:
             "digest": self.digest,
             "kind": self.kind,
             "parents": [list(parent) for parent in self.parents],
-            "replaces": list(self.replaces),
+            "replaces": [list(replaced) for replaced in self.replaces],
             "root": self.root,
             "sealed_to": list(self.sealed_to),
             "files": [[f.name, f.size, f.digest] for f in self.files],
@@ -122,28 +123,26 @@ class Commit:
         if kind not in KINDS:
             raise FormatError(f"{what} is of the kind {kind!r}, which is not known")
         size = _DIGEST_SIZES[digest]
+        part = fields.hex("part", textdoc.ID_SIZE)
+        replaces = _commits(fields, "replaces", what)
+        if part in dict(replaces):
+            raise FormatError(f"{what} replaces itself")
         return cls(
             archive=fields.hex("archive", textdoc.ID_SIZE),
-            part=fields.hex("part", textdoc.ID_SIZE),
+            part=part,
             seq=fields.integer("seq", 1),
             created=fields.integer("created"),
             profile=fields.text("profile"),
             digest=digest,
             kind=kind,
-            parents=_parents(fields, what),
-            replaces=_no_ids(fields, "replaces", what),
+            parents=_commits(fields, "parents", what),
+            replaces=replaces,
             root=fields.hex("root", 32),
             sealed_to=_ids(fields, "sealed_to", what),
             files=_files(fields, size, what),
             mac=mac,
             signatures=parse_lines(data[end:], what),
         )
-
-
-def _no_ids(fields: textdoc.Fields, key: str, what: str) -> tuple[str, ...]:
-    if fields.items(key):
-        raise FormatError(f"{what} replaces other parts, which this version does not know")
-    return ()
 
 
 def _ids(fields: textdoc.Fields, key: str, what: str) -> tuple[str, ...]:
@@ -153,19 +152,20 @@ def _ids(fields: textdoc.Fields, key: str, what: str) -> tuple[str, ...]:
     return ids
 
 
-def _parents(fields: textdoc.Fields, what: str) -> tuple[tuple[str, str], ...]:
-    parents = []
-    for item in fields.items("parents"):
+def _commits(fields: textdoc.Fields, key: str, what: str) -> tuple[tuple[str, str], ...]:
+    """Part ids with the digests of their commits."""
+    found = []
+    for item in fields.items(key):
         if not isinstance(item, list) or len(item) != 2:
-            raise FormatError(f"a parent in {what} is not an id and a digest")
-        part = fields.hex_value(item[0], 16, "parents")
-        # A parent's digest has the name that the parent itself gives: two sizes are possible.
+            raise FormatError(f"one of the {key!r} in {what} is not an id and a digest")
+        part = fields.hex_value(item[0], 16, key)
+        # A digest has the name that the commit itself gives: two sizes are possible.
         size = 48 if isinstance(item[1], str) and len(item[1]) == 96 else 32
-        parents.append((part, fields.hex_value(item[1], size, "parents")))
-    ids = [part for part, _ in parents]
+        found.append((part, fields.hex_value(item[1], size, key)))
+    ids = [part for part, _ in found]
     if ids != sorted(set(ids)):
-        raise FormatError(f"the parents of {what} are not sorted")
-    return tuple(parents)
+        raise FormatError(f"the {key!r} of {what} are not sorted")
+    return tuple(found)
 
 
 def _files(fields: textdoc.Fields, digest_size: int, what: str) -> tuple[PartFile, ...]:

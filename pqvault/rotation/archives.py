@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from pqvault.archive import layout, retired
+from pqvault.archive import layout
 from pqvault.archive.archive import PublicState
 from pqvault.archive.part import PublicPart
 from pqvault.errors import IntegrityError, Locked, NotFound, PolicyRefused, PQVaultError
@@ -23,6 +23,7 @@ from pqvault.keys import Recipient
 from pqvault.memory import Memory, Sight
 from pqvault.policy import ANYBODY, Policy
 from pqvault.rootkey import RootKey
+from pqvault.rotation import retiring
 from pqvault.rotation.change import Change, Keys, Member
 from pqvault.signing import SigningKey, sign_document
 from pqvault.storage import Storage
@@ -131,7 +132,15 @@ class ArchiveRotation:
         """Rewrap. What cannot be is in the result's ``problems``; all else is done."""
         result, done = self.result, set[str]()
         # A record first: a host that seals meanwhile to a key that goes is refused from now on.
-        self._retire()
+        result.retired = retiring.retire(
+            self.state,
+            self._change,
+            self.wraps_to,
+            self._open_part,
+            allow_retired=self._allow_retired,
+            sign=[*self._sign.values()],
+            policy=self._policy,
+        )
         while not self.state.parts.keys() <= done:
             generations: dict[str, dict[str, int]] = {}
             for part, name, envelope in self._envelopes():
@@ -146,43 +155,6 @@ class ArchiveRotation:
             self.state.refresh()
         result.problems += self.state.problems
         return result
-
-    # -- retired keys
-
-    def _retire(self) -> None:
-        change, result = self._change, self.result
-        known = retired.retired_ids(self.storage)
-        back = sorted(known & (change.named | self.wraps_to())) if known else []
-        if not self._allow_retired:
-            retired.refuse(self.storage, back, self._policy)
-        for key_id in back:
-            self.storage.remove(layout.retired_name(key_id))
-        wanted = change.remove & self._named() if change.remove else frozenset()
-        # A record that is there need not be written again, unless we sign it.
-        if not self._sign:
-            wanted -= known
-        key = self._any_key() if wanted else None
-        if key is None:
-            return
-        for key_id in sorted(wanted):
-            if retired.retire(self.storage, key, key_id, [*self._sign.values()]):
-                result.retired.append(key_id)
-
-    def _named(self) -> set[str]:
-        """Whom parts are sealed to, and were: hosts may go on sealing to those."""
-        parts = self.state.parts.values()
-        now = {w.key_id for p in parts if p.envelope for w in p.envelope.recipients}
-        return now.union(*(part.commit.sealed_to for part in parts))
-
-    def _any_key(self) -> RootKey | None:
-        """The root key of the newest part that opens."""
-        for part in reversed(self.state.ordered()):
-            try:
-                if part.envelope is not None:
-                    return self._open(part, layout.envelope_name(part.id), part.envelope)
-            except PQVaultError:
-                continue  # told when its turn comes to be rewrapped
-        return None
 
     # -- parts
 
@@ -244,6 +216,10 @@ class ArchiveRotation:
         self._policy.check(part.commit, f"part {part.id}")
         self._policy.check_envelope(envelope, _what(name))
         return key
+
+    def _open_part(self, part: PublicPart) -> RootKey:
+        envelope = part.envelope or _read(self.storage, layout.envelope_name(part.id), part)
+        return self._open(part, layout.envelope_name(part.id), envelope)
 
     # -- signatures
 

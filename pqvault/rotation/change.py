@@ -7,7 +7,7 @@ carried on by doing it again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -68,6 +68,46 @@ class Change:
         """
         there = {wrapped.key_id: wrapped for wrapped in envelope.recipients}
         self._refuse_compromised(there, what)
+        members = self._members(envelope, there, what)
+        return None if members.keys() == there.keys() else tuple(members.values())
+
+    def fits(self, envelope: Envelope, what: str) -> bool:
+        """Whether who is to open it does, and nobody else."""
+        there = {wrapped.key_id: wrapped for wrapped in envelope.recipients}
+        return self._members(envelope, there, what).keys() == there.keys()
+
+    def recipients(
+        self, envelope: Envelope, what: str, find: Callable[[str], Recipient | None]
+    ) -> tuple[Recipient, ...]:
+        """To whom a new root key is to be wrapped, when it takes the place of that of ``envelope``.
+
+        ``find``: the public key of a key id, for an envelope holds none. Raises KeyStateForbids
+        when a compromised key would be among them, UsageError when a public key is not known.
+        """
+        there = {wrapped.key_id: wrapped for wrapped in envelope.recipients}
+        members = self._members(envelope, there, what)
+        for key_id in members:
+            if key_id in self.compromised:
+                raise KeyStateForbids(
+                    f"{what} is sealed to {self.compromised[key_id]}, which is compromised, and so"
+                    " would be the new root key",
+                    hint="make a new version with `pqvault key rotate`, or use --to or --remove",
+                )
+        found = [self.new.get(key_id) or find(key_id) for key_id in members]
+        # A public key is what its key id says, whoever keeps it; the envelope's MAC covers that.
+        known = [r for r, key_id in zip(found, members, strict=True) if r and r.key_id == key_id]
+        if len(known) < len(members):
+            unknown = sorted(members.keys() - {recipient.key_id for recipient in known})
+            raise UsageError(
+                f"{what} is sealed to {', '.join(unknown)}, whose public keys are not known here",
+                hint="give them with --add RECIPIENT, or leave them out with --remove KEYID",
+            )
+        return tuple(known)
+
+    def _members(
+        self, envelope: Envelope, there: Mapping[str, WrappedKey], what: str
+    ) -> dict[str, Member]:
+        """Who is to open the envelope, by key id."""
         replace = {**self.replace, **self._taken_by_to(envelope, there, what)}
         members: dict[str, Member] = {}
         for key_id, wrapped in there.items():
@@ -84,7 +124,7 @@ class Change:
                 f"nobody could open {what} any more",
                 hint="name with --to or --add who takes the place of what is removed",
             )
-        return None if members.keys() == there.keys() else tuple(members.values())
+        return members
 
     def _refuse_compromised(self, there: Mapping[str, WrappedKey], what: str) -> None:
         for key_id in there:
@@ -181,6 +221,7 @@ def resolve(
     mine: Sequence[Identity] | None = None,
     keystore: Keystore | None = None,
     signing: bool = False,
+    new_keys: bool = False,
 ) -> Change:
     """The change that is meant.
 
@@ -188,15 +229,16 @@ def resolve(
     ``to`` takes the place of older versions of its own name, or else of the one key that an
     archive is sealed to. Without ``to``, ``add`` and ``remove`` each key of the keystore gives
     way to its newest version, but for keys of a period, which are made to be destroyed.
-    ``remove``: key ids. ``signing``: no change is one too, because envelopes are signed. Raises
-    UsageError, KeyStateForbids.
+    ``remove``: key ids. ``signing``: no change is one too, because envelopes are signed.
+    ``new_keys``: root keys are made anew too, which compromised keys may be taken from, and for
+    which nothing else need change. Raises UsageError, KeyStateForbids.
     """
     removed = frozenset(remove)
     facts = keystore.list() if keystore is not None else []
     replace: dict[str, Recipient] = {}
     if keystore is not None and not (to or add or removed):
         replace = _successors(keystore, facts)
-    elif not (to or add or removed or signing):
+    elif not (to or add or removed or signing or new_keys):
         raise UsageError(
             "nothing is said to change",
             hint="name with --to KEY who takes your place, or use --add and --remove",
@@ -217,7 +259,7 @@ def resolve(
     both = removed & change.new.keys()
     if both:
         raise UsageError(f"{min(both)} is to be removed and to be wrapped to at once")
-    for key_id in removed & change.compromised.keys():
+    for key_id in () if new_keys else removed & change.compromised.keys():
         raise KeyStateForbids(
             f"{change.compromised[key_id]} is compromised: taking it off an envelope keeps the root"
             " key, which whoever has the key and any copy of the old envelope can read",

@@ -29,7 +29,15 @@ from pqvault.rotation.streams import STREAM, StreamRotation
 from pqvault.signing import SigningKey
 from pqvault.storage import LocalStorage
 
-__all__ = ["JOBS", "Planned", "RotateReport", "RotateRun", "plan", "targets_of"]
+__all__ = [
+    "JOBS",
+    "Planned",
+    "RotateReport",
+    "RotateRun",
+    "check_signers",
+    "plan",
+    "targets_of",
+]
 
 JOBS: Final = 8  # threads: a rotation waits for the disk most of the time
 
@@ -153,7 +161,7 @@ class RotateRun:
         progress: Progress = ignore,
     ) -> None:
         """Raises UsageError when ``sign`` are not the keys that the run began with."""
-        _check_signers(run, sign)
+        check_signers(run, sign)
         self._run = run
         self._sign = sign
         self._change = run.change
@@ -277,13 +285,14 @@ class RotateRun:
         )
 
 
-def _check_signers(run: Run, sign: Sequence[SigningKey]) -> None:
+def check_signers(run: Run, sign: Sequence[SigningKey]) -> None:
+    """Raise UsageError unless ``sign`` are the keys that a run began with, each once."""
     given = {key.signer.signer_id for key in sign}
     if len(given) != len(sign):
         raise UsageError("a signing key is given twice", hint="leave one of them out")
     if given != set(run.signers):
         wanted = ", ".join(run.signers) or "nobody"
         raise UsageError(
-            f"the rotation {run.id} began with the signatures of {wanted}",
+            f"{run.id} began with the signatures of {wanted}",
             hint="give the same keys with --sign, or --abandon it",
         )

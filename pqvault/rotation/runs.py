@@ -1,9 +1,9 @@
-"""What is left to do of a bulk rotation, in a file, so that it can be carried on.
+"""What is left to do of a bulk rotation or re-encryption, in a file, so that it can be carried on.
 
-``PQVAULT_HOME/rotations/<id>.jsonl``, mode 0600, no secret in it: a line for the run, a line for
-each target, then a line for each that is done or failed, appended as it happens. A lost line means
-that its target is looked at again, which costs little and changes nothing. The process that works
-on a run holds the lock of its file (flock).
+``PQVAULT_HOME/rotations/<id>.jsonl`` or ``reencryptions/…``, mode 0600, no secret in it: a line for
+the run, a line for each target, then a line for each that is done or failed, appended as it
+happens. A lost line means that its target is looked at again, which changes nothing more. The
+process that works on a run holds the lock of its file (flock).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, Literal
 
 from pqvault import home
 from pqvault.errors import FormatError, Locked
@@ -25,8 +25,9 @@ from pqvault.policy import ANYBODY, Policy
 from pqvault.rotation.change import Change
 from pqvault.storage.base import explained
 
-__all__ = ["Run", "RunStatus", "look", "unfinished"]
+__all__ = ["Kind", "Run", "RunStatus", "look", "unfinished"]
 
+Kind = Literal["rotations", "reencryptions"]  # the name of their folder
 _FORMAT: Final = "pqvault.dev/rotation@v1"
 _TODO, _DONE, _FAILED = range(3)
 
@@ -81,10 +82,11 @@ class Run:
         allow_retired: bool = False,
         signers: Iterable[str] = (),
         policy: Policy = ANYBODY,
+        kind: Kind = "rotations",
     ) -> Run:
         """Write down a new run, durably. ``targets``: absolute paths. ``signers``: ids of the keys
         that are to sign."""
-        folder = home.folder("rotations")
+        folder = home.folder(kind)
         name = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         path = folder / f"{name}-{secrets.token_hex(4)}.jsonl"
         paths = [os.fspath(target) for target in targets]
@@ -109,6 +111,18 @@ class Run:
             os.rename(beside, path)
         file.seek(0)
         return cls(path, file)
+
+    @classmethod
+    def again(cls, targets: Iterable[Path], change: Change, kind: Kind) -> Run | None:
+        """The unfinished run that is about the same, if there is one. Raises Locked."""
+        wanted = [os.fspath(target) for target in targets]
+        for path in unfinished(kind):
+            with path.open("rb") as file:
+                found = cls(path, file, ours=False)
+                same = [os.fspath(target) for _, target in found.targets()] == wanted
+            if same and found.change.to_json() == change.to_json():
+                return cls.open(path)
+        return None
 
     @classmethod
     def open(cls, path: Path) -> Run:
@@ -198,9 +212,9 @@ class Run:
         self.close()
 
 
-def unfinished() -> list[Path]:
+def unfinished(kind: Kind = "rotations") -> list[Path]:
     """The files of all runs that are not finished, oldest first."""
-    return sorted(home.folder("rotations").glob("*.jsonl"))
+    return sorted(home.folder(kind).glob("*.jsonl"))
 
 
 def look(path: Path) -> RunStatus:

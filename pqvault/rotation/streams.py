@@ -12,7 +12,7 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from pqvault.storage.base import explained
 from pqvault.storage.replacing import copy_owner, is_named, lock_file
 from pqvault.streams import FileSource, read_stream_envelope
 
-__all__ = ["STREAM", "StreamRotation"]
+__all__ = ["STREAM", "StreamRotation", "opened", "replace_file", "write_all"]
 
 STREAM: Final = "stream"  # what the index calls the archive of a sealed stream
 _PIECE: Final = 64 * 1024 * 1024  # bytes copied at once
@@ -50,13 +50,13 @@ class StreamRotation:
 
     def look(self) -> tuple[Envelope, int, tuple[Member, ...] | None]:
         """Its envelope, the bytes of its object, and who is to open it, where that changes."""
-        with self._opened() as (_, envelope, size):
+        with opened(self.path) as (_, envelope, size):
             return envelope, size, self.change.members(envelope, self._what)
 
     def run(self) -> Rotated:
         """Rotate. Raises NoKeyFits, IntegrityError, Locked when another process is at it."""
         result = Rotated(str(self.path), STREAM)
-        with self._opened() as (fd, envelope, size):
+        with opened(self.path) as (fd, envelope, size):
             members = self.change.members(envelope, self._what)
             if members is None:
                 result.unchanged = 1
@@ -78,24 +78,11 @@ class StreamRotation:
                     f"{self.path} has other names (hard links), which keep the old envelope"
                 )
             with explained("write", str(self.path)):
-                self._replace(fd, start, data)
+                replace_file(self.path, fd, lambda out: _rewritten(fd, start, out, data))
         result.rewrapped, result.written, result.copied = 1, len(data), size
         result.wrapped = {m.key_id for m in members if isinstance(m, Recipient)}
         result.opens(new)
         return result
-
-    @contextmanager
-    def _opened(self) -> Iterator[tuple[int, Envelope, int]]:
-        """Descriptor, envelope, bytes of the object behind it."""
-        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        with explained("open", str(self.path)):
-            fd = os.open(self.path, flags)
-        with open(fd, "rb", buffering=0) as file:
-            info = os.fstat(fd)
-            if not stat.S_ISREG(info.st_mode):
-                raise FormatError(f"{self.path} is not a regular file")
-            envelope = read_stream_envelope(file, str(self.path))
-            yield fd, envelope, info.st_size - len(envelope.marshal())
 
     def _open(self, fd: int, start: int, envelope: Envelope) -> RootKey:
         key = RootKey.unwrap(envelope, self.keys.ring, self._what)
@@ -105,39 +92,64 @@ class StreamRotation:
         RandomReader(source, *key.object(STREAM_OBJECT), str(self.path))
         return key
 
-    def _replace(self, fd: int, start: int, data: bytes) -> None:
-        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[int, Envelope, int]]:
+    """Descriptor, envelope, bytes of the object behind it."""
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with explained("open", str(path)):
+        fd = os.open(path, flags)
+    with open(fd, "rb", buffering=0) as file:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            raise FormatError(f"{path} is not a regular file")
+        envelope = read_stream_envelope(file, str(path))
+        yield fd, envelope, info.st_size - len(envelope.marshal())
+
+
+def replace_file(path: Path, fd: int, fill: Callable[[int], object]) -> None:
+    """Put a file that ``fill`` writes, given a descriptor, in the place of ``path``.
+
+    ``fd``: of the file that is there, whose lock is ours. Whole and durable, or nothing is left.
+    """
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _clear(path, folder)
+        beside = f".{path.name[:200]}.{secrets.token_hex(4)}.rotating"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        out = os.open(beside, flags, 0o600, dir_fd=folder)
         try:
-            self._clear(folder)
-            beside = f".{self.path.name[:200]}.{secrets.token_hex(4)}.rotating"
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            out = os.open(beside, flags, 0o600, dir_fd=folder)
             try:
-                try:
-                    copy_owner(out, os.fstat(fd))
-                    _write(out, data)
-                    _copy(fd, start, out)
-                    os.fsync(out)
-                finally:
-                    os.close(out)
-                os.rename(beside, self.path.name, src_dir_fd=folder, dst_dir_fd=folder)
-            except BaseException:
-                with suppress(FileNotFoundError):
-                    os.unlink(beside, dir_fd=folder)
-                raise
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-    def _clear(self, folder: int) -> None:
-        """Remove what rotations of this file left that were killed: the lock is ours."""
-        mine = re.compile(rf"\.{re.escape(self.path.name[:200])}\.[0-9a-f]{{8}}\.rotating", re.S)
-        for name in os.listdir(folder):
-            if mine.fullmatch(name):
-                os.unlink(name, dir_fd=folder)
+                copy_owner(out, os.fstat(fd))
+                fill(out)
+                os.fsync(out)
+            finally:
+                os.close(out)
+            os.rename(beside, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(beside, dir_fd=folder)
+            raise
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
-def _write(fd: int, data: bytes) -> None:
+def _clear(path: Path, folder: int) -> None:
+    """Remove what processes that were killed left beside ``path``: its lock is ours."""
+    mine = re.compile(rf"\.{re.escape(path.name[:200])}\.[0-9a-f]{{8}}\.rotating", re.S)
+    for name in os.listdir(folder):
+        if mine.fullmatch(name):
+            os.unlink(name, dir_fd=folder)
+
+
+def _rewritten(source: int, start: int, out: int, envelope: bytes) -> None:
+    write_all(out, envelope)
+    _copy(source, start, out)
+
+
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """Write all of ``data``."""
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, TypeAlias
@@ -130,6 +130,12 @@ class Storage(Protocol):
 
         False when it holds something else by now, or is gone. It keeps its mode. Raises
         `Locked` when another process stays in the middle of replacing it.
+        """
+
+    def locked(self, name: str) -> AbstractContextManager[None]:
+        """Hold the lock of a file that is there, for who must be the only one at some work.
+
+        Raises `Locked` at once when another process holds it, `NotFound`.
         """
 
     def create(self, name: str) -> Sink:

@@ -311,6 +311,17 @@ class LocalStorage:
             finally:
                 os.close(fd)
 
+    @contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """Hold the lock (flock) of a file; see `Storage.locked`."""
+        with self._file("lock", name) as (folder, last):
+            fd = os.open(last, _UPDATE, dir_fd=folder)
+        try:
+            lock_file(fd, self.where(name), wait=0)
+            yield
+        finally:
+            os.close(fd)
+
     def create(self, name: str) -> LocalSink:
         """Begin a file that must not exist, in a folder that must."""
         with self._file("create", name) as (folder, last):

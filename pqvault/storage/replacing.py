@@ -30,7 +30,7 @@ def lock_file(fd: int, where: str, wait: float = WAIT) -> None:
             return
         except BlockingIOError:
             if time.monotonic() >= until:
-                raise Locked(f"{where} is being replaced by another process") from None
+                raise Locked(f"another process is at work on {where}") from None
             time.sleep(0.002)
 
 

@@ -1,0 +1,82 @@
+"""Records of removed parts: written, read, checked. docs/format.md 5.7."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from pqvault.archive import layout
+from pqvault.archive.part import OpenPart, PublicPart
+from pqvault.archive.replacement import replaced_ids
+from pqvault.errors import PQVaultError, RolledBack
+from pqvault.format.removed import Reason, Removed
+from pqvault.format.textdoc import MAX_SIZE
+from pqvault.rootkey import RootKey
+from pqvault.storage import Storage
+
+__all__ = ["FOLDER", "lost", "problems", "read_record", "remove_part"]
+
+FOLDER: Final = "removed"
+
+
+def remove_part(
+    storage: Storage, key: RootKey, part: PublicPart, reason: Reason, by: tuple[str, ...] = ()
+) -> None:
+    """Write the record that hides a part. ``key``: of a part that stays, which vouches for it.
+
+    ``by``: the parts that hold its content. A record that is there already stays as it is.
+    """
+    record = key.remove(
+        Removed(
+            archive=key.archive,
+            part=key.part,
+            removed=part.id,
+            commit=part.commit_digest,
+            reason=reason,
+            by=tuple(sorted(by)),
+            created=int(time.time() * 1000),
+        )
+    )
+    storage.make_folder(FOLDER)
+    storage.put_new(layout.removed_name(part.id), record.marshal())
+
+
+def read_record(storage: Storage, archive: str, part: str) -> Removed | None:
+    """A record, unverified; None where something else bears its name, which counts as well."""
+    name = layout.removed_name(part)
+    try:
+        record = Removed.parse(storage.read(name, MAX_SIZE), name)
+    except PQVaultError:
+        return None
+    return record if (record.archive, record.removed) == (archive, part) else None
+
+
+def lost(
+    storage: Storage, archive: str, removed: set[str], parts: Mapping[str, PublicPart]
+) -> list[RolledBack]:
+    """Parts that hold what removed ones held, by their records, and are not there."""
+    found: dict[str, RolledBack] = {}
+    accounted = {replaced for part in parts.values() for replaced in replaced_ids(part)}
+    for part in sorted(removed - accounted):
+        record = read_record(storage, archive, part)
+        for other in record.by if record else ():
+            if other not in parts and other not in removed:
+                found[other] = RolledBack(
+                    f"part {other} is missing, which holds what the removed part {part} held",
+                    hint="restore it from a copy",
+                )
+    return list(found.values())
+
+
+def problems(
+    storage: Storage, archive: str, removed: set[str], opened: Mapping[str, OpenPart]
+) -> Iterator[PQVaultError]:
+    """What is wrong with the MACs of records, as far as the parts that are open can tell."""
+    for part in sorted(removed):
+        record = read_record(storage, archive, part)
+        try:
+            if record is not None and record.part in opened:
+                opened[record.part].check_removed(record, layout.removed_name(part))
+        except PQVaultError as error:
+            yield error

@@ -1,0 +1,232 @@
+"""Encrypt many archives and sealed streams again, one after the other, so that it can be carried
+on. Within an archive all threads work on the files of one part."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from pqvault.archive.tasks import default_jobs
+from pqvault.errors import Incomplete, PQVaultError
+from pqvault.keys import Identity, Recipient
+from pqvault.keystore import Keystore
+from pqvault.keystore.identities import audit_use
+from pqvault.memory import Memory
+from pqvault.progress import Progress, Report, ignore
+from pqvault.rotation.archives import Rotated
+from pqvault.rotation.change import Change, Keys
+from pqvault.rotation.ledger import Ledger
+from pqvault.rotation.renewal import ArchiveRenewal, FindRecipient
+from pqvault.rotation.run import Planned, check_signers
+from pqvault.rotation.runs import Run
+from pqvault.rotation.streamrenewal import StreamRenewal
+from pqvault.rotation.streams import STREAM
+from pqvault.signing import SigningKey
+from pqvault.storage import LocalStorage
+
+__all__ = ["ReencryptReport", "ReencryptRun", "plan", "public_keys"]
+
+_NEVER: Final = 2**62  # ms: nothing was encrypted again since then
+
+
+@dataclass(slots=True)
+class ReencryptReport:
+    """What was encrypted again. ``targets``: archives and streams; ``finished`` of them are done.
+
+    ``parts``: that have a new root key, sealed streams among them; ``size``: their sealed bytes.
+    ``new``: key ids that it was wrapped to. ``failed``: (path, why); ``run``: the name of the
+    unfinished re-encryption, or "".
+    """
+
+    run: str = ""
+    targets: int = 0
+    finished: int = 0
+    parts: int = 0
+    size: int = 0
+    seconds: float = 0.0
+    new: list[str] = field(default_factory=list)
+    retired: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    failed: list[tuple[str, PQVaultError]] = field(default_factory=list)
+
+    def add(self, result: Rotated) -> None:
+        """Count one target."""
+        self.parts += result.rewrapped
+        self.size += result.copied
+        self.new += sorted(result.wrapped.difference(self.new))
+        self.retired += [k for k in result.retired if k not in self.retired]
+        self.warnings += result.warnings
+        self.failed += [(result.path, problem) for problem in result.problems]
+        self.finished += not result.problems
+
+
+def public_keys(identities: Sequence[Identity], keystore: Keystore | None) -> FindRecipient:
+    """Looks up the public key of a key id, among our own and those of the keystore."""
+    ours = {identity.key_id: identity for identity in identities}
+    stored = {facts.key_id for facts in keystore.list()} if keystore is not None else set[str]()
+
+    def find(key_id: str) -> Recipient | None:
+        if key_id in ours:
+            return ours[key_id].recipient
+        return keystore.public_key(key_id) if keystore is not None and key_id in stored else None
+
+    return find
+
+
+@dataclass(slots=True)
+class ReencryptRun:
+    """One run over many targets. ``report`` can be read after an error.
+
+    ``find``: see :func:`public_keys`. ``sign``: keys that sign new parts and their envelopes, those
+    that the run began with.
+    """
+
+    run_file: Run
+    identities: Sequence[Identity]
+    find: FindRecipient
+    ledger: Ledger | None = None
+    sign: Sequence[SigningKey] = ()
+    jobs: int = field(default_factory=default_jobs)
+    progress: Progress = ignore
+    report: ReencryptReport = field(init=False)
+    _keys: Keys = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Raises UsageError when ``sign`` are not the keys that the run began with."""
+        check_signers(self.run_file, self.sign)
+        self.report = ReencryptReport(self.run_file.id, self.run_file.total)
+        self._keys = Keys(self.identities)
+
+    def run(self) -> ReencryptReport:
+        """Do what is left. Raises Incomplete when something failed: the run stays unfinished.
+
+        The error of a single target of which nothing was done is raised as it is, and no run is
+        kept for it.
+        """
+        began, report = time.monotonic(), self.report
+        report.finished = report.targets - self.run_file.left
+        try:
+            for number, path in self.run_file.pending():
+                result = self._one(path)
+                if self.ledger is not None and result.archive:
+                    self.ledger.note(result)
+                self.run_file.mark(number, "; ".join(e.message for e in result.problems))
+                report.add(result)
+        finally:
+            if self.ledger is not None:
+                self.ledger.flush()
+            if report.parts or report.retired:
+                self._audit()
+            report.seconds = time.monotonic() - began
+        if not report.failed or (report.targets == 1 and not report.parts):
+            self.run_file.finish()
+            report.run = ""
+        if report.failed:
+            raise self._incomplete()
+        return report
+
+    def _one(self, path: Path) -> Rotated:
+        work: ArchiveRenewal | StreamRenewal | None = None
+        try:
+            if not path.is_dir():
+                work = self._stream(path)
+                self._expect(STREAM, path, work.look()[2])
+                return work.run()
+            work = self._archive(path, self.ledger.seen if self.ledger is not None else None)
+            recipients = {one.key_id: one for _, many in work.pending() for one in many}
+            self._expect(work.state.archive, path, recipients.values())
+            return work.run()
+        except PQVaultError as error:
+            # Of an archive, what was done before stays done.
+            result = work.result if isinstance(work, ArchiveRenewal) else Rotated(str(path))
+            result.problems.append(error)
+            return result
+
+    def _stream(self, path: Path) -> StreamRenewal:
+        done, total = 0, 2 * os.path.getsize(path)
+
+        def tell(count: int) -> None:
+            nonlocal done
+            done += count
+            self.progress(Report("reencrypt", done=done, total=total))
+
+        run = self.run_file
+        return StreamRenewal(path, run.change, self._keys, self.find, run.started, tell)
+
+    def _archive(self, path: Path, memory: Memory | None) -> ArchiveRenewal:
+        return ArchiveRenewal(
+            LocalStorage(path),
+            self.run_file.change,
+            self._keys,
+            self.find,
+            self.run_file.started,
+            sign=self.sign,
+            policy=self.run_file.policy,
+            memory=memory,
+            allow_retired=self.run_file.allow_retired,
+            jobs=self.jobs,
+            progress=self.progress,
+        )
+
+    def _expect(self, archive: str, path: Path, recipients: Any) -> None:
+        if self.ledger is not None and recipients:
+            self.ledger.expect(archive, str(path), {r.key_id for r in recipients})
+
+    def _audit(self) -> None:
+        report = self.report
+        audit_use(
+            self._keys.ring.values(),
+            "reencrypt",
+            self.run_file.id,
+            targets=report.targets,
+            finished=report.finished,
+            parts=report.parts,
+            to=report.new,
+            removed=sorted(self.run_file.change.remove),
+        )
+
+    def _incomplete(self) -> PQVaultError:
+        report = self.report
+        first = report.failed[0][1]
+        if report.targets == 1 and not report.parts:
+            return first
+        failed = {path for path, _ in report.failed}
+        return Incomplete(
+            f"{len(failed)} of {report.targets} archives and streams are not encrypted again; the"
+            f" first: {first.message}",
+            hint="mend what is named, then `pqvault reencrypt --resume`; `--status` lists them",
+        )
+
+
+def plan(
+    path: Path,
+    change: Change,
+    find: FindRecipient,
+    *,
+    signs: bool = False,
+    memory: Memory | None = None,
+) -> Planned:
+    """What would be done with one target. Needs no private key; nothing is verified.
+
+    ``signs``: whether new parts would be signed.
+    """
+    what = "archive" if path.is_dir() else STREAM
+    try:
+        if what == STREAM:
+            envelope, copy, recipients = StreamRenewal(path, change, Keys(), find, _NEVER).look()
+            found = [(envelope, copy, recipients)]
+        else:
+            storage = LocalStorage(path)
+            work = ArchiveRenewal(storage, change, Keys(), find, _NEVER, memory=memory)
+            pending = work.pending(signs=signs)
+            found = [(p.envelope, p.size, rs) for p, rs in pending if p.envelope is not None]
+    except PQVaultError as error:
+        return Planned(str(path), what, problem=error)
+    now = {w.key_id: None for envelope, _, _ in found for w in envelope.recipients}
+    then = {r.key_id: None for _, _, recipients in found for r in recipients}
+    size = sum(size for _, size, _ in found)
+    return Planned(str(path), what, len(found), size, tuple(now), tuple(then))

@@ -1,0 +1,289 @@
+"""Encrypt an archive again: every part gets a new root key and a new part in its place.
+
+A part is decrypted and encrypted file by file, without a look at what is in it, into a new part
+that names the old one in ``replaces`` (docs/format.md 5.6). Only when all of the new one was read
+back from storage, the old one is removed: a record, then its envelope; ``gc`` takes the rest. At
+any moment the old part is there, or the new one, or both, which readers see as one.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+from pqvault.archive import layout
+from pqvault.archive.archive import PublicState
+from pqvault.archive.part import PublicPart, read_public
+from pqvault.archive.partwriter import discard, put_part
+from pqvault.archive.replacement import id_in_place, replaced_ids, successors
+from pqvault.archive.sealedfiles import check_file, reseal_file
+from pqvault.archive.settling import remove_replaced, settle
+from pqvault.archive.tasks import default_jobs, run_tasks
+from pqvault.errors import IntegrityError, Locked, PolicyRefused, PQVaultError, UsageError
+from pqvault.format.commit import Commit, PartFile, is_table
+from pqvault.keys import Recipient, one_profile
+from pqvault.memory import Memory
+from pqvault.policy import ANYBODY, Policy
+from pqvault.progress import Progress, Report, ignore
+from pqvault.rootkey import RootKey
+from pqvault.rotation import retiring
+from pqvault.rotation.archives import Rotated
+from pqvault.rotation.change import Change, Keys
+from pqvault.signing import SigningKey, sign_document
+from pqvault.storage import Storage
+
+__all__ = ["ArchiveRenewal", "FindRecipient"]
+
+FindRecipient = Callable[[str], Recipient | None]
+
+
+@dataclass(slots=True)
+class ArchiveRenewal:
+    """One archive. ``started``: ms; parts that were encrypted again since then are done.
+
+    ``find``: a public key by its key id. ``sign``: keys that sign the new parts; ``policy``: who
+    must have signed the old ones.
+    """
+
+    storage: Storage
+    change: Change
+    keys: Keys
+    find: FindRecipient
+    started: int
+    sign: Sequence[SigningKey] = ()
+    policy: Policy = ANYBODY
+    memory: Memory | None = None
+    allow_retired: bool = False
+    jobs: int = field(default_factory=default_jobs)
+    progress: Progress = ignore
+    result: Rotated = field(init=False)
+    state: PublicState = field(init=False)
+    _stop: threading.Event = field(default_factory=threading.Event, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _done: int = field(default=0, init=False)
+    _total: int = field(default=0, init=False)
+    _first: frozenset[str] = field(default=frozenset(), init=False)
+
+    def __post_init__(self) -> None:
+        """Reads what is public. Raises NotFound, FormatError, RolledBack."""
+        self.state = PublicState(self.storage, self.memory)
+        self._check_state()
+        path = self.storage.where("").rstrip("/")
+        self.result = Rotated(path, self.state.archive, removed=self.state.removed)
+        self._first = frozenset(self.state.parts)
+
+    def _check_state(self) -> None:
+        if self.state.rolled_back:
+            raise self.state.rolled_back[0]
+
+    # -- what is to do
+
+    def pending(self, *, signs: bool = False) -> list[tuple[PublicPart, tuple[Recipient, ...]]]:
+        """The parts to encrypt again, in the order of the work, and to whom.
+
+        ``signs``: whether new parts would be signed, where that is only planned. Raises
+        PolicyRefused when the old ones are signed and the new ones would not be, KeyStateForbids,
+        UsageError for public keys that are not known.
+        """
+        found, signs = [], signs or bool(self.sign)
+        for part in self.state.ordered():
+            # What an earlier run put and did not come to verify is made again.
+            unfinished = not replaced_ids(part).isdisjoint(self.state.parts)
+            if unfinished or self._is_done(part):
+                continue
+            envelope = part.envelope
+            if envelope is None:
+                raise IntegrityError(f"the envelope of part {part.id} is missing")
+            if part.commit.signatures and not signs:
+                raise PolicyRefused(
+                    f"part {part.id} of {self.storage.where('')} is signed, and the part in its"
+                    " place would not be",
+                    hint="sign the new parts with --sign KEY",
+                )
+            if any(is_table(file.name) for file in part.commit.files):
+                raise UsageError(
+                    f"part {part.id} holds tables, which cannot be encrypted again yet",
+                    hint="write the tables to a new archive",
+                )
+            what = f"the envelope of part {part.id}"
+            found.append((part, self.change.recipients(envelope, what, self.find)))
+        if signs and any(not part.commit.signatures for part, _ in found):
+            # Readers refuse what is unsigned after what is signed: the signed ones grow backwards.
+            found.reverse()
+        return found
+
+    def _is_done(self, part: PublicPart) -> bool:
+        """Whether its root key is new enough, and only those have it who are meant to."""
+        if part.envelope is None:
+            return False
+        new = bool(part.commit.replaces) and part.envelope.created >= self.started
+        # A part that others added meanwhile has a root key that nobody else has seen.
+        added = part.id not in self._first
+        return (new or added) and self.change.fits(part.envelope, f"part {part.id}")
+
+    def wraps_to(self) -> set[str]:
+        """The key ids that new root keys would be wrapped to. Raises as :meth:`pending`."""
+        return {r.key_id for _, recipients in self.pending() for r in recipients}
+
+    # -- doing it
+
+    def run(self) -> Rotated:
+        """Do it. The first error ends it: what is done stays done, and the next run goes on.
+
+        Raises NoKeyFits, IntegrityError, PolicyRefused, Locked when another process is at it.
+        """
+        with self.storage.locked(layout.HEADER):
+            settle(self.state, self._open)
+            result = self.result
+            # A record first: a host that seals meanwhile to a key that goes is refused from now on.
+            result.retired = retiring.retire(
+                self.state,
+                self.change,
+                self.wraps_to,
+                self._open,
+                allow_retired=self.allow_retired,
+                sign=self.sign,
+                policy=self.policy,
+            )
+            with ThreadPoolExecutor(self.jobs, "pqvault-reencrypt") as pool:
+                while pending := self.pending():
+                    self._total = self._done + 2 * sum(part.size for part, _ in pending)
+                    for part, recipients in pending:
+                        self._renew(part, recipients, pool)
+                    # Parts that others committed while we were at it.
+                    self._refresh()
+            for part in self.state.ordered():
+                if part.envelope is not None:
+                    result.opens(part.envelope)
+            result.problems += self.state.problems
+            result.removed = self.state.removed
+        return result
+
+    def _refresh(self) -> None:
+        self.state.refresh()
+        self._check_state()
+
+    def _open(self, part: PublicPart) -> RootKey:
+        """Steps 2 to 6 of docs/format.md 5.2."""
+        what = f"part {part.id}"
+        if part.envelope is None:
+            raise IntegrityError(f"the envelope of {what} is missing")
+        # (2) unwrap, (3) envelope MAC, (4) root, (5) commit MAC, (6) signatures
+        key = RootKey.unwrap(part.envelope, self.keys.ring, f"the envelope of {what}")
+        key.check_commit(part.commit, what)
+        self.policy.check(part.commit, what)
+        self.policy.check_envelope(part.envelope, f"the envelope of {what}")
+        return key
+
+    def _renew(
+        self, part: PublicPart, recipients: tuple[Recipient, ...], pool: ThreadPoolExecutor
+    ) -> None:
+        """Put a new part in the place of one, and remove that."""
+        old = self._open(part)
+        self.keys.prove(recipients)
+        profile = one_profile(recipients)
+        if part.commit.digest not in profile.digests:
+            raise UsageError(
+                f"part {part.id} has digests of {part.commit.digest}, which the profile {profile}"
+                " does not allow, and they are those of content that is not looked at here",
+                hint="unseal it, and seal it to the new recipients",
+            )
+        key = RootKey.generate(old.archive, self._new_id(part), profile)
+        try:
+            new = self._write(part, old, key, recipients, pool)
+        except BaseException:
+            self._stop.set()
+            discard(self.storage, key.part)
+            raise
+        self._verify(new, key, pool)
+        self.state.refresh()
+        remove_replaced(self.state, new, key)
+        self._check_state()
+        result = self.result
+        result.rewrapped += 1
+        result.copied += new.size
+        result.wrapped |= {recipient.key_id for recipient in recipients}
+        result.sights.append(new.sight)
+
+    def _new_id(self, part: PublicPart) -> str:
+        """In the place of the old one among the parts of its seq and time."""
+        order = part.commit.order[:2]
+        same = [p.id for p in self.state.parts.values() if p.commit.order[:2] == order]
+        return id_in_place(part.id, same)
+
+    def _write(
+        self,
+        part: PublicPart,
+        old: RootKey,
+        key: RootKey,
+        recipients: tuple[Recipient, ...],
+        pool: ThreadPoolExecutor,
+    ) -> PublicPart:
+        commit, files = part.commit, list[PartFile]()
+
+        def reseal(file: PartFile) -> PartFile:
+            return reseal_file(self.storage, old, key, file, commit.digest, self._tell)
+
+        self.storage.make_folder(f"parts/{key.part}/objects")
+        run_tasks(pool, self.jobs, iter(commit.files), reseal, files.append, self._stop)
+        envelope = key.envelope(recipients, created=int(time.time() * 1000))
+        envelope = sign_document(envelope, self.sign)
+        self._refresh()
+        if read_public(self.storage, old.archive, part.id) != part:
+            raise Locked(
+                f"part {part.id} of {self.storage.where('')} is changed by others just now"
+            )
+        new = replace(
+            commit,
+            part=key.part,
+            profile=key.profile.name,
+            parents=self._parents(commit),
+            replaces=tuple(sorted((*commit.replaces, (part.id, part.commit_digest)))),
+            root=key.commit_id,
+            sealed_to=tuple(recipient.key_id for recipient in recipients),
+            files=tuple(sorted(files, key=lambda file: file.name)),
+            signatures=(),
+        )
+        new = sign_document(key.sign_off(new), self.sign)
+        put_part(self.storage, [envelope], new, new.marshal())
+        return read_public(self.storage, key.archive, key.part)
+
+    def _parents(self, commit: Commit) -> tuple[tuple[str, str], ...]:
+        """Those of the old part, or what took their place."""
+        followers = successors(self.state.parts.values())
+        found = {}
+        for parent, digest in commit.parents:
+            follower = followers.get((parent, digest))
+            if follower is not None:
+                parent, digest = follower.id, follower.commit_digest
+            found[parent] = digest
+        return tuple(sorted(found.items()))
+
+    def _verify(self, new: PublicPart, key: RootKey, pool: ThreadPoolExecutor) -> None:
+        """Read all of a new part back from storage, as it was put there."""
+        what = f"part {new.id}"
+        key.check_commit(new.commit, what)
+        if new.envelope is None:
+            raise IntegrityError(f"the envelope of {what} is missing")
+        if any(w.key_id in self.keys.ring for w in new.envelope.recipients):
+            key = self._open(new)
+
+        def check(file: PartFile) -> None:
+            check_file(self.storage, key, file, new.commit.digest, self._tell)
+
+        run_tasks(pool, self.jobs, iter(new.commit.files), check, _nothing, self._stop)
+
+    def _tell(self, count: int) -> None:
+        if self._stop.is_set():
+            raise PQVaultError("stopped")
+        with self._lock:
+            self._done += count
+            done = self._done
+        self.progress(Report("reencrypt", done=done, total=self._total))
+
+
+def _nothing(_: None) -> None:
+    pass

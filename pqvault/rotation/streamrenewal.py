@@ -1,0 +1,115 @@
+"""Encrypt one sealed stream again: a new file with a new root key, in the place of the old one."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pqvault.archive.sealedfiles import STEP, reseal
+from pqvault.crypto.cobblestone import MessageReader, MessageWriter
+from pqvault.errors import IntegrityError, Locked
+from pqvault.format.envelope import Envelope
+from pqvault.keys import Recipient, one_profile
+from pqvault.rootkey import STREAM_ARCHIVE, STREAM_OBJECT, RootKey, new_id
+from pqvault.rotation.archives import Rotated
+from pqvault.rotation.change import Change, Keys
+from pqvault.rotation.renewal import FindRecipient
+from pqvault.rotation.streams import STREAM, opened, replace_file, write_all
+from pqvault.storage.base import explained
+from pqvault.storage.replacing import is_named, lock_file
+from pqvault.streams import FileSource
+
+__all__ = ["StreamRenewal"]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRenewal:
+    """A new root key for the sealed stream in the file ``path``. ``started``: ms; one that was
+    encrypted again since then is done. ``find``: a public key by its key id."""
+
+    path: Path
+    change: Change
+    keys: Keys
+    find: FindRecipient
+    started: int
+    tell: Callable[[int], object] = lambda _: None
+
+    @property
+    def _what(self) -> str:
+        return f"the envelope of {self.path}"
+
+    def look(self) -> tuple[Envelope, int, tuple[Recipient, ...]]:
+        """Its envelope, the bytes of its object, and to whom it will be sealed; () when done."""
+        with opened(self.path) as (_, envelope, size):
+            return envelope, size, self._recipients(envelope)
+
+    def _recipients(self, envelope: Envelope) -> tuple[Recipient, ...]:
+        new = envelope.created >= self.started and envelope.generation == 1
+        if new and self.change.fits(envelope, self._what):
+            return ()
+        return self.change.recipients(envelope, self._what, self.find)
+
+    def run(self) -> Rotated:
+        """Do it. Raises NoKeyFits, IntegrityError, Locked when another process is at it."""
+        result = Rotated(str(self.path), STREAM)
+        with opened(self.path) as (fd, envelope, size):
+            recipients = self._recipients(envelope)
+            if not recipients:
+                result.unchanged = 1
+                result.opens(envelope)
+                return result
+            lock_file(fd, str(self.path), wait=0)
+            if not is_named(fd, str(self.path)):
+                raise Locked(f"{self.path} was replaced by another process just now")
+            old = RootKey.unwrap(envelope, self.keys.ring, self._what)
+            self.keys.prove(recipients)
+            key = RootKey.generate(STREAM_ARCHIVE, new_id(), one_profile(recipients))
+            new = key.envelope(recipients, created=int(time.time() * 1000))
+            if os.fstat(fd).st_nlink > 1:
+                result.warnings.append(
+                    f"{self.path} has other names (hard links), which keep the old root key"
+                )
+            source = FileSource(fd, os.fstat(fd).st_size - size, size)
+
+            def fill(out: int) -> None:
+                data = new.marshal()
+                write_all(out, data)
+                self._reseal(source, old, key, out)
+                self._check(out, new, len(data), key)
+
+            with explained("write", str(self.path)):
+                replace_file(self.path, fd, fill)
+        result.rewrapped, result.copied = 1, size
+        result.wrapped = {recipient.key_id for recipient in recipients}
+        result.opens(new)
+        return result
+
+    def _reseal(self, source: FileSource, old: RootKey, key: RootKey, out: int) -> None:
+        reader = MessageReader(*old.object(STREAM_OBJECT), str(self.path))
+        writer = MessageWriter(*key.object(STREAM_OBJECT))
+        reseal(_pieces(source), reader, writer, lambda data: write_all(out, data), self.tell)
+
+    def _check(self, out: int, envelope: Envelope, start: int, key: RootKey) -> None:
+        """Read all of the new file back: what a reader would refuse must not take a place."""
+        head = os.pread(out, start, 0)
+        if Envelope.parse(head) != envelope:
+            raise IntegrityError(f"the new envelope of {self.path} does not read back")
+        if any(wrapped.key_id in self.keys.ring for wrapped in envelope.recipients):
+            key = RootKey.unwrap(envelope, self.keys.ring, self._what)
+        reader = MessageReader(*key.object(STREAM_OBJECT), f"the new {self.path}")
+        for data in _pieces(FileSource(out, start, os.fstat(out).st_size - start)):
+            reader.update(data)
+            self.tell(len(data))
+        reader.finalize()
+
+
+def _pieces(source: FileSource) -> Iterator[memoryview]:
+    """The sealed bytes, in a buffer that is used again."""
+    buffer = memoryview(bytearray(min(STEP, source.size)))
+    for at in range(0, source.size, STEP):
+        data = buffer[: min(STEP, source.size - at)]
+        source.pread_into(data, at)
+        yield data

@@ -1,0 +1,201 @@
+"""attack 35: `pqvault reencrypt`: new root keys, the same content, in the same places."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from conftest import make_tree
+
+import pqvault
+from pqvault.errors import NoKeyFits, PolicyRefused, UsageError
+from pqvault.format.commit import Commit
+from pqvault.format.envelope import Envelope
+from pqvault.signing import SigningKey
+
+OLD, NEW = pqvault.Identity.generate(), pqvault.Identity.generate()
+CONTENT = b"of the stream" * 1000
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PQVAULT_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """Three parts; the last takes one file away."""
+    source = make_tree(tmp_path / "src", {"a": b"a" * 5000, "b": b"b" * 70000, "c": b"c"})
+    path = tmp_path / "a.pqv"
+    pqvault.seal(source, path, recipients=[OLD.recipient])
+    (source / "a").write_bytes(b"another")
+    pqvault.seal(source, path, recipients=[OLD.recipient])
+    (source / "c").unlink()
+    pqvault.seal(source, path, recipients=[OLD.recipient], identities=[OLD], delete=True)
+    return path
+
+
+def listing(archive: Path, *keys: pqvault.Identity, **options: object) -> list[object]:
+    """All entries, read and compared with their digests."""
+    with pqvault.open(archive, identities=keys, **options) as opened:  # type: ignore[arg-type]
+        found: list[object] = []
+        for entry in opened.entries():
+            content = opened.open_file(entry.path).read() if entry.kind.letter in "fh" else b""
+            found.append((entry, content))
+        return found
+
+
+def commits(archive: Path) -> list[Commit]:
+    """Those of the parts that are not removed, in their order."""
+    found = [
+        Commit.parse(path.read_bytes())
+        for path in (archive / "commits").iterdir()
+        if not (archive / "removed" / path.name).exists()
+    ]
+    return sorted(found, key=lambda commit: commit.order)
+
+
+def test_everything_has_a_new_root_key_and_is_what_it_was(archive: Path) -> None:
+    before, old = listing(archive, OLD), commits(archive)
+    states = [listing(archive, OLD, as_of=commit.part) for commit in old]
+    report = pqvault.reencrypt(archive, identities=[OLD], to=NEW.recipient)
+    assert (report.parts, report.finished, report.new) == (3, 1, [NEW.key_id])
+    new = commits(archive)
+    assert listing(archive, NEW) == before
+    assert [listing(archive, NEW, as_of=commit.part) for commit in new] == states
+    # The id of a part that was replaced by one other still names its state.
+    assert [listing(archive, NEW, as_of=commit.part[:8]) for commit in old] == states
+    for one, other in zip(old, new, strict=True):
+        assert (one.seq, one.created, one.kind) == (other.seq, other.created, other.kind)
+        assert [replaced for replaced, _ in other.replaces] == [one.part]
+        assert other.root != one.root and other.part != one.part
+        assert [(f.name, f.size) for f in one.files] == [(f.name, f.size) for f in other.files]
+    # The chain is one of new parts, so that the last one vouches for all.
+    assert [[parent for parent, _ in commit.parents] for commit in new] == [
+        [],
+        [new[0].part],
+        [new[1].part],
+    ]
+    assert pqvault.verify(archive, identities=[NEW]).problems == []
+    with pytest.raises(NoKeyFits):
+        listing(archive, OLD)
+
+
+def test_old_envelopes_are_gone_at_once_and_the_rest_with_gc(archive: Path) -> None:
+    old = {commit.part for commit in commits(archive)}
+    pqvault.reencrypt(archive, identities=[OLD])
+    for part in old:
+        assert not (archive / "envelopes" / part).exists()
+        assert (archive / "parts" / part).exists() and (archive / "removed" / part).exists()
+    kept = pqvault.gc(archive)
+    assert kept.removed == [] and len(kept.kept) > 3
+    pqvault.gc(archive, older_than=0)
+    names = {path.name for path in (archive / "parts").iterdir()}
+    assert names == {commit.part for commit in commits(archive)} and not names & old
+    assert len(listing(archive, OLD)) == 3
+    assert pqvault.verify(archive, identities=[OLD]).problems == []
+
+
+def test_a_second_time_names_all_that_was_replaced_before(archive: Path) -> None:
+    before, first = listing(archive, OLD), commits(archive)
+    pqvault.reencrypt(archive, identities=[OLD])
+    second = commits(archive)
+    pqvault.gc(archive, older_than=0)
+    pqvault.reencrypt(archive, identities=[OLD])
+    third = commits(archive)
+    assert listing(archive, OLD) == before
+    for number in range(3):
+        names = {part for part, _ in third[number].replaces}
+        assert names == {first[number].part, second[number].part}
+
+
+def test_a_host_with_public_keys_only_goes_on_as_before(archive: Path, tmp_path: Path) -> None:
+    """Its journal names parts that are gone: what they held is not sealed again."""
+    pqvault.reencrypt(archive, identities=[OLD], to=NEW.recipient)
+    pqvault.gc(archive, older_than=0)
+    pqvault.reencrypt(archive, identities=[NEW])
+    pqvault.gc(archive, older_than=0)
+    report = pqvault.seal(tmp_path / "src", archive, recipients=[NEW.recipient])
+    assert report.parts == [] and report.unchanged == 3
+    (tmp_path / "src" / "d").write_bytes(b"d")
+    report = pqvault.seal(tmp_path / "src", archive, recipients=[NEW.recipient])
+    assert report.files == 1 and len(report.parts) == 1
+    assert len(listing(archive, NEW)) == 4
+
+
+def test_a_sealed_stream(tmp_path: Path) -> None:
+    path = tmp_path / "s.pqv"
+    with path.open("wb") as out:
+        pqvault.encrypt(io.BytesIO(CONTENT), out, [OLD.recipient])
+    before = path.read_bytes()
+    report = pqvault.reencrypt(path, identities=[OLD], to=NEW.recipient)
+    assert report.parts == 1
+    after = path.read_bytes()
+    one, used = Envelope.parse_prefix(before)
+    other, now_used = Envelope.parse_prefix(after)
+    assert one.part != other.part and other.generation == 1
+    assert len(after) - now_used == len(before) - used and after[-100:] != before[-100:]
+    with pqvault.open_stream(path, [NEW]) as stream:
+        assert stream.read() == CONTENT
+    with pytest.raises(NoKeyFits):
+        pqvault.open_stream(path, [OLD])
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_public_keys_that_nobody_knows_here(archive: Path) -> None:
+    """An envelope holds no public keys: whoever shall stay has to be known or left out."""
+    other = pqvault.Identity.generate()
+    pqvault.rotate(archive, identities=[OLD], add=[other.recipient])
+    with pytest.raises(UsageError, match="public keys are not known"):
+        pqvault.reencrypt(archive, identities=[OLD])
+    pqvault.reencrypt(archive, identities=[OLD], add=[other.recipient])
+    assert listing(archive, other) == listing(archive, OLD)
+    pqvault.reencrypt(archive, identities=[OLD], remove=[other.key_id])
+    with pytest.raises(NoKeyFits):
+        listing(archive, other)
+    with pytest.raises(PolicyRefused, match="retired"):
+        pqvault.seal(archive.parent / "src", archive, recipients=[other.recipient])
+
+
+def test_signed_archives_are_signed_again_or_refused(archive: Path, tmp_path: Path) -> None:
+    from pqvault.policy import Policy
+
+    signer = SigningKey.generate()
+    source = make_tree(tmp_path / "more", {"x": b"x"})
+    signed = tmp_path / "signed.pqv"
+    for content in (b"one", b"two"):
+        (source / "x").write_bytes(content)
+        pqvault.seal(source, signed, recipients=[OLD.recipient], sign=[signer])
+    before = listing(signed, OLD)
+    with pytest.raises(PolicyRefused, match="is signed") as caught:
+        pqvault.reencrypt(signed, identities=[OLD])
+    assert "--sign" in caught.value.hint and len(commits(signed)) == 2
+    pqvault.reencrypt(signed, identities=[OLD], sign=[signer])
+    policy = Policy.of([signer.signer])
+    assert listing(signed, OLD, policy=policy) == before
+    assert pqvault.verify(signed, identities=[OLD], policy=policy).problems == []
+
+
+def test_an_unsigned_archive_may_be_signed_on_the_way(archive: Path) -> None:
+    from pqvault.policy import Policy
+
+    signer = SigningKey.generate()
+    before = listing(archive, OLD)
+    pqvault.reencrypt(archive, identities=[OLD], sign=[signer])
+    assert listing(archive, OLD, policy=Policy.of([signer.signer])) == before
+
+
+def test_parts_of_one_moment_keep_their_order(tmp_path: Path) -> None:
+    """Writers that did not see each other: the ids decide who is read last, and new ids too."""
+    import hostile as h
+
+    contents = [b"of part %d" % number for number in range(6)]
+    for forger in [h.Forger(tmp_path / "f.pqv", OLD.recipient)]:
+        for content in contents:
+            rows = [h.file_row(b"same", content)]
+            forger.part(rows, {0: h.plain_of(content)}, seq=1)
+    before = listing(forger.archive, OLD)
+    pqvault.reencrypt(forger.archive, identities=[OLD])
+    assert listing(forger.archive, OLD) == before
