@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
@@ -382,6 +382,13 @@ class RemoteStorage:
             return self.read(name, len(data)) == data
         except (NotFound, FormatError):
             return False
+
+    def locked(self, name: str) -> AbstractContextManager[None]:
+        """Refused: a store has no locks that end with the process that holds them."""
+        raise UsageError(
+            f"{self.where(name)} cannot be locked, so two processes could undo each other's work",
+            hint="copy the archive to a folder, do it there, and copy it back",
+        )
 
     def create(self, name: str) -> Sink:
         """Begin an object. Its name must be new: pqvault draws it at random."""
