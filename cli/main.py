@@ -35,6 +35,7 @@ COMMANDS = {
     "attest": "Write the signed list of files as an in-toto Statement.",
     "gc": "Remove leftovers of interrupted seals.",
     "scan": "Note which archives the keys of the keystore open.",
+    "keyset": "Master keys for Parquet's own encryption, sealed to recipients.",
     "encrypt": "Seal one file or a pipe into a sealed stream.",
     "decrypt": "Open a sealed stream.",
     "doctor": "Show versions and features, and run a self-test.",

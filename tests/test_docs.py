@@ -44,6 +44,7 @@ def prepared(tmp_path: Path, shell: dict[str, str]) -> tuple[Path, dict[str, str
     pqvault seal datasets -r @key.pub -q && pqvault encrypt model.safetensors -o s -r @key.pub
     mv s model.safetensors.pqv && pqvault keygen --sign -o sign.txt > sign.pub
     pqvault seal datasets -o release.pqv -r @key.pub --sign sign.txt -q
+    pqvault keyset new lake-keys.pqv lake pii -r @key.pub -q
     """
     subprocess.run(["sh", "-ec", script], cwd=folder, env=shell, check=True)
     return folder, with_keystore(folder, shell)
@@ -60,6 +61,19 @@ def with_keystore(folder: Path, env: dict[str, str]) -> dict[str, str]:
     env = {**env, "PQVAULT_PASSPHRASE_FILE": str(folder / "words.txt")}
     subprocess.run(["sh", "-ec", script], cwd=folder, env=env, check=True)
     return env
+
+
+def encrypted_parquet(folder: Path) -> None:
+    """A file of Parquet's own encryption, its keys under the keyset of the folder."""
+    import pyarrow as pa
+
+    from pqvault.keys import Identity
+    from pqvault.keyset import Keyset
+    from pqvault.tables.kms import Kms
+
+    keyset = Keyset.open(folder / "lake-keys.pqv", Identity.load_file(folder / "key.txt"))
+    table = pa.table({"email": ["a@b.c"]})
+    Kms(keyset).write_table(table, folder / "users.parquet", footer_key="lake", external=True)
 
 
 # What has to be out of the way, because an example makes it.
@@ -90,6 +104,8 @@ def test_every_help_ends_with_an_example_that_runs(
 ) -> None:
     """The last line of a command's help, typed as it stands."""
     folder, env = prepared
+    if name == "keyset rewrap":
+        encrypted_parquet(folder)
     epilog = command_of(name).epilog or ""
     assert epilog.startswith("Example: ")
     if name in MAKES:

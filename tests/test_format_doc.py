@@ -12,8 +12,9 @@ import textwrap
 from pathlib import Path
 
 import pqvault
-from pqvault.crypto import kdf, kem
+from pqvault.crypto import kdf, kem, record
 from pqvault.crypto.profiles import STANDARD
+from pqvault.format.keyset import KeysetContent, MasterKey, Reference
 from pqvault.rootkey import RootKey
 
 DOC = Path(__file__).resolve().parent.parent / "docs" / "format.md"
@@ -73,6 +74,29 @@ def stream() -> str:
     )
 
 
+def reference() -> str:
+    """Section 11.1: a data key wrapped under a fixed master key with a fixed nonce."""
+    secret, master, data_key, nonce = SECRET, SEED, bytes(range(64, 96)), bytes(range(12))
+    content = KeysetContent(secret, (MasterKey("lake", 2, 1795473946489, master),))
+    keyset = kdf.derive(secret, 16, "keyset id")
+    aad = kdf.bind("keyset wrap", keyset, b"2", b"lake")
+    wrapped = record._seal_with_nonce(master, data_key, aad, nonce)
+    lines = [
+        f"content           {textwrap.fill(content.marshal().decode().strip(), 90)}".replace(
+            "\n", "\n                  "
+        ),
+        f"keyset id         {keyset.hex()}",
+        f"data key          {data_key.hex()}",
+        f"nonce             {nonce.hex()}",
+        "",
+        "bind(keyset wrap, keyset id, '2', 'lake') =",
+        *_hex(aad),
+        "reference =",
+        f"  {Reference(keyset.hex(), 2, wrapped).marshal()}",
+    ]
+    return "```\n" + "\n".join(lines) + "\n```"
+
+
 def section(name: str) -> str:
     """What stands between a marker and its end in the page."""
     match = re.search(rf"<!-- example: {name} -->\n(.*?)<!-- end -->", DOC.read_text(), re.DOTALL)
@@ -86,6 +110,14 @@ def test_every_derivation_in_the_page_is_what_the_code_derives() -> None:
     assert set(kdf.PURPOSES) == set(
         re.findall(r"^\| `([a-z ]+)` \| archive, part", DOC.read_text(), re.M)
     )
+
+
+def test_the_reference_in_the_page_is_what_the_code_makes() -> None:
+    """A reader written from the page unwraps what Parquet files hold."""
+    assert section("reference") == reference()
+    text = DOC.read_text()
+    for purpose, fields in kdf.KEYSET_PURPOSES.items():
+        assert f"| `{purpose}` | {', '.join(fields) or '(none)'} |" in text
 
 
 def test_the_sealed_stream_in_the_page_opens_to_what_the_page_says() -> None:
@@ -105,7 +137,8 @@ def test_root_key_and_purposes_of_the_page_agree() -> None:
 
 def _write() -> None:
     page = DOC.read_text()
-    for name, text in (("derivations", derivations()), ("stream", stream())):
+    made = (("derivations", derivations()), ("stream", stream()), ("reference", reference()))
+    for name, text in made:
         old = rf"<!-- example: {name} -->\n(?:.*?<!-- end -->\n)?"
         new = f"<!-- example: {name} -->\n{text}\n<!-- end -->\n"
         page = re.sub(old, lambda _, new=new: new, page, flags=re.DOTALL)

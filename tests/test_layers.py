@@ -39,6 +39,7 @@ LEVELS = {
     "sources": 3,
     "tablefile": 5,
     "streams": 6,
+    "keyset": 6.5,
     "archive": 7,
     "rotation": 7.5,
     "tables": 7.5,

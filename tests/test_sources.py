@@ -257,7 +257,7 @@ OBJECTS = st.dictionaries(KEYS, values(), min_size=1, max_size=4).flatmap(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(rows=OBJECTS, ascii_only=st.booleans(), often=st.sampled_from([1, 40]))
 def test_json_values_come_back(
     tmp_path_factory: pytest.TempPathFactory, rows: list[Any], ascii_only: bool, often: int

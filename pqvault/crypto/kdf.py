@@ -12,7 +12,7 @@ from typing import Final
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-__all__ = ["KEYSTORE_PURPOSES", "PURPOSES", "ROOT_KEY_SIZE", "bind", "derive"]
+__all__ = ["KEYSET_PURPOSES", "KEYSTORE_PURPOSES", "PURPOSES", "ROOT_KEY_SIZE", "bind", "derive"]
 
 ROOT_KEY_SIZE: Final = 32  # bytes; a part's root key, uniformly random
 
@@ -35,6 +35,14 @@ PURPOSES: Final = MappingProxyType(
     }
 )
 
+# The same for keysets: docs/format.md section 11.
+KEYSET_PURPOSES: Final = MappingProxyType(
+    {
+        "keyset id": (),
+        "keyset wrap": ("keyset", "version", "master key"),
+    }
+)
+
 # The same for keys at rest: docs/keystore.md has this table.
 KEYSTORE_PURPOSES: Final = MappingProxyType(
     {
@@ -49,6 +57,8 @@ KEYSTORE_PURPOSES: Final = MappingProxyType(
     }
 )
 
+_ALL: Final = MappingProxyType({**PURPOSES, **KEYSET_PURPOSES, **KEYSTORE_PURPOSES})
+
 
 def bind(purpose: str, *fields: bytes) -> bytes:
     """``pqvault.dev/<purpose>@v1`` ‖ 0x00 ‖ for each field: uint16 big-endian length ‖ bytes.
@@ -56,7 +66,7 @@ def bind(purpose: str, *fields: bytes) -> bytes:
     Raises KeyError for a purpose that is not in the table and ValueError for a wrong number
     of fields or a field over 65,535 bytes: both are bugs of the caller, never of the data.
     """
-    names = KEYSTORE_PURPOSES.get(purpose) or PURPOSES[purpose]
+    names = _ALL[purpose]
     if len(fields) != len(names):
         raise ValueError(f"purpose {purpose!r} takes the fields {names}")
     out = [b"pqvault.dev/", purpose.encode("ascii"), b"@v1\x00"]
