@@ -13,6 +13,7 @@ import click
 import pqvault
 from pqvault.errors import PQVaultError
 
+from .options import use_kem_provider
 from .output import Output
 
 __all__ = ["cli", "main"]
@@ -65,6 +66,13 @@ class _Commands(click.Group):
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Example: pqvault keygen -o key.txt > key.pub && pqvault seal datasets/ -r @key.pub",
+)
+@click.option(
+    "--kem-provider",
+    metavar="cryptography|liboqs",
+    expose_value=False,
+    callback=use_kem_provider,
+    help="Who does ML-KEM [default: PQVAULT_KEM_PROVIDER, or cryptography]; also after a command.",
 )
 @click.version_option(pqvault.__version__, prog_name="pqvault")
 def cli() -> None:

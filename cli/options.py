@@ -29,6 +29,7 @@ __all__ = [
     "output_options",
     "profile_option",
     "recipient_options",
+    "use_kem_provider",
 ]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -78,12 +79,27 @@ class Percent(click.ParamType[float]):
         return float(match[1]) / 100
 
 
+def use_kem_provider(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    """The callback of ``--kem-provider``: chooses before anything is done."""
+    if value is not None:
+        from pqvault.providers import use_kem_provider
+
+        use_kem_provider(value)
+
+
 def output_options(command: Command) -> Command:
     """``--json``, ``-q``, ``-v``; the command gets an :class:`Output` as ``output``."""
 
     @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
     @click.option("-q", "--quiet", is_flag=True, help="Print nothing but results and problems.")
     @click.option("-v", "--verbose", is_flag=True, help="Say more.")
+    @click.option(
+        "--kem-provider",
+        expose_value=False,
+        hidden=True,  # `pqvault --help` has it; here it stands for who writes it at the end
+        callback=use_kem_provider,
+        help="Who does ML-KEM.",
+    )
     @wraps(command)
     def wrapped(*args: Any, as_json: bool, quiet: bool, verbose: bool, **kwargs: Any) -> Any:
         output = Output(json=as_json, verbosity=-1 if quiet else int(verbose))

@@ -41,6 +41,7 @@ _HOMES = {
     "reencrypt": "pqvault.reencrypting",
     "rotate": "pqvault.rotating",
     "seal": "pqvault.api",
+    "use_kem_provider": "pqvault.providers",
     "verify": "pqvault.api",
 }
 
@@ -68,6 +69,7 @@ __all__ = [
     "reencrypt",
     "rotate",
     "seal",
+    "use_kem_provider",
     "verify",
 ]
 
@@ -81,6 +83,7 @@ if TYPE_CHECKING:
     from pqvault.format.catalog import Entry, Kind
     from pqvault.keys import Identity, Recipient
     from pqvault.keystore import Keystore
+    from pqvault.providers import use_kem_provider
     from pqvault.reencrypting import reencrypt
     from pqvault.rotating import rotate
     from pqvault.rotation.reencrypt import ReencryptReport

@@ -7,11 +7,10 @@ import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import metadata, util
+from importlib import metadata
 
 import pqvault
-from pqvault import home
-from pqvault.crypto import kem
+from pqvault import home, providers
 from pqvault.errors import IntegrityError, NoKeyFits, PQVaultError
 from pqvault.keys import Identity
 from pqvault.streams import decrypt, encrypt
@@ -40,19 +39,13 @@ class Examination:
 
 
 def examine() -> Examination:
-    """Look, and run the self-test. Touches no network and imports no optional provider."""
+    """Look, and run the self-test. Touches no network and runs no program."""
     found = Examination()
     found.versions = {"pqvault": pqvault.__version__, "python": platform.python_version()}
     for package in _PACKAGES:
         found.versions[package] = metadata.version(package)
     found.cpu = _cpu()
-    found.providers = {
-        "cryptography": f"in use, {kem.provider().version()}: profiles {', '.join(kem.offered())}",
-        # Only looked for: importing it may download and build a C library (ATTACKS row 22).
-        "liboqs": "liboqs-python is installed, not used by this version"
-        if util.find_spec("oqs")
-        else "not installed, not needed",
-    }
+    found.providers = providers.describe()
     found.places = {"PQVAULT_HOME": str(home.folder())}
     identity = os.environ.get("PQVAULT_IDENTITY")
     if identity:

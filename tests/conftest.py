@@ -16,6 +16,7 @@ import pytest
 import pqvault
 from pqvault.archive.entryfile import EntryFile
 from pqvault.archive.seal import SealReport
+from pqvault.crypto import kem
 from pqvault.format.catalog import HOLE, Kind
 
 pytest_plugins = ["hosts_kit"]  # sealed corpora for the tests of host libraries
@@ -197,6 +198,8 @@ def private_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("PQVAULT_HOME", str(home))
     monkeypatch.delenv("PQVAULT_IDENTITY", raising=False)
+    monkeypatch.delenv("PQVAULT_KEM_PROVIDER", raising=False)
+    monkeypatch.setattr(kem, "_chosen", None)  # the KEM provider, which a test may have chosen
     return home
 
 

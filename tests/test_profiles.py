@@ -20,7 +20,7 @@ from test_outside_vectors import hpke_aad_decrypt, kat
 
 import pqvault
 from pqvault.archive.part import read_public
-from pqvault.crypto import kem, pyca_kem
+from pqvault.crypto import kem, oqs_kem, oqs_library, pyca_kem
 from pqvault.crypto.profiles import CNSA2, HIGH, PROFILES, STANDARD, Profile
 from pqvault.crypto.sign import SUITES
 from pqvault.errors import FormatError, IntegrityError, PQVaultError, UsageError
@@ -38,6 +38,29 @@ VECTORS = json.loads(
         Path(next(iter(cryptography_vectors.__path__))) / "HPKE" / "hpke-pq-test-vectors.json"
     ).read_text()
 )
+
+
+def without_liboqs() -> str:
+    """Why it cannot be tested here, or nothing. Imports and runs nothing."""
+    try:
+        library = oqs_library.find()
+    except PQVaultError as error:
+        return error.message
+    if library is None or oqs_library.wrapper_version() is None:
+        return "liboqs is not installed (the shared library and liboqs-python)"
+    return ""
+
+
+WITHOUT_LIBOQS = without_liboqs()
+PROVIDERS = [
+    pytest.param(pyca_kem, id="cryptography"),
+    pytest.param(
+        oqs_kem,
+        id="liboqs",
+        marks=pytest.mark.skipif(bool(WITHOUT_LIBOQS), reason=WITHOUT_LIBOQS),
+    ),
+]
+BY = pytest.mark.parametrize("by", PROVIDERS)
 KEYS = {name: Identity.generate(row) for name, row in PROFILES.items()}
 each = pytest.mark.parametrize("profile", PROFILES.values(), ids=str)
 
@@ -146,9 +169,13 @@ def test_the_command_line_offers_the_table() -> None:
 # -- ATTACKS rows 18 to 20, for each KEM ----------------------------------------------------
 
 
+@BY
 @each
-def test_attack_18_a_wrong_ciphertext_is_an_authentication_failure(profile: Profile) -> None:
+def test_attack_18_a_wrong_ciphertext_is_an_authentication_failure(
+    profile: Profile, by: Any
+) -> None:
     """ML-KEM gives a random key for what it rejects: only the tag shows it, as our sentence."""
+    kem.use(by.NAME)
     key, info = KEYS[profile.name], b"what it is for"
     sealed = kem.wrap(profile, bytes(32), key.recipient.public_key, info)
     assert kem.unwrap(profile, sealed, key.seed, info, "it") == bytes(32)
@@ -167,9 +194,11 @@ def test_attack_18_a_wrong_ciphertext_is_an_authentication_failure(profile: Prof
         kem.unwrap(profile, sealed, key.seed, info + b"!", "it")
 
 
+@BY
 @each
-def test_attack_19_bad_public_keys_are_refused_when_made(profile: Profile) -> None:
+def test_attack_19_bad_public_keys_are_refused_when_made(profile: Profile, by: Any) -> None:
     """Modulus, lengths, points off the curve: a recipient that is none never comes to be."""
+    kem.use(by.NAME)
     good = KEYS[profile.name].recipient.public_key
     bad = [b"\x01\x0d" + good[2:], good[:-1], good + b"\0", b"", bytes(len(good) - 1)]
     if profile is HIGH:
@@ -268,9 +297,11 @@ def one_envelope(profile: Profile) -> tuple[RootKey, Envelope]:
     return root, root.envelope([KEYS[profile.name].recipient], created=1)
 
 
+@BY
 @each
-def test_attack_4_no_profile_is_taken_for_another(profile: Profile) -> None:
+def test_attack_4_no_profile_is_taken_for_another(profile: Profile, by: Any) -> None:
     """The profile and the KEM are in HPKE's info: altered in the envelope, nothing opens."""
+    kem.use(by.NAME)
     root, envelope = one_envelope(profile)
     ring = keyring(KEYS.values())
     assert RootKey.unwrap(envelope, ring, "it") == root

@@ -7,6 +7,7 @@ One shot: a fresh encapsulation for every wrap. Everything that must hold is bou
 from __future__ import annotations
 
 import hashlib
+import os
 from functools import cache
 from typing import Final, Protocol
 
@@ -14,10 +15,12 @@ from pqvault.crypto import mac, pyca_kem
 from pqvault.crypto.digest import new as new_digest
 from pqvault.crypto.failures import LIBRARY_ERRORS, failure
 from pqvault.crypto.profiles import PROFILES, Profile
-from pqvault.errors import PQVaultError
+from pqvault.errors import PQVaultError, UsageError
 
 __all__ = [
     "KEY_ID_SIZE",
+    "PROVIDERS",
+    "VARIABLE",
     "Provider",
     "check_public_key",
     "key_id",
@@ -26,10 +29,13 @@ __all__ = [
     "public_key_of",
     "require",
     "unwrap",
+    "use",
     "wrap",
 ]
 
 KEY_ID_SIZE: Final = 16  # bytes
+PROVIDERS: Final = (pyca_kem.NAME, "liboqs")
+VARIABLE: Final = "PQVAULT_KEM_PROVIDER"
 
 
 class Provider(Protocol):
@@ -44,9 +50,34 @@ class Provider(Protocol):
     def decrypt(self, profile: Profile, sealed: bytes, seed: bytes, info: bytes) -> bytes: ...
 
 
+_chosen: Provider | None = None
+
+
+def use(name: str) -> None:
+    """Choose who does it in this process, for all that follows; never changed by itself.
+
+    Raises UsageError for a name that is not known, PQVaultError when it is not installed.
+    """
+    global _chosen
+    if name not in PROVIDERS:
+        raise UsageError(
+            f"there is no KEM provider {name[:80]!r}", hint=f"there are {', '.join(PROVIDERS)}"
+        )
+    if name == pyca_kem.NAME:
+        _chosen = pyca_kem
+        return
+    from pqvault.crypto import oqs_kem
+
+    oqs_kem.start()
+    _chosen = oqs_kem
+
+
 def provider() -> Provider:
-    """Who does it in this process."""
-    return pyca_kem
+    """Who does it: what :func:`use` chose, else ``PQVAULT_KEM_PROVIDER``, else `cryptography`."""
+    if _chosen is None:
+        use(os.environ.get(VARIABLE) or pyca_kem.NAME)
+    assert _chosen is not None
+    return _chosen
 
 
 @cache

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
+import cryptography
 from cryptography.hazmat.backends.openssl import backend
 from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric.mlkem import (
@@ -100,5 +101,5 @@ def decrypt(profile: Profile, sealed: bytes, seed: bytes, info: bytes) -> bytes:
 
 
 def version() -> str:
-    """The C library below `cryptography`, as it names itself."""
-    return backend.openssl_version_text()
+    """The package, and the C library below it as that names itself."""
+    return f"cryptography {cryptography.__version__}, {backend.openssl_version_text()}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from pqvault import providers
 from pqvault.crypto.profiles import STANDARD
 from pqvault.crypto.profiles import profile as find_profile
 from pqvault.crypto.sign import SUITES
@@ -21,6 +22,7 @@ __all__ = [
     "Public",
     "fresh",
     "kind_of",
+    "made_by",
     "private_half",
     "public_half",
     "recipient_of",
@@ -53,6 +55,11 @@ def kind_of(profile: str, *, sign: bool) -> str:
     """What the row of a new key of a profile says. Raises UsageError for an unknown one."""
     row = profile_named(profile)
     return row.signatures[0] if sign else row.name
+
+
+def made_by(profile: str) -> dict[str, str]:
+    """For the audit log: who did ML-KEM, where a key of this profile needs it."""
+    return {} if signs(profile) else {"kem": providers.in_use()}
 
 
 def public_half(key: AnyKey) -> Public:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable
 
+from pqvault import providers
 from pqvault.crypto.profiles import Profile
 from pqvault.crypto.profiles import profile as find_profile
 from pqvault.errors import KeyStateForbids, NotFound
@@ -120,7 +121,7 @@ class StoredIdentity(Identity):
 def audit_use(used: Iterable[Identity], action: str, subject: str, **detail: object) -> None:
     """Append to the audit log what keys of a keystore were used for, if any was."""
     for opener in {i.opener for i in used if isinstance(i, StoredIdentity)}:
-        opener.audit(action, subject, **detail)
+        opener.audit(action, subject, **detail, kem=providers.in_use())
 
 
 def check_opens(name: KeyName, v: KeyVersion) -> None:

@@ -13,7 +13,7 @@ from pqvault.errors import KeyStateForbids, UsageError
 from pqvault.keystore import index, tables
 from pqvault.keystore.authentic import EMPTY
 from pqvault.keystore.change import Change, Unlocked
-from pqvault.keystore.halves import SEALS, AnyKey, Private, Public, fresh, public_half
+from pqvault.keystore.halves import SEALS, AnyKey, Private, Public, fresh, made_by, public_half
 from pqvault.keystore.records import KeyName, KeyVersion, check_name
 from pqvault.keystore.states import State, check_transition
 
@@ -62,7 +62,14 @@ def new_key(
     with store.change() as change:
         added = add_key(change, name, labels)
         version = add_version(change, added, fresh(profile), state, reason, expires, period)
-        change.audit("new", f"{name}@1", key_id=version.key_id, state=str(state), reason=reason)
+        change.audit(
+            "new",
+            f"{name}@1",
+            key_id=version.key_id,
+            state=str(state),
+            reason=reason,
+            **made_by(version.profile),
+        )
     return Made(added, version)
 
 
@@ -156,7 +163,8 @@ def rotate(
         if state is State.ACTIVE:
             _retire(change, versions, named, made)
         subject = f"{name}@{made.version}"
-        change.audit("rotate", subject, key_id=made.key_id, period=label, reason=reason)
+        facts = {"key_id": made.key_id, "period": label, "reason": reason}
+        change.audit("rotate", subject, **facts, **made_by(made.profile))
     return Made(named, made)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pqvault.errors import IntegrityError, KeyStateForbids, UsageError
 from pqvault.keystore import tables
 from pqvault.keystore.change import Change, Unlocked
-from pqvault.keystore.halves import AnyKey, Private, private_half, public_half
+from pqvault.keystore.halves import AnyKey, Private, made_by, private_half, public_half
 from pqvault.keystore.lifecycle import Made, add_key, add_version
 from pqvault.keystore.records import KeyName, KeyVersion
 from pqvault.keystore.states import State
@@ -46,7 +46,8 @@ def import_keys(store: Unlocked, name: str, keys: Sequence[AnyKey], reason: str 
             state = State.ACTIVE if number == len(keys) else State.DEACTIVATED
             v = add_version(change, named, key, state, reason or "imported")
             kind = public_half(key).kind
-            change.audit("import", f"{name}@{v.version}", key_id=v.key_id, kind=kind)
+            facts = {"key_id": v.key_id, "kind": kind, **made_by(v.profile)}
+            change.audit("import", f"{name}@{v.version}", **facts)
             made.append(Made(named, v))
     return made
 
@@ -72,5 +73,6 @@ def _complete(change: Change, name: KeyName, key: AnyKey) -> KeyVersion | None:
         raise IntegrityError(f"the private key of {public.key_id} does not belong to {what}")
     completed = replace(v, sealed_seed=change.key.seal_seed(key.seed, v))
     change.put_version(completed)
-    change.audit("import", what, key_id=v.key_id, kind=public.kind, completes=True)
+    facts = {"key_id": v.key_id, "kind": public.kind, **made_by(v.profile)}
+    change.audit("import", what, **facts, completes=True)
     return completed
