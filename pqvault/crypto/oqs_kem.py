@@ -23,7 +23,7 @@ NAME: Final = "liboqs"
 
 # All that is asked of liboqs. Closed.
 _ALLOWED: Final = MappingProxyType({768: "ML-KEM-768", 1024: "ML-KEM-1024"})
-_SEED_SIZE: Final = 64  # bytes: d ‖ z
+_D_AND_Z: Final = 64  # bytes: d ‖ z
 
 
 @cache
@@ -55,7 +55,7 @@ def _mlkem(kem: Kem) -> Iterator[Any]:
             details["length_ciphertext"],
             details["length_keypair_seed"],
         )
-        if sizes != (kem.mlkem_public, kem.mlkem_ciphertext, _SEED_SIZE):
+        if sizes != (kem.mlkem_public, kem.mlkem_ciphertext, _D_AND_Z):
             raise PQVaultError(f"liboqs has other sizes for {_ALLOWED[kem.mlkem]}: {sizes}")
         try:
             yield mlkem
