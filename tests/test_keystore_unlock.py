@@ -97,17 +97,32 @@ mv tokens away && mkdir tokens
 pqvault decrypt x.pqv || echo $?
 PQVAULT_PKCS11_MODULE= pqvault decrypt x.pqv || echo $?
 PQVAULT_PASSPHRASE_FILE=words.txt pqvault decrypt x.pqv
+rmdir tokens && mv away tokens
+"$PYTHON" - <<'EOF'
+import glob, os, pkcs11, sqlite3
+token = pkcs11.lib(os.environ["PQVAULT_PKCS11_MODULE"]).get_token(token_label="vault")
+with token.open(user_pin="4321") as session:
+    (key,) = session.get_objects({pkcs11.Attribute.CLASS: pkcs11.ObjectClass.SECRET_KEY})
+    print(key.key_length, key[pkcs11.Attribute.EXTRACTABLE], key[pkcs11.Attribute.SENSITIVE])
+db = sqlite3.connect(os.environ["PQVAULT_HOME"] + "/keystore.sqlite")
+(sealed,) = db.execute("SELECT sealed FROM unlocks WHERE kind='pkcs11'").fetchone()
+with db:
+    db.execute("UPDATE unlocks SET sealed=? WHERE kind='pkcs11'", (sealed[:-1] + b"x",))
+EOF
+pqvault decrypt x.pqv || echo $?
 """
 
 
 @pytest.mark.skipif(not SOFTHSM.exists(), reason="SoftHSM is not installed")
 def test_a_token_unlocks(tmp_path: Path, shell: dict[str, str]) -> None:  # noqa: F811
-    """SoftHSM 2: its key never leaves it; wrong PIN 12, no such library 1, no token 10."""
+    """SoftHSM 2: its key never leaves it; wrong PIN 12, no such library 1, no token 10, and what it
+    sealed is authenticated."""
     pytest.importorskip("pkcs11")
     folder = tmp_path / "work"
     folder.mkdir()
     env = with_keystore(folder, shell)
     env |= {"SOFTHSM2_CONF": str(folder / "softhsm.conf"), "PQVAULT_PKCS11_MODULE": str(SOFTHSM)}
+    env["PYTHON"] = sys.executable
     done = subprocess.run(
         ["bash", "-c", TOKEN_STORY],
         cwd=folder,
@@ -119,5 +134,6 @@ def test_a_token_unlocks(tmp_path: Path, shell: dict[str, str]) -> None:  # noqa
     assert done.stdout.splitlines() == [
         "the keystore unlocks with the pkcs11",
         *("hi", "2", "12", "1", "10", "2", "hi"),
+        *("256 False True", "13"),
     ], done.stderr
     assert "the PIN does not open the token 'vault'" in done.stderr
