@@ -362,6 +362,7 @@ import pqvault
 for name in ("api", "archive.unseal", "archive.extract", "archive.verify", "archive.gc",
              "archive.inspect", "streams"):
     importlib.import_module("pqvault." + name)
+pqvault.archive.partwriter.load_partwriter()  # nobody may not be able to read it
 from pqvault.errors import PQVaultError
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 what, base, identity = sys.argv[1:]

@@ -47,9 +47,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     seen: list[bytes] = []
     real = plan._digest
 
-    def digest(source: bytes, name: str) -> bytes | None:
+    def digest(source: bytes, name: str, of: plan.Plan) -> bytes | None:
         seen.append(source)
-        return real(source, name)
+        return real(source, name, of)
 
     monkeypatch.setattr(plan, "_digest", digest)
     return seen

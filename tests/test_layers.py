@@ -23,6 +23,7 @@ CLI = ROOT.parent / "cli"
 # own modules. DESIGN section 5.
 LEVELS = {
     "errors": 0,
+    "lazy": 0,
     "names": 1,
     "progress": 1,
     "crypto": 2,

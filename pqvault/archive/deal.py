@@ -99,18 +99,19 @@ def object_size(total: int, jobs: int) -> int:
 class Dealer:
     """Goes through the rows of a plan once, part by part.
 
-    ``target``: bytes of content an object takes. ``is_over(part)``: asked between files,
-    besides the limits of size and rows.
+    ``target()``: bytes of content an object takes, by what is known when it begins.
+    ``is_over(part)``: asked between files, besides the limits of size and rows.
     """
 
     def __init__(
         self,
         batches: Iterator[pa.RecordBatch],
-        target: int,
+        target: Callable[[], int],
         is_over: Callable[[PartRows], bool],
     ) -> None:
         self._batches = batches
-        self._target = target
+        self._target_now = target
+        self._target = target()
         self._is_over = is_over
         self._batch: pa.RecordBatch | None = None
         self._rows: list[tuple[Any, ...]] = []
@@ -128,7 +129,7 @@ class Dealer:
 
     def jobs(self, part: PartRows) -> Iterator[Job]:
         """What is to be done for ``part``; its rows are complete when this is exhausted."""
-        open_job = ObjectJob(0)
+        open_job = self._next_object(0)
         first: dict[tuple[int, int], int] = {}  # (device, inode) -> row, for files of many names
         begin = self._at
         while self._batch is not None and not self._full(part):
@@ -170,12 +171,12 @@ class Dealer:
         full: list[Job] = []
         if job.pieces and job.size + size > self._target * 5 // 4:
             full.append(job)
-            job = ObjectJob(job.number + 1)
+            job = self._next_object(job.number + 1)
         job.pieces.append(piece)
         job.size += size
         if job.size >= self._target or len(job.pieces) == OBJECT_FILES:
             full.append(job)
-            job = ObjectJob(job.number + 1)
+            job = self._next_object(job.number + 1)
         return full, job
 
     def _spread(self, piece: Piece, job: ObjectJob) -> tuple[list[Job], ObjectJob]:
@@ -184,7 +185,7 @@ class Dealer:
         jobs: list[Job] = []
         if job.pieces and piece.data():
             jobs.append(job)
-            job = ObjectJob(job.number + 1)
+            job = self._next_object(job.number + 1)
         # First, so that the file is in memory when its objects are read.
         jobs.append(DigestJob(piece))
         for segments in _cut(piece.data(), self._target):
@@ -192,8 +193,12 @@ class Dealer:
             jobs.append(
                 ObjectJob(job.number, [piece._replace(segments=segments, whole=False)], size)
             )
-            job = ObjectJob(job.number + 1)
+            job = self._next_object(job.number + 1)
         return jobs, job
+
+    def _next_object(self, number: int) -> ObjectJob:
+        self._target = self._target_now()
+        return ObjectJob(number)
 
     def _full(self, part: PartRows) -> bool:
         return part.size >= PART_SIZE or part.count >= MAX_ENTRIES or self._is_over(part)

@@ -7,9 +7,12 @@ import re
 from collections.abc import Iterable
 
 import pyarrow as pa
-import pyarrow.compute as pc
+
+from pqvault.lazy import LazyModule
 
 __all__ = ["Globs"]
+
+pc = LazyModule("pyarrow.compute")
 
 _MAGIC = re.compile(rb"[*?\[]")
 

@@ -88,7 +88,10 @@ class Journal:
                 time.sleep(0.05)
 
     def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self.path, timeout=_BUSY, isolation_level=None)
+        # By one thread at a time, but not always the same one.
+        return sqlite3.connect(
+            self.path, timeout=_BUSY, isolation_level=None, check_same_thread=False
+        )
 
     def _failed(self, error: Exception) -> PQVaultError:
         return PQVaultError(
@@ -109,7 +112,9 @@ class Journal:
 
     def known(self, committed: Mapping[str, str]) -> Iterator[Known]:
         """The rows of :meth:`valid_parts`, in order of path."""
-        ours = self.valid_parts(committed)
+        return self._rows_of(self.valid_parts(committed))
+
+    def _rows_of(self, ours: set[str]) -> Iterator[Known]:
         try:
             # A connection of its own: rows are read while others are written.
             with closing(self._connect()) as db:

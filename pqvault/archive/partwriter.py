@@ -9,7 +9,6 @@ from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pqvault.archive.archive import PublicState
 from pqvault.archive.deal import PartRows
@@ -28,10 +27,12 @@ from pqvault.format.catalog import (
     CatalogWriter,
     Kind,
     check_ancestors,
+    load_catalog,
 )
 from pqvault.format.commit import CATALOG, Commit, PartFile
 from pqvault.format.envelope import Envelope
 from pqvault.keys import Recipient
+from pqvault.lazy import LazyModule
 from pqvault.rootkey import RootKey
 from pqvault.sealed import SealedReader, SealedWriter
 from pqvault.sealed.writer import DEFAULT_FRAME, STORE
@@ -42,12 +43,21 @@ __all__ = [
     "PartTables",
     "check_suites",
     "discard",
+    "load_partwriter",
     "make_commit",
     "make_envelope",
     "put_part",
     "refuse_unsigned",
     "write_catalog",
 ]
+
+pc = LazyModule("pyarrow.compute")
+
+
+def load_partwriter() -> None:
+    """Import now what the end of a part needs, while the processors are busy with its objects."""
+    pc.load()
+    load_catalog()
 
 
 class PartTables:

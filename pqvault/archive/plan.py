@@ -1,46 +1,29 @@
 """The plan of a seal: what on disk differs from what the archive holds. No content is read,
 unless a comparison by checksum is asked for or nothing better is known.
 
-The plan is a table of rows in Arrow IPC, in an unnamed temporary file, so that memory does not
-grow with the corpus. Unchanged folders are in it too, for a part needs the folders above each
-of its entries; :meth:`Plan.batches` leaves out those that no entry needs.
+A thread walks and compares; its rows can be sealed while it goes on. Unchanged folders are among
+them too, for a part needs the folders above each of its entries; :meth:`Plan.batches` leaves out
+those that no entry needs.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import IO, Final, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 
-from pqvault import home
+from pqvault.archive.spool import Spool
 from pqvault.archive.walk import Found, Walker
 from pqvault.crypto import digest as digests
 from pqvault.errors import PolicyRefused, PQVaultError
 from pqvault.format.catalog import Kind
 
-__all__ = ["Plan", "Prior", "make_plan"]
-
-_SCHEMA: Final = pa.schema(
-    [
-        ("path", pa.binary()),
-        ("source", pa.binary()),
-        ("kind", pa.uint8()),
-        ("size", pa.int64()),
-        ("mode", pa.uint16()),
-        ("mtime_ns", pa.int64()),
-        ("ctime_ns", pa.int64()),
-        ("inode", pa.uint64()),
-        ("device", pa.uint64()),
-        ("links", pa.uint32()),
-        ("sparse", pa.bool_()),
-        ("target", pa.binary()),
-    ]
-)
-_BATCH: Final = 8192  # rows
+__all__ = ["Plan", "Prior"]
 
 
 class Prior(NamedTuple):
@@ -63,9 +46,13 @@ class Prior(NamedTuple):
     digest_name: str = ""
 
 
+def _one_thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, "pqvault-plan")
+
+
 @dataclass(slots=True)
 class Plan:
-    """What a run has to do. Sizes in bytes."""
+    """What a run has to do. Sizes in bytes; numbers grow until :attr:`is_complete`."""
 
     files: int = 0
     folders: int = 0
@@ -74,118 +61,126 @@ class Plan:
     unchanged: int = 0
     tombstones: int = 0
     adopted: list[tuple[Prior, Found]] = field(default_factory=list, repr=False)
-    _spool: IO[bytes] | None = field(default=None, repr=False)
-    _needed: bytearray = field(default_factory=bytearray, repr=False)  # one byte a row
+    _spool: Spool = field(default_factory=Spool, repr=False)
+    _thread: ThreadPoolExecutor = field(default_factory=_one_thread, repr=False)
+    _stop: threading.Event = field(default_factory=threading.Event, repr=False)
 
     @property
-    def changes(self) -> int:
-        """How many entries the run adds, replaces or removes."""
-        return self.files + self.folders + self.links + self.tombstones
+    def is_complete(self) -> bool:
+        """Whether all is walked and compared."""
+        return self._spool.ended
+
+    def wait(self) -> None:
+        """Until it is complete. Raises what ended the walk, PolicyRefused among others."""
+        self._spool.wait()
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """The rows to seal, sorted by path."""
-        assert self._spool is not None
-        self._spool.seek(0)
-        at = 0
-        with pa.ipc.open_stream(self._spool) as reader:
-            for batch in reader:
-                flags = self._needed[at : at + len(batch)]
-                at += len(batch)
-                yield batch.filter(pa.array([bool(flag) for flag in flags]))
+        """The rows to seal, sorted by path, as they are found. Raises as :meth:`wait`."""
+        return self._spool.batches()
 
     def close(self) -> None:
-        """Give the temporary file back."""
-        if self._spool is not None:
-            try:
-                self._spool.close()
-            except OSError:  # a full disk: what was buffered is not wanted any more
-                pass
+        """Stop the walk where it is, and give the temporary file back."""
+        self._stop.set()
+        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._spool.close()
 
+    # -- the thread ------------------------------------------------------------------------
 
-def make_plan(
-    walk: Iterator[Found],
-    priors: Iterator[Prior],
-    walker: Walker,
-    *,
-    checksum: bool,
-    delete: bool,
-    yes: bool,
-    on_row: Callable[[], object],
-) -> Plan:
-    """Walk and compare. Raises PolicyRefused when ``delete`` would remove more than half."""
-    plan = Plan()
-    try:
-        spool = tempfile.TemporaryFile(dir=home.folder())
-    except OSError as error:
-        raise _spool_failed(error) from None
-    plan._spool = spool
-    writer = _Rows(spool, plan)
-    covered = 0
-    try:
+    def start(
+        self,
+        walk: Iterator[Found],
+        priors: Iterator[Prior],
+        walker: Walker,
+        *,
+        checksum: bool,
+        delete: bool,
+        yes: bool,
+        on_row: Callable[[], object],
+        after: Callable[[], object],
+    ) -> None:
+        """Walk and compare, in a thread; what is wrong is raised by who reads or waits.
+
+        PolicyRefused when ``delete`` would remove more than half. ``on_row`` is called by the
+        thread for each thing found, and ``after`` when the plan is complete.
+        """
+
+        def run() -> None:
+            covered = self._compare(walk, priors, walker, checksum, delete, on_row)
+            if self.tombstones * 2 > covered and not yes:
+                raise PolicyRefused(
+                    f"--delete would remove {self.tombstones} of {covered} entries, more than half",
+                    hint="check that the source is complete; if it is meant, add --yes",
+                )
+
+        walking = self._thread.submit(run)
+        walking.add_done_callback(lambda done: self._spool.end(done.exception()))
+        self._thread.submit(after)
+
+    def _compare(
+        self,
+        walk: Iterator[Found],
+        priors: Iterator[Prior],
+        walker: Walker,
+        checksum: bool,
+        delete: bool,
+        on_row: Callable[[], object],
+    ) -> int:
+        """How many entries the archive has below the sources."""
+        rows = _Rows(self._spool, self)
+        covered = 0
         for found, prior in _join(walk, priors):
+            self.check()
             if prior is not None and walker.covers(prior.path):
                 covered += 1
             if found is not None:
                 on_row()
-                changed = prior is None or _changed(found, prior, checksum, plan)
-                writer.add(found, changed)
+                changed = prior is None or _changed(found, prior, checksum, self)
+                rows.add(found, changed)
             elif prior is not None and delete and _is_gone(prior.path, walker):
-                writer.add(_tombstone(prior.path), True)
-        writer.finish()
-    except OSError as error:
-        plan.close()
-        raise _spool_failed(error) from None
-    except BaseException:
-        plan.close()
-        raise
-    if plan.tombstones * 2 > covered and not yes:
-        plan.close()
-        raise PolicyRefused(
-            f"--delete would remove {plan.tombstones} of {covered} entries, more than half",
-            hint="check that the source is complete; if it is meant, add --yes",
-        )
-    return plan
+                rows.add(_tombstone(prior.path), True)
+        rows.finish()
+        return covered
 
-
-def _spool_failed(error: OSError) -> PQVaultError:
-    return PQVaultError(
-        f"the plan cannot be written to {home.folder()}: {error.strerror}",
-        hint="free some space there, or set PQVAULT_HOME to another folder",
-    )
+    def check(self) -> None:
+        """Raises when the plan is not wanted any more."""
+        if self._stop.is_set():
+            raise PQVaultError("stopped")
 
 
 class _Rows:
-    """Spools rows; marks which of them the part needs."""
+    """Adds rows to the spool; marks which of them the part needs."""
 
-    def __init__(self, spool: IO[bytes], plan: Plan) -> None:
+    def __init__(self, spool: Spool, plan: Plan) -> None:
         self._plan = plan
-        self._writer = pa.ipc.new_stream(spool, _SCHEMA)
-        self._rows: list[tuple[object, ...]] = []
-        self._count = 0
+        self._spool = spool
         self._folders: list[tuple[bytes, int]] = []  # folders around the current path, their rows
 
     def add(self, found: Found, changed: bool) -> None:
-        plan, path = self._plan, found.path
+        plan, path, spool = self._plan, found.path, self._spool
         if not changed and found.kind != Kind.FOLDER:
             plan.unchanged += 1
             return
         while self._folders and path >= self._folders[-1][0] + b"0":
             self._folders.pop()
-        plan._needed.append(changed)
+        row = spool.add(found, changed)
         if changed:
             self._tally(found)
             if found.kind != Kind.TOMBSTONE:
-                for folder, row in self._folders:
+                for folder, number in reversed(self._folders):
                     if path.startswith(folder + b"/"):
-                        plan._needed[row] = True
+                        if spool.is_needed(number):
+                            break  # and so are those around it
+                        spool.need(number)
         else:
             plan.unchanged += 1
         if found.kind == Kind.FOLDER:
-            self._folders.append((path, self._count))
-        self._rows.append(found)
-        self._count += 1
-        if len(self._rows) == _BATCH:
-            self._flush()
+            self._folders.append((path, row))
+        if spool.is_due:
+            spool.flush(self._first_undecided(row + 1))
+
+    def _first_undecided(self, end: int) -> int:
+        undecided = (row for _, row in self._folders if not self._spool.is_needed(row))
+        return next(undecided, end)
 
     def _tally(self, found: Found) -> None:
         plan = self._plan
@@ -199,16 +194,8 @@ class _Rows:
         else:
             plan.tombstones += 1
 
-    def _flush(self) -> None:
-        columns = zip(*self._rows, strict=True)
-        arrays = [pa.array(c, f.type) for c, f in zip(columns, _SCHEMA, strict=True)]
-        self._writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=_SCHEMA))
-        self._rows = []
-
     def finish(self) -> None:
-        if self._rows:
-            self._flush()
-        self._writer.close()
+        self._spool.flush(0)
 
 
 def _join(
@@ -241,18 +228,19 @@ def _changed(found: Found, prior: Prior, checksum: bool, plan: Plan) -> bool:
     link = prior.link if kind == Kind.SYMLINK else None
     if (found.mode, found.mtime_ns, found.target) != (prior.mode, prior.mtime_ns, link):
         return True
-    if found.kind == Kind.FILE and _digest(found.source, prior.digest_name) != prior.digest:
+    if found.kind == Kind.FILE and _digest(found.source, prior.digest_name, plan) != prior.digest:
         return True
     plan.adopted.append((prior, found))
     return False
 
 
-def _digest(source: bytes, name: str) -> bytes | None:
+def _digest(source: bytes, name: str, plan: Plan) -> bytes | None:
     try:
         with open(source, "rb", buffering=0, opener=_plain) as file:
             hasher = digests.new(name)
             buffer = bytearray(1024 * 1024)
             while count := file.readinto(buffer):
+                plan.check()
                 hasher.update(memoryview(buffer)[:count])
         return hasher.digest()
     except OSError:

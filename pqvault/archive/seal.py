@@ -19,13 +19,14 @@ from pqvault.archive.partwriter import (
     PartTables,
     check_suites,
     discard,
+    load_partwriter,
     make_commit,
     make_envelope,
     put_part,
     refuse_unsigned,
     write_catalog,
 )
-from pqvault.archive.plan import Plan, Prior, make_plan
+from pqvault.archive.plan import Plan, Prior
 from pqvault.archive.priors import committed, holders, priors_of
 from pqvault.archive.replacement import replaced_ids
 from pqvault.archive.tasks import default_jobs, run_tasks
@@ -156,12 +157,11 @@ class SealRun:
                 opened = self._open(state, journal)
                 try:
                     priors = self._priors(state, journal, opened)
-                    plan = self._make_plan(priors)
+                    plan = self._start_plan(priors)
                     try:
                         if self.dry_run:
                             self._tell(plan)
                         else:
-                            self._adopt(plan, journal, state)
                             self._seal(plan, state, journal, can_read=opened is not None)
                     finally:
                         plan.close()
@@ -233,13 +233,13 @@ class SealRun:
             return (Prior(*row) for row in known)
         return priors_of(opened, known, holders(state))
 
-    def _make_plan(self, priors: Iterator[Prior]) -> Plan:
+    def _start_plan(self, priors: Iterator[Prior]) -> Plan:
         count = 0
 
         def on_row() -> None:
             nonlocal count
             count += 1
-            if count % 1000 == 0:
+            if count % 1000 == 0 and not self._done:
                 self.progress(Report("plan", files=count))
 
         walker = Walker(
@@ -250,7 +250,8 @@ class SealRun:
             skip=self._own_folder(),
         )
         walk = walker.walk() if self.listed is None else walker.listed(self.listed)
-        plan = make_plan(
+        plan = Plan()
+        plan.start(
             walk,
             priors,
             walker,
@@ -258,19 +259,23 @@ class SealRun:
             delete=self.delete,
             yes=self.yes,
             on_row=on_row,
+            after=load_partwriter,
         )
-        self.report.unchanged = plan.unchanged
         return plan
 
     def _plan_only(self, priors: Iterator[Prior]) -> None:
-        plan = self._make_plan(priors)
-        plan.close()
-        self._tell(plan)
+        plan = self._start_plan(priors)
+        try:
+            self._tell(plan)
+        finally:
+            plan.close()
 
     def _tell(self, plan: Plan) -> None:
+        plan.wait()
         report = self.report
         report.files, report.folders, report.links = plan.files, plan.folders, plan.links
         report.size, report.deleted = plan.size, plan.tombstones
+        report.unchanged = plan.unchanged
 
     def _own_folder(self) -> list[tuple[int, int]]:
         try:
@@ -298,8 +303,8 @@ class SealRun:
     # -- sealing ---------------------------------------------------------------------------
 
     def _seal(self, plan: Plan, state: PublicState, journal: Journal, *, can_read: bool) -> None:
-        if not plan.changes:
-            return
+        if self.delete:  # nothing is done before it is known that not too much would go
+            plan.wait()
         started = [time.monotonic()]
 
         def is_over(part: PartRows) -> bool:
@@ -307,21 +312,22 @@ class SealRun:
 
         profile = one_profile(self.recipients)
         options = SealOptions(self.level, self.frame_size, profile.digest)
-        dealer = Dealer(plan.batches(), object_size(plan.size, self.jobs), is_over)
-        self.progress(Report("seal", total=plan.size))
+        dealer = Dealer(plan.batches(), lambda: object_size(plan.size, self.jobs), is_over)
         with ThreadPoolExecutor(self.jobs, "pqvault-seal") as pool:
             while (rows := dealer.part()) is not None:
                 started[0] = time.monotonic()
                 key = RootKey.generate(state.archive, new_id(), profile)
                 tables = PartTables(options.digest)
                 try:
-                    self._run_jobs(pool, dealer.jobs(rows), key, tables, options, plan.size)
+                    self._run_jobs(pool, dealer.jobs(rows), key, tables, options, plan)
                     self._commit(key, rows, tables, options, state, journal, can_read)
                 except BaseException:
                     self._stop.set()
                     pool.shutdown(wait=True, cancel_futures=True)
                     discard(self.storage, key.part)
                     raise
+        self._adopt(plan, journal, state)
+        self.report.unchanged = plan.unchanged
 
     def _run_jobs(
         self,
@@ -330,7 +336,7 @@ class SealRun:
         key: RootKey,
         tables: PartTables,
         options: SealOptions,
-        total: int,
+        plan: Plan,
     ) -> None:
         def check() -> None:
             if self._stop.is_set():
@@ -341,6 +347,7 @@ class SealRun:
             with self._lock:
                 self._done += count
                 done = self._done
+            total = plan.size if plan.is_complete else None
             self.progress(Report("seal", done=done, total=total))
 
         def do(job: Job) -> Sealed:

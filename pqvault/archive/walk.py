@@ -213,13 +213,14 @@ class Walker:
         due = sorted([*names, *(name + b"/" for name in names)])
         folders: dict[bytes, tuple[bytes, bytes]] = {}
         base = path + b"/" if path else b""
+        above = disk if disk.endswith(b"/") else disk + b"/"
         for name in due:
             if name.endswith(b"/"):
                 if name[:-1] in folders:
                     below, where = folders.pop(name[:-1])
                     yield below, None, where
                 continue
-            found = self._found(base + name, os.path.join(disk, name), root=False)
+            found = self._found(base + name, above + name, root=False)
             if found is None:
                 continue
             yield found.path, found, b""
@@ -232,7 +233,7 @@ class Walker:
         return os.lstat(above).st_dev == found.device
 
     def _found(self, path: bytes, disk: bytes, *, root: bool) -> Found | None:
-        if self._exclude.match(path):
+        if self._exclude and self._exclude.match(path):
             return None
         if len(path) > MAX_PATH:
             self._report(path, f"has a path of over {MAX_PATH} bytes", True)
