@@ -146,12 +146,16 @@ class RootKey:
         return replace(bare, mac=self._envelope_mac(bare))
 
     def _check_profile_of(self, recipients: Sequence[Recipient]) -> None:
-        if recipients and one_profile(recipients) != self.profile:
-            raise UsageError(
-                f"part {self.part} has the profile {self.profile}, and {recipients[0].key_id} is a"
-                f" key of the profile {recipients[0].profile}",
-                hint="a new wrapping keeps the profile; `pqvault reencrypt` seals it anew",
-            )
+        if not recipients or (wanted := one_profile(recipients)) == self.profile:
+            return
+        way = "`pqvault reencrypt` makes new root keys of another"
+        if self.profile.digest not in wanted.digests:
+            way = "unseal it, and seal it to the new recipients, for the digests change too"
+        raise UsageError(
+            f"part {self.part} has the profile {self.profile}, and {recipients[0].key_id} is a key"
+            f" of the profile {wanted}",
+            hint=f"a new wrapping keeps the profile; {way}",
+        )
 
     def retire(self, key_id: str, *, created: int) -> Retired:
         """The record that nothing more is to be sealed to a key id. ``created``: ms."""

@@ -13,6 +13,7 @@ from typing import Final, NoReturn, TypeAlias, TypeVar
 
 from pqvault import keyfile
 from pqvault.crypto import sign
+from pqvault.crypto.profiles import PROFILES, Profile
 from pqvault.errors import FormatError, UsageError
 from pqvault.format import signtext
 from pqvault.format.commit import Commit
@@ -20,7 +21,7 @@ from pqvault.format.envelope import Envelope
 from pqvault.format.retired import Retired
 from pqvault.format.signature import MAX_SIGNATURES, Signature
 
-__all__ = ["Document", "Signer", "SigningKey", "sign_document"]
+__all__ = ["Document", "Signer", "SigningKey", "check_suites", "sign_document"]
 
 MAX_KEYS = 1_024  # in one file
 
@@ -187,9 +188,24 @@ class SigningKey:
         raise TypeError("a signing key is not pickled: hand over a reference to its file instead")
 
 
+def check_suites(profile: Profile, keys: Iterable[SigningKey]) -> None:
+    """Raise UsageError for a signing key that may not sign what has a profile."""
+    for key in keys:
+        if key.suite not in profile.signatures:
+            raise UsageError(
+                f"the signing key {key.signer.signer_id} is of {key.suite}, and the profile"
+                f" {profile} signs with {' or '.join(profile.signatures)}",
+                hint=f"`pqvault keygen --sign --profile {profile}` makes one that may",
+            )
+
+
 def sign_document(document: Signed, keys: Iterable[SigningKey]) -> Signed:
     """``document``, whose MAC is set, with a signature of each key. Those of others that it has
-    stay. Raises UsageError for a key that is given twice, or too many."""
+    stay. Raises UsageError for a key that is given twice, too many, or a suite that the
+    profile of a commit or an envelope does not have."""
+    keys = tuple(keys)
+    if not isinstance(document, Retired):
+        check_suites(PROFILES[document.profile], keys)
     new: list[Signature] = [key.sign(document) for key in keys]
     ours = {signature.signer for signature in new}
     if len(ours) < len(new):

@@ -284,7 +284,7 @@ def test_rotation_keeps_the_profile(tmp_path: Path) -> None:
         for change in ({"to": KEYS[name].recipient}, {"add": [KEYS[name].recipient]}):
             with pytest.raises(UsageError, match=f"profile high.* profile {name}") as caught:
                 pqvault.rotate(box.archive, identities=[KEYS["high"]], **change)
-            assert "reencrypt" in caught.value.hint
+            assert ("reencrypt" if name == "standard" else "unseal it") in caught.value.hint
     assert envelopes == {p.name: p.read_bytes() for p in (box.archive / "envelopes").iterdir()}
     new = Identity.generate("high")
     pqvault.rotate(box.archive, identities=[KEYS["high"]], to=new.recipient)
@@ -390,6 +390,10 @@ def test_cnsa2_is_signed_with_mldsa87(tmp_path: Path) -> None:
                 box.seal(sign=[key], append=True)
             assert "--sign --profile cnsa2" in caught.value.hint
         assert pqvault.inspect(box.archive).parts[0].signers
+    change = {"identities": [KEYS["cnsa2"]], "to": Identity.generate("cnsa2").recipient}
+    with pytest.raises(UsageError, match="cnsa2 signs with ML-DSA-87"):
+        pqvault.rotate(tmp_path / "cnsa2" / "v.pqv", **change, sign=[suites["Ed25519+ML-DSA-65"]])
+    pqvault.rotate(tmp_path / "cnsa2" / "v.pqv", **change, sign=[suites["ML-DSA-87"]])
     made = CliRunner().invoke(cli, ["keygen", "--sign", "--profile", "cnsa2"]).output
     assert "PQVAULT-SIGNING-KEY-CNSA2-1" in made
 

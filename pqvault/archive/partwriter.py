@@ -16,8 +16,7 @@ from pqvault.archive.journal import Known
 from pqvault.archive.layout import commit_name, envelope_name, group_envelope_name, part_file
 from pqvault.archive.objects import Sealed, SealOptions, seal_file
 from pqvault.crypto import digest as digests
-from pqvault.crypto.profiles import Profile
-from pqvault.errors import IntegrityError, PolicyRefused, UsageError
+from pqvault.errors import IntegrityError, PolicyRefused
 from pqvault.format.catalog import (
     EXTENT_TYPE,
     HOLE,
@@ -41,7 +40,6 @@ from pqvault.storage import Storage
 
 __all__ = [
     "PartTables",
-    "check_suites",
     "discard",
     "load_partwriter",
     "make_commit",
@@ -384,17 +382,6 @@ def put_part(storage: Storage, envelopes: Sequence[Envelope], commit: Commit, da
         storage.put(name, envelope.marshal())
     if not storage.put_new(commit_name(commit.part), data):
         raise IntegrityError(f"part {commit.part} is committed already")
-
-
-def check_suites(profile: Profile, sign: Sequence[SigningKey]) -> None:
-    """Raise UsageError for a signing key that may not sign commits of a profile."""
-    for key in sign:
-        if key.suite not in profile.signatures:
-            raise UsageError(
-                f"the signing key {key.signer.signer_id} is of {key.suite}, and the profile"
-                f" {profile} signs with {' or '.join(profile.signatures)}",
-                hint=f"`pqvault keygen --sign --profile {profile}` makes one that may",
-            )
 
 
 def refuse_unsigned(state: PublicState) -> None:

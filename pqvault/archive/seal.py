@@ -17,7 +17,6 @@ from pqvault.archive.journal import Journal, Known
 from pqvault.archive.objects import Sealed, SealOptions, seal_object, take_digest
 from pqvault.archive.partwriter import (
     PartTables,
-    check_suites,
     discard,
     load_partwriter,
     make_commit,
@@ -41,7 +40,7 @@ from pqvault.policy import ANYBODY, Policy
 from pqvault.progress import Progress, Report, ignore
 from pqvault.rootkey import RootKey, new_id
 from pqvault.sealed.writer import DEFAULT_FRAME, DEFAULT_LEVEL
-from pqvault.signing import SigningKey
+from pqvault.signing import SigningKey, check_suites
 from pqvault.storage import Storage
 
 __all__ = ["SealReport", "SealRun"]

@@ -14,7 +14,6 @@ from pqvault.archive import layout, retired
 from pqvault.archive.archive import PublicState
 from pqvault.archive.objects import SealOptions
 from pqvault.archive.partwriter import (
-    check_suites,
     discard,
     make_commit,
     make_envelope,
@@ -34,7 +33,7 @@ from pqvault.names import printable
 from pqvault.policy import ANYBODY, Policy
 from pqvault.rootkey import RootKey, new_id
 from pqvault.sealed.writer import DEFAULT_FRAME, STORE
-from pqvault.signing import SigningKey
+from pqvault.signing import SigningKey, check_suites
 from pqvault.storage import Storage
 from pqvault.tablefile import OutFile, RowGroups, TableSink
 from pqvault.tablefile.schemas import Sorting
