@@ -13,13 +13,13 @@ import pyarrow as pa
 
 from pqvault.archive import layout
 from pqvault.archive.entryfile import EntryFile
-from pqvault.archive.part import OpenPart, PublicPart, check_parents, read_public
+from pqvault.archive.part import OpenObjects, OpenPart, PublicPart, check_parents, read_public
 from pqvault.archive.removal import FOLDER as REMOVED
 from pqvault.archive.removal import lost
 from pqvault.archive.replacement import check_claims, check_replaced, replaced_ids
 from pqvault.archive.tableentry import TableEntry, has_content, short_name
 from pqvault.archive.view import View
-from pqvault.errors import NoKeyFits, NotFound, PQVaultError, UsageError
+from pqvault.errors import NoKeyFits, NotFound, PQVaultError, RolledBack, UsageError
 from pqvault.format.catalog import Entry, Kind, entries_of
 from pqvault.keys import Identity
 from pqvault.memory import Memory
@@ -162,7 +162,9 @@ class Archive:
     ``strict``: raise for the first part that is damaged, missing or that no identity fits.
     Otherwise such parts are left out and named in :attr:`problems`, and the caller must not
     take silence for completeness. ``as_of``: a part id or a time; later parts are not seen.
+    ``snapshot``: ids of parts, as another reader found them; these are seen and no others.
     ``memory``: of what was seen of the archive before. ``policy``: who must have signed it.
+    ``cache``: where decoded frames are kept, by default 32 MiB.
     """
 
     def __init__(
@@ -171,15 +173,20 @@ class Archive:
         identities: Iterable[Identity],
         *,
         as_of: str | datetime | None = None,
+        snapshot: Sequence[str] | None = None,
         strict: bool = True,
         memory: Memory | None = None,
         policy: Policy = ANYBODY,
+        cache: FrameCache | None = None,
     ) -> None:
         self.storage = storage
+        self._snapshot = snapshot
         self._memory = memory
         self._policy = policy
         self._keyring: Keyring = keyring(identities)
-        self._cache = FrameCache()  # one for all parts, so that memory does not grow with them
+        # One of each for all parts, so that memory and open files do not grow with them.
+        self.cache = cache or FrameCache()
+        self._objects = OpenObjects()
         self._as_of = as_of
         self._strict = strict
         self.problems: list[PQVaultError] = []
@@ -208,7 +215,7 @@ class Archive:
         """The parts of the view in their order, and what is wrong. Format sections 5.3, 5.6."""
         problems = list(state.problems)
         known = {part.id: part for part in self.parts}
-        chosen = select_parts(state.ordered(), self._as_of)
+        chosen = self._chosen(state.ordered())
         opened: dict[str, OpenPart] = {}
         replaced: set[str] = set()
         # What replaces most is read first: what it names is not read at all.
@@ -227,8 +234,24 @@ class Archive:
         problems += self._policy.unsigned_after_signed(public.commit for public in standing)
         return [opened[p.id] for p in chosen if p.id in opened and p.id not in replaced], problems
 
+    def _chosen(self, ordered: list[PublicPart]) -> list[PublicPart]:
+        chosen = select_parts(ordered, self._as_of)
+        if self._snapshot is None:
+            return chosen
+        wanted = set(self._snapshot)
+        chosen = [part for part in chosen if part.id in wanted]
+        if gone := wanted.difference(part.id for part in chosen):
+            raise RolledBack(
+                f"part {min(gone)} of {self.storage.where('')} was there when reading began and is"
+                " gone",
+                hint="begin again with the archive as it is now",
+            )
+        return chosen
+
     def _open_part(self, public: PublicPart) -> OpenPart:
-        return OpenPart(self.storage, public, self._keyring, self._cache, self._policy)
+        return OpenPart(
+            self.storage, public, self._keyring, self.cache, self._policy, self._objects
+        )
 
     def _on_damage(self, error: PQVaultError) -> None:
         if self._strict:

@@ -57,6 +57,25 @@ class EntryFile(RangeFile):
             self.check_content(memoryview(data))
         return data
 
+    def prefix(self, offset: int, length: int) -> bytes:
+        """At most ``length`` bytes from ``offset``, fewer where a frame or an extent ends.
+
+        At the beginning of a frame no more of it is decoded than that. Empty at the end only.
+        """
+        self._check()
+        at = 0
+        for extent in self.entry.extents:
+            if offset < at + extent.length:
+                skip, left = offset - at, at + extent.length - offset
+                if extent.object == HOLE:
+                    return bytes(min(length, left))
+                reader = self._part.reader(extent.object)
+                if extent.offset + extent.length > reader.size:
+                    raise self._beyond()
+                return reader.prefix(extent.offset + skip, min(length, left))
+            at += extent.length
+        return b""
+
     def _read(self, number: int, offset: int, piece: memoryview) -> None:
         reader = self._part.reader(number)
         if offset + len(piece) > reader.size:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,9 +28,16 @@ from pqvault.rootkey import Keyring, RootKey
 from pqvault.sealed import FrameCache, SealedReader
 from pqvault.storage import Storage
 
-__all__ = ["OpenPart", "PublicPart", "check_parents", "read_envelope", "read_public"]
+__all__ = [
+    "OpenObjects",
+    "OpenPart",
+    "PublicPart",
+    "check_parents",
+    "read_envelope",
+    "read_public",
+]
 
-_OPEN_OBJECTS: Final = 8  # readers a part keeps open
+_OPEN_OBJECTS: Final = 128  # readers, each with a file, that an archive keeps open
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +107,34 @@ def check_parents(parts: dict[str, PublicPart], removed: set[str]) -> list[Rolle
     return list(found.values())
 
 
+class OpenObjects:
+    """Readers of objects, of all parts of an archive, the least recently used dropped first."""
+
+    def __init__(self) -> None:
+        self._readers: OrderedDict[tuple[str, int], SealedReader] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, part: str, number: int, open_it: Callable[[], SealedReader]) -> SealedReader:
+        """The reader of an object, opened when it is not here."""
+        with self._lock:
+            reader = self._readers.get((part, number))
+        if reader is None:
+            reader = open_it()  # not under the lock: a store may take its time
+        with self._lock:
+            reader = self._readers.setdefault((part, number), reader)
+            self._readers.move_to_end((part, number))
+            # Dropped, not closed: another thread may be reading it; its file goes with it.
+            while len(self._readers) > _OPEN_OBJECTS:
+                self._readers.popitem(last=False)
+        return reader
+
+    def close(self, part: str) -> None:
+        """Close the readers of one part."""
+        with self._lock:
+            for key in [key for key in self._readers if key[0] == part]:
+                self._readers.pop(key).close()
+
+
 class OpenPart:
     """A part whose root key is at hand: entries and their content. Thread-safe for reading."""
 
@@ -110,6 +145,7 @@ class OpenPart:
         identities: Keyring,
         cache: FrameCache,
         policy: Policy = ANYBODY,
+        objects: OpenObjects | None = None,
     ) -> None:
         commit = public.commit
         what = f"part {commit.part}"
@@ -134,7 +170,7 @@ class OpenPart:
         self._group_keys: dict[str, RootKey] = {}
         self._sizes = {file.name: file.size for file in commit.files}
         self._cache = cache
-        self._readers: OrderedDict[int, SealedReader] = OrderedDict()
+        self._objects = objects or OpenObjects()
         self._lock = threading.Lock()
         # (7) catalog
         self._catalog_file = self._open(CATALOG)
@@ -168,16 +204,7 @@ class OpenPart:
 
     def reader(self, number: int) -> SealedReader:
         """A reader of object ``number``, kept open for the next caller."""
-        with self._lock:
-            reader = self._readers.get(number)
-            if reader is None:
-                reader = self._open(self._files[number].name)
-                self._readers[number] = reader
-            self._readers.move_to_end(number)
-            # Dropped, not closed: another thread may be reading it; its file goes with it.
-            while len(self._readers) > _OPEN_OBJECTS:
-                self._readers.popitem(last=False)
-        return reader
+        return self._objects.get(self.id, number, lambda: self._open(self._files[number].name))
 
     def message(self, name: str) -> MessageReader:
         """An in-order reader for the sealed bytes of one file of this part."""
@@ -257,8 +284,5 @@ class OpenPart:
 
     def close(self) -> None:
         """Close every file."""
-        with self._lock:
-            for reader in self._readers.values():
-                reader.close()
-            self._readers.clear()
+        self._objects.close(self.id)
         self._catalog_file.close()

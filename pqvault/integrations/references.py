@@ -42,7 +42,7 @@ __all__ = [
 
 References: TypeAlias = str | Sequence[str]
 
-_SECRET: Final = "SECRET-KEY-"  # in the text of every kind of private key
+_SECRETS: Final = ("SECRET-KEY-", "SIGNING-KEY-")  # in the texts of private keys of all kinds
 _WHAT: Final = (
     "name a file (file:PATH), a variable (env:NAME) or a key of the keystore (keystore:KEY)"
 )
@@ -80,10 +80,14 @@ def normal(references: object) -> tuple[str, ...]:
     found = []
     for item in items:
         text = os.fspath(item) if isinstance(item, os.PathLike) else item
-        if not isinstance(text, str) or _SECRET in text.upper():
+        if not isinstance(text, str) or _is_secret(text):
             raise _not_a_reference()  # never repeating it
         found.append(text)
     return tuple(found)
+
+
+def _is_secret(text: str) -> bool:
+    return any(secret in text.upper() for secret in _SECRETS)
 
 
 def _not_a_reference() -> UsageError:
@@ -157,7 +161,7 @@ def _from_variable(reference: str, name: str) -> list[Identity]:
     value = os.environ.get(name)
     if not value:
         raise _nothing(reference, f"the environment variable {name} is not set here")
-    if _SECRET in value.upper():
+    if _is_secret(value):
         return Identity.parse_file(os.fsencode(value), f"the environment variable {name}")
     return _from_file(reference, value)
 

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import zstandard
 
@@ -30,6 +30,7 @@ __all__ = ["CACHE_SIZE", "FrameCache", "RangeFile", "SealedReader", "decode_fram
 CACHE_SIZE: Final = 32 * 1024 * 1024  # bytes of decoded frames kept
 _numbers = itertools.count()  # a name for each reader in a shared cache
 _WINDOW: Final = 1024 * 1024  # bytes of a stored frame fetched in one go
+_PREFIX_READ: Final = 32 * 1024  # sealed bytes fetched at once for the beginning of a frame
 _FAN_OUT: Final = 8 * 1024 * 1024  # a read of this many bytes goes over several threads
 
 
@@ -113,6 +114,7 @@ class FrameCache:
     """
 
     def __init__(self, limit: int = CACHE_SIZE) -> None:
+        self.decoded = 0  # bytes of content decoded so far, for who wants to know what reads cost
         self._limit = limit
         self._held = 0
         self._frames: OrderedDict[tuple[int, int], bytes] = OrderedDict()
@@ -228,6 +230,40 @@ class SealedReader(RangeFile):
         skip = offset - self.table.content[frame]
         return memoryview(content)[skip : skip + length]
 
+    def prefix(self, offset: int, length: int) -> bytes:
+        """At most ``length`` bytes from ``offset``, none past the end of the frame there; at the
+        beginning of a frame no more of it is decoded than that.
+
+        For who needs the end of a line from a frame that another reader decodes.
+        """
+        self._check()
+        if not 0 <= offset < self.size:
+            return b""
+        frame = self.table.frame_at(offset)
+        start, end = self.table.content[frame], self.table.content[frame + 1]
+        length = min(length, end - offset)
+        known = self._cache.get(self._number, frame) is not None
+        if offset > start or known or length == end - start or self._may_be_stored(frame):
+            return bytes(self.pread(offset, length))
+        return self._decode_prefix(frame, length)
+
+    def _decode_prefix(self, frame: int, length: int) -> bytes:
+        what = f"frame {frame} of {self._what}"
+        start, end = self.table.sealed[frame], self.table.sealed[frame + 1]
+        head = self._random.pread(start, min(end - start, zstdseek.HEAD_SIZE))
+        _, size = zstdseek.parse_frame_header(head, what)
+        if size != self.table.content[frame + 1] - self.table.content[frame]:
+            raise FormatError(f"{what} does not have the size that the seek table says")
+        source: Any = _Sealed(self._random, start, end)
+        decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_FRAME)
+        try:
+            content: bytes = decompressor.stream_reader(source, read_size=_PREFIX_READ).read(length)
+        except zstandard.ZstdError:
+            content = b""
+        if len(content) != length:
+            raise FormatError(f"{what} does not decompress to what the seek table says")
+        return content
+
     def check_frames(
         self, done: Sequence[tuple[int, int]] = (), check: Callable[[], object] = lambda: None
     ) -> None:
@@ -266,6 +302,7 @@ class SealedReader(RangeFile):
         if end - start > zstdseek.MAX_SEALED_FRAME:
             raise FormatError(f"frame {frame} of {self._what} is longer than a frame can be")
         sealed = self._random.pread(start, end - start)
+        self._cache.decoded += size
         return decode_frame(sealed, size, f"frame {frame} of {self._what}")
 
     # -- stored frames ---------------------------------------------------------------------
@@ -309,6 +346,18 @@ class SealedReader(RangeFile):
             return lambda offset, length: memoryview(self._random.pread(base + offset, length))
         data = memoryview(self._random.pread(base + begin, end - begin))
         return lambda offset, length: data[offset - begin : offset - begin + length]
+
+
+class _Sealed:
+    """The sealed bytes of one frame, in order."""
+
+    def __init__(self, random: RandomReader, start: int, end: int) -> None:
+        self._random, self._at, self._end = random, start, end
+
+    def read(self, size: int) -> bytes:
+        data = bytes(self._random.pread(self._at, min(size, self._end - self._at)))
+        self._at += len(data)
+        return data
 
 
 _local = threading.local()

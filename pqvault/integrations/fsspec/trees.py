@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from pqvault.archive.archive import Archive
 from pqvault.archive.entryfile import EntryFile
-from pqvault.errors import NotFound
+from pqvault.errors import NotFound, UsageError
 from pqvault.format.catalog import Entry, Kind
 from pqvault.integrations.fsspec.files import MissingFile, Window
 from pqvault.names import printable
@@ -126,6 +126,11 @@ class ArchiveTree:
         part, entry = self._located(path)
         if entry.kind == Kind.FOLDER:
             raise IsADirectoryError(f"{printable(entry.path)} is a folder")
+        if entry.kind == Kind.TABLE and entry.digest is None:
+            raise UsageError(
+                f"{printable(entry.path)} is a table, kept as rows and not as a file",
+                hint="read it with pqvault.read_table or SealedRecords",
+            )
         return EntryFile(part, entry)
 
     def key(self, path: str) -> str:
@@ -154,6 +159,8 @@ def _folder_info(name: str) -> Info:
 def _info(name: str, kind: int, size: int, mode: int, mtime_ns: int, digest: bytes | None) -> Info:
     if kind == Kind.FOLDER:
         return _folder_info(name) | {"mode": mode, "mtime": mtime_ns / 1e9}
+    if kind == Kind.TABLE and digest is None:  # rows, and no file that they came from
+        return {"name": name, "type": "other", "size": 0}
     info = {"name": name, "type": "file", "size": size, "mode": mode, "mtime": mtime_ns / 1e9}
     return info | {"digest": digest.hex()} if digest else info
 

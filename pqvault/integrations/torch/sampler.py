@@ -1,0 +1,175 @@
+"""EpochSampler: the order of an epoch, exact, seeded, sharded over ranks, resumable."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sized
+from typing import Any, Final
+
+import torch
+from torch.utils.data import Sampler
+
+from pqvault.errors import UsageError
+
+__all__ = ["EpochSampler", "permutation", "sampler_state"]
+
+_STATE: Final = "pqvault sampler 1"
+
+
+def permutation(count: int, *words: object) -> torch.Tensor:
+    """A shuffled ``range(count)``; the same for the same words, in every process."""
+    text = "\0".join(map(str, words)).encode()
+    seed = int.from_bytes(hashlib.blake2b(text, digest_size=7).digest(), "big")
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+
+
+class EpochSampler(Sampler):
+    """Numbers of samples, each once an epoch, those of one rank.
+
+    ``seed``, and the epoch said with :meth:`set_epoch`, fix the order. ``rank``, ``world``: of
+    this process and how many; by default those of `torch.distributed`, if that is running.
+    ``drop_last``: drop what does not go round over the ranks; else some samples come twice.
+    Ranks take turns, so a state holds for any number of ranks and of workers.
+    """
+
+    def __init__(
+        self,
+        dataset: Sized,
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
+        rank: int | None = None,
+        world: int | None = None,
+        drop_last: bool = False,
+    ) -> None:
+        self._count = len(dataset)
+        self.seed = seed
+        self.shuffle = shuffle
+        self.rank, self.world = place_of(rank, world)
+        self.drop_last = drop_last
+        self.epoch = 0
+        self._consumed = 0  # by all ranks, where the next iteration begins
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch is next; it begins at its beginning."""
+        self.epoch = epoch
+        self._consumed = 0
+
+    @property
+    def total(self) -> int:
+        """Samples that all ranks take in an epoch together."""
+        rest = self._count % self.world
+        if not rest:
+            return self._count
+        return self._count - rest if self.drop_last else self._count + self.world - rest
+
+    def __len__(self) -> int:
+        """Samples of this rank that are left of the epoch."""
+        return (self.total - self._consumed) // self.world
+
+    def __iter__(self) -> _Order:
+        return _Order(self, self.epoch, self._consumed)
+
+    def order(self, epoch: int) -> torch.Tensor:
+        """The numbers of an epoch, for all ranks."""
+        numbers = torch.arange(self._count)
+        if self.shuffle:
+            numbers = permutation(self._count, "files", self.seed, epoch)
+        if self.total > self._count:  # once more from the beginning, so that ranks end together
+            repeats = -(-self.total // self._count)
+            numbers = numbers.repeat(repeats)
+        return numbers[: self.total]
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on where a state was taken: one of an iterator of this class, or of a
+        `StatefulDataLoader` that used one, whatever number of workers it had."""
+        self.epoch, self._consumed = self.check(sampler_state(state))
+
+    def check(self, state: dict[str, Any]) -> tuple[int, int]:
+        """Epoch and samples consumed. Raises UsageError for a state of another order."""
+        mine = {"seed": self.seed, "shuffle": self.shuffle, "count": self._count}
+        for name, value in mine.items():
+            if state.get(name) != value:
+                raise UsageError(
+                    f"the state has {name} {state.get(name)}, and this sampler {value}",
+                    hint="resume with the dataset, seed and order that the state was taken with",
+                )
+        return int(state["epoch"]), int(state["consumed"])
+
+
+class _Order(Iterator[int]):
+    """One iteration; what torchdata calls stateful."""
+
+    def __init__(self, sampler: EpochSampler, epoch: int, consumed: int) -> None:
+        self._sampler = sampler
+        self._begin(epoch, consumed)
+
+    def _begin(self, epoch: int, consumed: int) -> None:
+        self._epoch, self._consumed = epoch, consumed
+        sampler = self._sampler
+        self._numbers = iter(
+            sampler.order(epoch)[consumed + sampler.rank :: sampler.world].tolist()
+        )
+
+    def __next__(self) -> int:
+        # Only now: loaders make iterators that they never ask.
+        self._sampler._consumed = 0
+        number: int = next(self._numbers)
+        self._consumed += self._sampler.world
+        return number
+
+    def state_dict(self) -> dict[str, Any]:
+        sampler = self._sampler
+        return {
+            "kind": _STATE,
+            "seed": sampler.seed,
+            "shuffle": sampler.shuffle,
+            "count": sampler._count,
+            "epoch": self._epoch,
+            "consumed": self._consumed,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        epoch, consumed = self._sampler.check(state)
+        self._sampler.epoch = epoch
+        self._begin(epoch, consumed)
+
+
+def place_of(rank: int | None, world: int | None) -> tuple[int, int]:
+    """Rank and number of ranks, as given or as `torch.distributed` has them."""
+    running = torch.distributed.is_available() and torch.distributed.is_initialized()
+    rank = rank if rank is not None else torch.distributed.get_rank() if running else 0
+    world = world if world is not None else torch.distributed.get_world_size() if running else 1
+    if not 0 <= rank < world:
+        raise UsageError(f"rank {rank} of {world} is not possible")
+    return rank, world
+
+
+def sampler_state(state: Any) -> dict[str, Any]:
+    """Find the state of an :class:`EpochSampler` in the state of a loader. Raises UsageError."""
+    found = [one for one in states_in(state) if one.get("kind") == _STATE]
+    if not found:
+        raise UsageError(
+            "there is no state of an EpochSampler in what was given",
+            hint="give what StatefulDataLoader.state_dict() returned",
+        )
+    return found[0]
+
+
+def states_in(state: Any) -> Iterator[dict[str, Any]]:
+    """All states of ours within a nested state, which must be up to date.
+
+    Raises UsageError for a loader that takes snapshots less often than it gives batches.
+    """
+    if not isinstance(state, dict):
+        return
+    if state.get("_steps_since_snapshot"):
+        raise UsageError(
+            "the loader's state is older than the batches that it gave out",
+            hint="make the loader with snapshot_every_n_steps=1",
+        )
+    if str(state.get("kind", "")).startswith("pqvault "):
+        yield state
+        return
+    for value in state.values():
+        yield from states_in(value)
