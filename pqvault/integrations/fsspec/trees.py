@@ -129,7 +129,7 @@ class ArchiveTree:
         if entry.kind == Kind.TABLE and entry.digest is None:
             raise UsageError(
                 f"{printable(entry.path)} is a table, kept as rows and not as a file",
-                hint="read it with pqvault.read_table or SealedRecords",
+                hint="`pqvault table export` writes it as Parquet, JSON lines or CSV",
             )
         return EntryFile(part, entry)
 
