@@ -149,7 +149,7 @@ class RootKey:
         if not recipients or (wanted := one_profile(recipients)) == self.profile:
             return
         way = "`pqvault reencrypt` makes new root keys of another"
-        if self.profile.digest not in wanted.digests:
+        if self.archive != STREAM_ARCHIVE and self.profile.digest not in wanted.digests:
             way = "unseal it, and seal it to the new recipients, for the digests change too"
         raise UsageError(
             f"part {self.part} has the profile {self.profile}, and {recipients[0].key_id} is a key"

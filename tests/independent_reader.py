@@ -8,7 +8,6 @@ whole files into memory and is not made for speed.
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import json
 import os
@@ -20,36 +19,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import blake3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PublicKey, MLDSA87PublicKey
-from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA512
-from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, MLKEM768X25519PrivateKey, Suite
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+from independent_keys import DIGESTS, PROFILES, Damaged, Key, bech32_decode, load_identity, need
+
+__all__ = ["Damaged", "bech32_decode", "load_identity"]
 
 MIB = 1 << 20
 CHUNK, TAG, PRELUDE = 16384, 16, 56
-KEM_NAME = b"MLKEM768-X25519"
-DIGESTS: dict[str, Callable[[bytes], bytes]] = {
-    "blake3": lambda data: blake3.blake3(data).digest(),
-    "sha256": lambda data: hashlib.sha256(data).digest(),
-    "sha384": lambda data: hashlib.sha384(data).digest(),
-}
 
 
 class NoKey(Exception):
     """No recipient is the identity at hand; says nothing about damage."""
-
-
-class Damaged(Exception):
-    """Something is not as the page says, or does not authenticate."""
 
 
 class RolledBack(Exception):
@@ -64,57 +52,6 @@ class Item(NamedTuple):
     mtime_ns: int
     link: bytes | None
     content: bytes | None
-
-
-def need(condition: bool, what: str) -> None:
-    """Refuse."""
-    if not condition:
-        raise Damaged(what)
-
-
-# Identities (1.1)
-
-
-def bech32_decode(text: str) -> tuple[str, bytes]:
-    """BIP 173 without the limit of length, for an upper-case text."""
-    need(text == text.upper() and text.isascii(), "a private key is in upper case")
-    hrp, one, rest = text.lower().rpartition("1")
-    need(bool(one and hrp) and len(rest) >= 6, "not Bech32")
-    values = ["qpzry9x8gf2tvdw0s3jn54khce6mua7l".find(letter) for letter in rest]
-    need(min(values) >= 0, "not a letter of Bech32")
-    check = 1
-    for value in [*(ord(c) >> 5 for c in hrp), 0, *(ord(c) & 31 for c in hrp), *values]:
-        top, check = check >> 25, (check & 0x1FFFFFF) << 5 ^ value
-        for bit, generator in enumerate(
-            (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
-        ):
-            check ^= generator if top >> bit & 1 else 0
-    need(check == 1, "the checksum of the identity is wrong")
-    number, bits = 0, 5 * (len(values) - 6)
-    for value in values[:-6]:
-        number = number << 5 | value
-    pad = bits % 8
-    need(pad < 5 and number & ((1 << pad) - 1) == 0, "the padding of the identity is wrong")
-    return hrp.upper(), (number >> pad).to_bytes(bits // 8, "big")
-
-
-class Key(NamedTuple):
-    """An identity, expanded."""
-
-    private: MLKEM768X25519PrivateKey
-    key_id: bytes
-
-
-def load_identity(text: str) -> Key:
-    """The X-Wing key of an ``AGE-SECRET-KEY-PQ-1…``."""
-    hrp, seed = bech32_decode(text.strip())
-    need(hrp == "AGE-SECRET-KEY-PQ-" and len(seed) == 32, "not an identity of pqvault")
-    expanded = hashlib.shake_256(seed).digest(96)
-    mlkem = MLKEM768PrivateKey.from_seed_bytes(expanded[:64])
-    x25519 = X25519PrivateKey.from_private_bytes(expanded[64:])
-    public = mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw()
-    key_id = DIGESTS["blake3"](KEM_NAME + public)[:16]
-    return Key(MLKEM768X25519PrivateKey(mlkem, x25519), key_id)
 
 
 # Derivations (2)
@@ -190,15 +127,16 @@ def unbase64(text: str) -> bytes:
 
 ID = matches("[0-9a-f]{32}")
 HASH = matches("(?:[0-9a-f]{64}|[0-9a-f]{96})")
+KEM_NAME = matches("|".join(profile.kem for profile in PROFILES.values()))
 ENVELOPE = {
     "archive": ID,
     "part": ID,
     "group": matches(""),
     "generation": integer(1),
     "created": integer(0),
-    "profile": matches("standard"),
+    "profile": matches("standard|high|cnsa2"),
     "recipients": listed(
-        record({"kem": matches("MLKEM768-X25519"), "key_id": ID, "sealed": is_base64}),
+        record({"kem": KEM_NAME, "key_id": ID, "sealed": is_base64}),
         lambda one: one["key_id"],
         1,
         1024,
@@ -209,7 +147,7 @@ COMMIT = {
     "part": ID,
     "seq": integer(1),
     "created": integer(0),
-    "profile": matches("standard"),
+    "profile": matches("standard|high|cnsa2"),
     "digest": matches("blake3|sha256|sha384"),
     "kind": matches("seal|append"),
     "parents": listed(row(ID, HASH), lambda one: one[0]),
@@ -357,6 +295,7 @@ class Opened:
     archive: bytes
     part: bytes
     root: bytes
+    profile: str
 
     def derive(self, purpose: str, length: int, *fields: bytes) -> bytes:
         return expand(self.root, bind(purpose, self.archive, self.part, *fields), length)
@@ -371,19 +310,22 @@ def open_envelope(envelope: Document, key: Key) -> Opened:
     """Unwrap the root key and check the MAC."""
     value = envelope.value
     archive, part = bytes.fromhex(value["archive"]), bytes.fromhex(value["part"])
+    profile = PROFILES[value["profile"]]
+    for one in value["recipients"]:
+        need(one["kem"] == profile.kem, "a KEM of another profile")
     fitting = [one for one in value["recipients"] if one["key_id"] == key.key_id.hex()]
     if not fitting:
         raise NoKey(f"no key fits part {value['part']}")
     sealed = unbase64(fitting[0]["sealed"])
-    need(len(sealed) == 1168, "a wrapped key of another length")
-    profile = value["profile"].encode()
-    info = bind("envelope", archive, part, b"", profile, KEM_NAME, key.key_id)
-    suite = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA512, AEAD.AES_256_GCM)
+    need(len(sealed) == profile.sealed, "a wrapped key of another length")
+    need(key.profile == value["profile"], "a key of another profile")
+    names = (value["profile"].encode(), profile.kem.encode(), key.key_id)
+    info = bind("envelope", archive, part, b"", *names)
     try:
-        root = suite.decrypt(sealed, key.private, info=info)
+        root = profile.suite.decrypt(sealed, key.private, info=info)
     except (InvalidTag, ValueError) as error:
         raise Damaged("the envelope does not open") from error
-    opened = Opened(archive, part, root)
+    opened = Opened(archive, part, root, value["profile"])
     envelope.authenticate(opened.derive("envelope mac", 64, b""))
     return opened
 
@@ -638,6 +580,8 @@ def open_part(folder: Path, archive: str, part: str, key: Key) -> Part:
     opened = open_envelope(envelope, key)
     need(opened.derive("commit id", 32).hex() == commit.value["root"], "another envelope")
     commit.authenticate(opened.derive("commit mac", 64))
+    need(commit.value["profile"] == opened.profile, "a commit of another profile")
+    need(commit.value["digest"] in PROFILES[opened.profile].digests, "a digest of another profile")
     result = Part(folder / "parts" / part, opened, commit.value)
     for name in ("parents", "replaces", "files"):
         need(commit.value[name] == sorted(commit.value[name]), f"{name} does not ascend")

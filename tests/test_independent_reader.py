@@ -94,10 +94,11 @@ def is_stored(frame: bytes, size: int) -> bool:
 # The reader itself
 
 
-def test_the_reader_shares_no_code_with_pqvault() -> None:
+@pytest.mark.parametrize("source", [SOURCE, SOURCE.with_name("independent_keys.py")], ids=str)
+def test_the_reader_shares_no_code_with_pqvault(source: Path) -> None:
     """No import of pqvault, of its command line or of the tests, and none that ast cannot see."""
     names = set()
-    for node in ast.walk(ast.parse(SOURCE.read_text())):
+    for node in ast.walk(ast.parse(source.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -106,7 +107,7 @@ def test_the_reader_shares_no_code_with_pqvault() -> None:
         elif isinstance(node, ast.Name):
             assert node.id not in ("__import__", "eval", "exec", "compile")
     known = "__future__ base64 collections dataclasses hashlib hmac json os pathlib re "
-    known += "stat struct typing blake3 cryptography pyarrow zstandard"
+    known += "stat struct typing blake3 cryptography pyarrow zstandard independent_keys"
     assert names <= set(known.split())
 
 

@@ -12,18 +12,15 @@ from typing import Any
 
 from vectors import parquet
 from vectors.parquet import CATALOG, Column, Row
+from vectors.people import ALICE, BOB, CAROL, DORA, EVE, Person, made
 from vectors.testkit import (
-    ALICE,
     ARCHIVE,
-    BOB,
-    CAROL,
     CREATED,
     DIGESTS,
     RUN,
     Bytes,
     Files,
     Part,
-    Person,
     Root,
     Vector,
     b64,
@@ -35,7 +32,6 @@ from vectors.testkit import (
     frame,
     header,
     line,
-    made,
     run,
     sealable,
     seek_table,
@@ -205,6 +201,17 @@ def archive_second_recipient() -> Made:
 @case("success", "the digests of commit and catalog are SHA-256")
 def archive_with_sha256() -> Made:
     return archive(in_digest(ROWS, [b"", A, B], "sha256"), digest="sha256"), LINES
+
+
+@case("success", "profile high", identity=DORA)
+def archive_of_profile_high() -> Made:
+    return archive(people=(DORA,)), LINES
+
+
+@case("success", "profile cnsa2: all digests are SHA-384", identity=EVE)
+def archive_of_profile_cnsa2() -> Made:
+    rows = in_digest(ROWS, [b"", A, B], "sha384")
+    return archive(rows, people=(EVE,), digest="sha384"), LINES
 
 
 @case("success", "the digests of commit and catalog are SHA-384")
@@ -656,7 +663,7 @@ def archive_envelope_of_a_group() -> Made:
 
 @case("envelope failure", "attack 4: a profile that is not known", **HIDDEN)
 def archive_envelope_unknown_profile() -> Made:
-    return archive(envelope={"profile": "high"})
+    return archive(envelope={"profile": "low"})
 
 
 @case("envelope failure", "a byte behind the MAC line", **SHOWN)
@@ -844,7 +851,17 @@ def commit_unknown_kind() -> Made:
 
 @case("commit failure", "attack 4: a profile that is not known", **HIDDEN)
 def commit_unknown_profile() -> Made:
+    return edited(profile="low")
+
+
+@case("commit failure", "attack 4: a commit of another profile than its envelope's", **HIDDEN)
+def commit_of_other_profile() -> Made:
     return edited(profile="high")
+
+
+@case("commit failure", "digests of BLAKE3 in cnsa2", identity=EVE, **HIDDEN)
+def commit_of_cnsa2_with_blake3() -> Made:
+    return archive(people=(EVE,))
 
 
 @case("commit failure", "digests of another length than their name says", **SHOWN)

@@ -9,18 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vectors.people import ALICE, BOB, CAROL, DORA, EVE, Person, made
 from vectors.testkit import (
-    ALICE,
-    BOB,
-    CAROL,
     CHUNK,
     COMPRESSED,
+    DIGESTS,
     MAGIC,
     RESERVED,
     RUN,
     Frame,
     Message,
-    Person,
     Root,
     Vector,
     b64,
@@ -28,7 +26,6 @@ from vectors.testkit import (
     content,
     flip,
     frame,
-    made,
     run,
     sealable,
     seek_table,
@@ -403,6 +400,96 @@ def envelope_wrapped_key_of_other_profile() -> Made:
     return with_recipients(ROOT.wrapped(ALICE, profile="high"))
 
 
+# -- the profiles ---------------------------------------------------------------------------
+
+
+def of(person: Person, *items: dict[str, Any], **faults: Any) -> bytes:
+    """A good object behind an envelope of a person's profile."""
+    items = items or (ROOT.wrapped(person),)
+    envelope = ROOT.envelope(recipients=items, **{"profile": person.profile, **faults})
+    return sealed(content(TEXT), envelope=envelope)
+
+
+def altered(person: Person, change: Callable[[bytes], bytes]) -> dict[str, Any]:
+    """A person's wrapped key, its bytes changed before the envelope got its MAC."""
+    item = ROOT.wrapped(person)
+    return item | {"sealed": b64(change(base64.b64decode(item["sealed"])))}
+
+
+@case("success", "profile high: ML-KEM-1024 with P-384", identity=DORA)
+def stream_of_profile_high() -> Made:
+    return of(DORA), TEXT
+
+
+@case("success", "profile cnsa2: ML-KEM-1024 alone, key ids of SHA-384", identity=EVE)
+def stream_of_profile_cnsa2() -> Made:
+    return of(EVE), TEXT
+
+
+@case("envelope failure", "attack 4: an envelope of high that says standard", identity=DORA)
+def envelope_high_called_standard() -> Made:
+    return of(DORA, profile="standard")
+
+
+@case("envelope failure", "attack 4: a key of cnsa2, said to be one of high", identity=EVE)
+def envelope_cnsa2_called_high() -> Made:
+    return of(EVE, ROOT.wrapped(EVE) | {"kem": "MLKEM1024-P384"}, profile="high")
+
+
+@case("envelope failure", "a recipient of standard in an envelope of high", identity=DORA)
+def envelope_of_two_profiles() -> Made:
+    return of(DORA, ROOT.wrapped(DORA), ROOT.wrapped(ALICE))
+
+
+@case("envelope failure", "attack 4: the wrapped key of high was bound to standard", identity=DORA)
+def envelope_high_wrapped_key_of_standard() -> Made:
+    return of(DORA, ROOT.wrapped(DORA, profile="standard"))
+
+
+@case("envelope failure", "attack 18: one bit of ML-KEM-1024's ciphertext", identity=DORA)
+def envelope_high_enc_flipped() -> Made:
+    return of(DORA, altered(DORA, lambda data: flip(data, 500)))
+
+
+@case("envelope failure", "a P-384 share that is no point of the curve", identity=DORA)
+def envelope_high_p384_share_off_the_curve() -> Made:
+    return of(DORA, altered(DORA, lambda data: flip(data, 1664)))
+
+
+@case("envelope failure", "a P-384 share in the form 06, hybrid, of SEC 1", identity=DORA)
+def envelope_high_p384_share_in_hybrid_form() -> Made:
+    def hybrid(data: bytes) -> bytes:
+        return data[:1568] + bytes([6 | data[1664] & 1]) + data[1569:]
+
+    return of(DORA, altered(DORA, hybrid))
+
+
+@case("envelope failure", "the P-384 share of another: a good point", identity=DORA)
+def envelope_high_p384_share_of_another() -> Made:
+    return of(DORA, altered(DORA, lambda d: d[:1568] + DORA.public_key[1568:] + d[1665:]))
+
+
+@case("envelope failure", "a wrapped key of high as long as one of cnsa2", identity=DORA)
+def envelope_high_wrapped_key_of_other_length() -> Made:
+    return of(DORA, altered(DORA, lambda data: data[:1616]))
+
+
+@case("envelope failure", "attack 18: one bit of the enc of cnsa2", identity=EVE)
+def envelope_cnsa2_enc_flipped() -> Made:
+    return of(EVE, altered(EVE, lambda data: flip(data, 1567)))
+
+
+@case("envelope failure", "a wrapped key of cnsa2 one byte short", identity=EVE)
+def envelope_cnsa2_wrapped_key_short() -> Made:
+    return of(EVE, altered(EVE, lambda data: data[:-1]))
+
+
+@case("no key fits", "cnsa2 with a key id of BLAKE3", identity=EVE)
+def envelope_cnsa2_key_id_of_blake3() -> Made:
+    key_id = DIGESTS["blake3"](b"ML-KEM-1024" + EVE.public_key)[:16]
+    return of(EVE, ROOT.wrapped(EVE, key_id=key_id))
+
+
 @case("envelope failure", "Bob's wrapped key under Alice's key id")
 def envelope_wrapped_key_of_other_recipient() -> Made:
     return with_recipients(ROOT.wrapped(BOB) | {"key_id": ALICE.key_id.hex()})
@@ -656,7 +743,7 @@ def envelope_unknown_kem_of_other_recipient() -> Made:
 
 @case("envelope failure", "attack 4: a profile that is not known")
 def envelope_unknown_profile() -> Made:
-    return with_envelope(profile="high")
+    return with_envelope(profile="low")
 
 
 @case("envelope failure", "a group, which streams do not have", inspect=BAD)

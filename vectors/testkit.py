@@ -16,20 +16,16 @@ import json
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from blake3 import blake3
-from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, MLKEM768X25519PublicKey, Suite
 
 from vectors.parquet import Row
+from vectors.people import ALICE, PROFILES, Person, made, wrap
 
 HERE: Final = Path(__file__).parent
-KEM_NAME: Final = "MLKEM768-X25519"
 CHUNK: Final = 16384
 CREATED: Final = 1_700_000_000_000  # ms
 
@@ -37,11 +33,6 @@ Fields = dict[str, Any]
 Files = dict[str, bytes]
 Edit = Callable[[Fields], Fields | None]
 Bytes = Callable[[bytes], bytes]
-
-
-def made(name: str, size: int) -> bytes:
-    """``size`` bytes that nobody can compress, always the same for one name."""
-    return hashlib.shake_256(b"pqvault vectors: " + name.encode()).digest(size)
 
 
 def b64(data: bytes) -> str:
@@ -54,68 +45,6 @@ def flip(data: bytes, at: int, bit: int = 1) -> bytes:
     out = bytearray(data)
     out[at] ^= bit
     return bytes(out)
-
-
-# -- 1.1: identities ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Person:
-    """An identity and its recipient."""
-
-    name: str
-
-    @property
-    def seed(self) -> bytes:
-        """The 32-byte private key."""
-        return made(f"identity of {self.name}", 32)
-
-    @property
-    def public_key(self) -> bytes:
-        """1,216 bytes."""
-        return _public_key(self.seed)
-
-    @property
-    def key_id(self) -> bytes:
-        """16 bytes."""
-        return blake3(KEM_NAME.encode() + self.public_key).digest()[:16]
-
-    @property
-    def text(self) -> str:
-        """The identity in age's encoding."""
-        return bech32("AGE-SECRET-KEY-PQ-", self.seed)
-
-
-@cache
-def _public_key(seed: bytes) -> bytes:
-    expanded = hashlib.shake_256(seed).digest(96)
-    mlkem = MLKEM768PrivateKey.from_seed_bytes(expanded[:64]).public_key()
-    x25519 = X25519PrivateKey.from_private_bytes(expanded[64:]).public_key()
-    return mlkem.public_bytes_raw() + x25519.public_bytes_raw()
-
-
-def bech32(prefix: str, data: bytes) -> str:
-    """BIP 173 without its limit of length; upper case as the prefix is."""
-    alphabet = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
-    bits = "".join(f"{byte:08b}" for byte in data)
-    bits += "0" * (-len(bits) % 5)
-    values = [int(bits[i : i + 5], 2) for i in range(0, len(bits), 5)]
-    lower = prefix.lower()
-    head = [ord(c) >> 5 for c in lower] + [0] + [ord(c) & 31 for c in lower]
-    sum_ = 1
-    for value in head + values + [0] * 6:
-        top = sum_ >> 25
-        sum_ = (sum_ & 0x1FFFFFF) << 5 ^ value
-        for i, generator in enumerate((0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)):
-            sum_ ^= generator if top >> i & 1 else 0
-    values += [(sum_ ^ 1) >> 5 * (5 - i) & 31 for i in range(6)]
-    text = "".join(alphabet[value] for value in values)
-    return prefix + "1" + (text if prefix == lower else text.upper())
-
-
-ALICE: Final = Person("alice")  # who reads the vectors
-BOB: Final = Person("bob")  # another recipient
-CAROL: Final = Person("carol")  # no recipient of anything
 
 
 # -- 2: names and keys ----------------------------------------------------------------------
@@ -153,13 +82,13 @@ class Wraps:
         self.used: set[str] = set()
 
     def get(self, person: Person, info: bytes, key: bytes) -> bytes:
-        """enc ‖ ciphertext (1,168 bytes) of ``key`` wrapped to ``person``."""
+        """enc ‖ ciphertext of ``key`` wrapped to ``person``."""
         digest = hashlib.sha256(person.public_key + key + info).hexdigest()[:16]
         name = f"{person.name} {digest}"
         if name not in self.known:
             if not self.new:
                 raise LookupError(f"{name} is not in wrapped.json: run with --new-wraps")
-            self.known[name] = b64(_wrap(person, info, key))
+            self.known[name] = b64(wrap(person, info, key))
         self.used.add(name)
         return base64.b64decode(self.known[name])
 
@@ -167,15 +96,6 @@ class Wraps:
         """Write what was used."""
         used = {name: self.known[name] for name in sorted(self.used)}
         self.path.write_text(json.dumps(used, indent=1) + "\n")
-
-
-def _wrap(person: Person, info: bytes, key: bytes) -> bytes:
-    public_key = MLKEM768X25519PublicKey(
-        MLKEM768PublicKey.from_public_bytes(person.public_key[:1184]),
-        X25519PublicKey.from_public_bytes(person.public_key[1184:]),
-    )
-    suite = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA512, AEAD.AES_256_GCM)
-    return suite.encrypt(key, public_key, info)
 
 
 WRAPS: Final = Wraps()
@@ -228,18 +148,18 @@ class Root:
         *,
         key_id: bytes = b"",
         part: bytes = b"",
-        kem: str = KEM_NAME,
-        profile: str = "standard",
+        kem: str = "",
+        profile: str = "",
         group: bytes = b"",
     ) -> Fields:
         """One item of ``recipients``, section 4; the keywords are what the wrap is bound to."""
-        bound = key_id or person.key_id
+        bound, kem = key_id or person.key_id, kem or PROFILES[person.profile].kem
         info = bind(
             "envelope",
             self.archive,
             part or self.part,
             group,
-            profile.encode(),
+            (profile or person.profile).encode(),
             kem.encode(),
             bound,
         )
@@ -251,7 +171,7 @@ class Root:
         *people: Person,
         recipients: Sequence[Fields] = (),
         group: str = "",
-        profile: str = "standard",
+        profile: str = "",
         created: int = CREATED,
         generation: int = 1,
         mac_key: bytes = b"",
@@ -264,7 +184,7 @@ class Root:
             "group": group,
             "generation": generation,
             "created": created,
-            "profile": profile,
+            "profile": profile or (people[0].profile if people else "standard"),
             "recipients": [self.wrapped(person) for person in people] or list(recipients),
         }
         mac_key = mac_key or self.derive(64, "envelope mac", group.encode())
@@ -431,7 +351,7 @@ class Part:
             "part": self.id,
             "seq": self.seq,
             "created": self.created,
-            "profile": "standard",
+            "profile": self.people[0].profile if self.people else "standard",
             "digest": self.digest,
             "kind": self.kind,
             "parents": parents,
