@@ -94,7 +94,7 @@ def is_stored(frame: bytes, size: int) -> bool:
 # The reader itself
 
 
-@pytest.mark.parametrize("source", [SOURCE, SOURCE.with_name("independent_keys.py")], ids=str)
+@pytest.mark.parametrize("source", [SOURCE, SOURCE.with_name("independent_keys.py")])
 def test_the_reader_shares_no_code_with_pqvault(source: Path) -> None:
     """No import of pqvault, of its command line or of the tests, and none that ast cannot see."""
     names = set()
