@@ -23,6 +23,7 @@ from pqvault.errors import (
 from pqvault.format.envelope import Envelope, WrappedKey
 from pqvault.keys import Identity, Recipient
 from pqvault.keystore import KeyFacts, Keystore, State
+from pqvault.keystore.halves import signs
 from pqvault.rootkey import Keyring, keyring
 
 __all__ = ["Change", "Keys", "Member", "resolve"]
@@ -270,7 +271,7 @@ def resolve(
 
 def _successors(keystore: Keystore, facts: Sequence[KeyFacts]) -> dict[str, Recipient]:
     newest: dict[str, Recipient] = {}
-    for name in {f.name for f in facts}:
+    for name in {f.name for f in facts if not signs(f.profile)}:
         try:
             newest[name] = keystore.recipient(name)
         except (KeyStateForbids, NotFound):
