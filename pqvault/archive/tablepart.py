@@ -12,109 +12,34 @@ import pyarrow as pa
 
 from pqvault.archive import layout, retired
 from pqvault.archive.archive import PublicState
+from pqvault.archive.columngroups import ColumnGroup, PartKeys, check_groups, everybody, plan_files
 from pqvault.archive.objects import SealOptions
 from pqvault.archive.partwriter import (
     discard,
     make_commit,
-    make_envelope,
     put_part,
     refuse_unsigned,
     write_catalog,
 )
-from pqvault.crypto.profiles import STANDARD, Profile
 from pqvault.errors import UsageError
 from pqvault.format.catalog import MAX_NAME, MAX_PATH, SCHEMA, Kind
 from pqvault.format.commit import PartFile
-from pqvault.format.envelope import Envelope
-from pqvault.format.table import MODES, is_group
+from pqvault.format.table import MODES
 from pqvault.keys import Recipient, one_profile
 from pqvault.memory import Memory, Sight
 from pqvault.names import printable
 from pqvault.policy import ANYBODY, Policy
-from pqvault.rootkey import RootKey, new_id
 from pqvault.sealed.writer import DEFAULT_FRAME, STORE
 from pqvault.signing import SigningKey, check_suites
 from pqvault.storage import Storage
-from pqvault.tablefile import OutFile, RowGroups, TableSink
+from pqvault.tablefile import RowGroups, TableSink
 from pqvault.tablefile.schemas import Sorting
 from pqvault.tablefile.writer import LEVEL
 
-__all__ = ["ColumnGroup", "PartKeys", "TablePart", "plan_files"]
+__all__ = ["TablePart"]
 
 _FOLDER_MODE = 0o755
 _FILE_MODE = 0o644
-
-
-@dataclass(frozen=True, slots=True)
-class ColumnGroup:
-    """Columns that are sealed to recipients of their own, who can read the others too."""
-
-    name: str
-    columns: tuple[str, ...]
-    recipients: tuple[Recipient, ...]
-
-    def __post_init__(self) -> None:
-        if not is_group(self.name):
-            raise UsageError(
-                f"{self.name!r} is no name for a column group",
-                hint="use 1 to 64 of a-z, 0-9, _ and -, beginning with a letter or digit",
-            )
-        if not self.columns or not self.recipients:
-            raise UsageError(f"the column group {self.name!r} needs columns and recipients")
-
-
-@dataclass(frozen=True, slots=True)
-class PartKeys:
-    """The root keys of one part: its own, and one of each column group, independent of it."""
-
-    root: RootKey
-    groups: Mapping[str, RootKey]
-
-    @classmethod
-    def generate(
-        cls, archive: str, groups: Sequence[ColumnGroup], profile: Profile = STANDARD
-    ) -> PartKeys:
-        """Fresh ones, for a new part id."""
-        part = new_id()
-        own = {group.name: RootKey.generate(archive, part, profile) for group in groups}
-        return cls(RootKey.generate(archive, part, profile), own)
-
-    def envelopes(
-        self,
-        recipients: Sequence[Recipient],
-        groups: Sequence[ColumnGroup],
-        sign: Sequence[SigningKey] = (),
-    ) -> list[Envelope]:
-        """The envelopes of the groups, then the part's. Members of a group open both."""
-        everybody = dict.fromkeys([*recipients, *(r for g in groups for r in g.recipients)])
-        own = (
-            make_envelope(self.groups[g.name], list(dict.fromkeys(g.recipients)), sign, g.name)
-            for g in groups
-        )
-        return [*own, make_envelope(self.root, list(everybody), sign)]
-
-
-def plan_files(
-    schema: pa.Schema, keys: PartKeys, groups: Sequence[ColumnGroup], what: str
-) -> list[OutFile]:
-    """Which columns go into which file. Raises UsageError for columns that are not there."""
-    taken: dict[str, str] = {}
-    files = []
-    for group in sorted(groups, key=lambda group: group.name):
-        for column in group.columns:
-            if column not in schema.names:
-                raise UsageError(
-                    f"{what} has no column {column!r}, which the group {group.name!r} names"
-                )
-            if taken.setdefault(column, group.name) != group.name:
-                raise UsageError(f"the column {column!r} is in two groups")
-        places = tuple(i for i, name in enumerate(schema.names) if taken.get(name) == group.name)
-        key = keys.groups[group.name]
-        files.append(OutFile(group.name, key, layout.new_table_name(), places))
-    rest = tuple(i for i, name in enumerate(schema.names) if name not in taken)
-    if not rest:
-        raise UsageError(f"all columns of {what} are in groups; leave one of them out")
-    return [OutFile("", keys.root, layout.new_table_name(), rest), *files]
 
 
 @dataclass(slots=True)
@@ -143,10 +68,8 @@ class TablePart:
         layout.create_archive(self.storage)
         self.state = PublicState(self.storage, self.memory)
         self._check()
-        if len({group.name for group in self.groups}) != len(self.groups):
-            raise UsageError("a column group is given twice")
-        members = [r for group in self.groups for r in group.recipients]
-        profile = one_profile([*self.recipients, *members])
+        check_groups(self.groups)
+        profile = one_profile(everybody(self.recipients, self.groups))
         check_suites(profile, self.sign)
         self._keys = self.keys or PartKeys.generate(self.state.archive, self.groups, profile)
         self.storage.make_folder(f"parts/{self.part}/tables")
@@ -165,8 +88,7 @@ class TablePart:
             retired.check(self.storage, self._key_ids())
 
     def _key_ids(self) -> list[str]:
-        members = (r for group in self.groups for r in group.recipients)
-        return list(dict.fromkeys(r.key_id for r in (*self.recipients, *members)))
+        return [r.key_id for r in everybody(self.recipients, self.groups)]
 
     def table(
         self,

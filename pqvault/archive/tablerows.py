@@ -29,13 +29,24 @@ class TableRows:
         self.entries = list(entries)
         self.path = entries[-1].entry.path
         self.what = f"table {printable(self.path)}"
-        self._whole = union([(f"part {entry.part.id}", entry.schema) for entry in entries])
+        self.whole = union([(f"part {entry.part.id}", entry.schema) for entry in entries])
         self._hidden = {
             name: (entry, group) for entry in entries for name, group in entry.hidden.items()
         }
-        seen = [field for field in self._whole if field.name not in self._hidden]
-        self.schema = pa.schema(seen, self._whole.metadata)
+        seen = [field for field in self.whole if field.name not in self._hidden]
+        self.schema = pa.schema(seen, self.whole.metadata)
         """The columns that the keys at hand open, in all parts."""
+
+    @cached_property
+    def groups(self) -> dict[str, str]:
+        """The group of each column that is in one and that the keys at hand open."""
+        found: dict[str, str] = {}
+        for entry in self.entries:
+            names = entry.schema.names
+            for file in entry.doc.files:
+                if file.group in entry.files:
+                    found |= {names[place]: file.group for place in file.columns if file.group}
+        return {name: group for name, group in found.items() if name not in self._hidden}
 
     @property
     def hidden(self) -> dict[str, str]:
@@ -135,4 +146,6 @@ def shaped(
         if len(column) != rows:
             raise FormatError(f"{what} has row groups of different lengths")
         arrays.append(column)
+    if not arrays:  # rows without columns are rows all the same
+        return pa.table({"": pa.nulls(rows)}).select([])
     return pa.Table.from_arrays(arrays, schema=schema)

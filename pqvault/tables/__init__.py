@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from pqvault.archive.tablepart import ColumnGroup
+from pqvault.archive.columngroups import ColumnGroup
 from pqvault.tablefile import RowGroups
 from pqvault.tables.dataset import TableDataset
 from pqvault.tables.reading import count_rows, dataset, head, read_table, schema

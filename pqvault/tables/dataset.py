@@ -5,7 +5,7 @@ One Parquet format, with the decryption properties of its own file, for each fra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +13,9 @@ import pyarrow.dataset as pds
 
 from pqvault.archive.tableentry import TableEntry
 from pqvault.archive.tablerows import TableRows
+from pqvault.storage import LocalStorage
 from pqvault.tablefile import trouble
+from pqvault.tables.scanner import TableScanner, columns_of
 
 __all__ = ["TableDataset"]
 
@@ -22,31 +24,61 @@ class TableDataset(pds.FileSystemDataset):  # type: ignore[misc]
     """The rows of one table. Columns that no key at hand opens are not there, and naming one
     raises NoKeyFits with the key ids that would.
 
-    What its own methods raise names the file; a scanner, and who makes one of it (DuckDB,
-    Polars), raises pyarrow's errors.
+    Its own methods raise pqvault's errors, naming the table; a scanner, and what is made of one
+    (DuckDB, Polars), raises pyarrow's once it runs. ``fragments`` and what pyarrow makes of them
+    have the columns without a group; scans of the dataset have all.
     """
 
     def __init__(self, entries: Sequence[TableEntry]) -> None:
         self._rows = rows = TableRows(entries)
         files = [entry.files[""] for entry in entries]
         fragments = [file.fragment for file in files]
-        super().__init__(fragments, rows.schema, files[0].format, fragments[0].filesystem)
+        main = [f for f in rows.schema if rows.groups.get(f.name, "") == ""]
+        schema = pa.schema(main, rows.schema.metadata)
+        super().__init__(fragments, schema, files[0].format, fragments[0].filesystem)
+        self._local = all(isinstance(e.part.storage, LocalStorage) for e in entries)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns that the keys at hand open."""
+        return self._rows.schema
 
     @property
     def hidden(self) -> dict[str, str]:
         """The columns that no key at hand opens, with their group."""
         return self._rows.hidden
 
-    def scanner(self, columns: Any = None, filter: Any = None, **options: Any) -> Any:
+    @property
+    def groups(self) -> dict[str, str]:
+        """The group of each column that is in one and that the keys at hand open."""
+        return self._rows.groups
+
+    def scanner(
+        self,
+        columns: Any = None,
+        filter: Any = None,
+        batch_size: int | None = None,
+        **options: Any,
+    ) -> Any:
         """See `pyarrow.dataset.Dataset.scanner`. Raises NoKeyFits, NotFound for names."""
-        if isinstance(columns, list | tuple):
-            self._rows.check_names(columns)
+        chosen, asked = columns_of(self._rows, columns, filter)
+        if not self._local or any(name in self._rows.groups for name in (*chosen, *asked)):
+            return TableScanner(self._rows, columns, filter, batch_size)
+        if batch_size is not None:
+            options["batch_size"] = batch_size
         return super().scanner(columns=columns, filter=filter, **options)
 
     def to_table(self, columns: Any = None, filter: Any = None, **options: Any) -> pa.Table:
         """See `pyarrow.dataset.Dataset.to_table`."""
         with trouble(self._rows.what):
             return self.scanner(columns, filter, **options).to_table()
+
+    def to_batches(
+        self, columns: Any = None, filter: Any = None, **options: Any
+    ) -> Iterator[pa.RecordBatch]:
+        """See `pyarrow.dataset.Dataset.to_batches`."""
+        with trouble(self._rows.what):
+            yield from self.scanner(columns, filter, **options).to_batches()
 
     def head(self, num_rows: int, **options: Any) -> pa.Table:
         """The first rows."""
@@ -58,4 +90,4 @@ class TableDataset(pds.FileSystemDataset):  # type: ignore[misc]
         if filter is None:
             return self._rows.rows
         with trouble(self._rows.what):
-            return int(self.scanner(filter=filter, **options).count_rows())
+            return int(self.scanner([], filter, **options).count_rows())

@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from pqvault.archive.tablepart import ColumnGroup, TablePart
+from pqvault.archive.columngroups import ColumnGroup
+from pqvault.archive.tablepart import TablePart
 from pqvault.errors import UsageError
 from pqvault.keys import Recipient
 from pqvault.memory import Memory

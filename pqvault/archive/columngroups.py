@@ -1,0 +1,109 @@
+"""Column groups: columns of tables that are sealed to recipients of their own. format 10.3."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from pqvault.archive.layout import new_table_name
+from pqvault.archive.partwriter import make_envelope
+from pqvault.crypto.profiles import STANDARD, Profile
+from pqvault.errors import UsageError
+from pqvault.format.envelope import Envelope
+from pqvault.format.table import is_group
+from pqvault.keys import Recipient
+from pqvault.rootkey import RootKey, new_id
+from pqvault.signing import SigningKey
+from pqvault.tablefile import OutFile
+
+__all__ = ["ColumnGroup", "PartKeys", "check_groups", "everybody", "plan_files"]
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnGroup:
+    """Columns that are sealed to recipients of their own, who can read the others too."""
+
+    name: str
+    columns: tuple[str, ...]
+    recipients: tuple[Recipient, ...]
+
+    def __post_init__(self) -> None:
+        if not is_group(self.name):
+            raise UsageError(
+                f"{self.name!r} is no name for a column group",
+                hint="use 1 to 64 of a-z, 0-9, _ and -, beginning with a letter or digit",
+            )
+        if not self.columns or not self.recipients:
+            raise UsageError(f"the column group {self.name!r} needs columns and recipients")
+
+
+@dataclass(frozen=True, slots=True)
+class PartKeys:
+    """The root keys of one part: its own, and one of each column group, independent of it."""
+
+    root: RootKey
+    groups: Mapping[str, RootKey]
+
+    @classmethod
+    def generate(
+        cls, archive: str, groups: Sequence[ColumnGroup], profile: Profile = STANDARD
+    ) -> PartKeys:
+        """Fresh ones, for a new part id."""
+        part = new_id()
+        own = {group.name: RootKey.generate(archive, part, profile) for group in groups}
+        return cls(RootKey.generate(archive, part, profile), own)
+
+    def envelopes(
+        self,
+        recipients: Sequence[Recipient],
+        groups: Sequence[ColumnGroup],
+        sign: Sequence[SigningKey] = (),
+    ) -> list[Envelope]:
+        """The envelopes of the groups, then the part's. Members of a group open both."""
+        own = (
+            make_envelope(self.groups[g.name], list(dict.fromkeys(g.recipients)), sign, g.name)
+            for g in groups
+        )
+        return [*own, make_envelope(self.root, everybody(recipients, groups), sign)]
+
+
+def plan_files(
+    schema: pa.Schema, keys: PartKeys, groups: Sequence[ColumnGroup], what: str
+) -> list[OutFile]:
+    """Which columns go into which file. Raises UsageError for columns that are not there."""
+    check_groups(groups)
+    taken = {column: group.name for group in groups for column in group.columns}
+    files = []
+    for group in sorted(groups, key=lambda group: group.name):
+        for column in group.columns:
+            if column not in schema.names:
+                raise UsageError(
+                    f"{what} has no column {column!r}, which the group {group.name!r} names"
+                )
+        places = tuple(i for i, name in enumerate(schema.names) if taken.get(name) == group.name)
+        key = keys.groups[group.name]
+        files.append(OutFile(group.name, key, new_table_name(), places))
+    rest = tuple(i for i, name in enumerate(schema.names) if name not in taken)
+    if not rest:
+        raise UsageError(f"all columns of {what} are in groups; leave one of them out")
+    return [OutFile("", keys.root, new_table_name(), rest), *files]
+
+
+def check_groups(groups: Sequence[ColumnGroup]) -> None:
+    """Raise UsageError for a group that is given twice, and a column that two groups name."""
+    if len({group.name for group in groups}) != len(groups):
+        raise UsageError("a column group is given twice")
+    taken: dict[str, str] = {}
+    for group in groups:
+        for column in group.columns:
+            if taken.setdefault(column, group.name) != group.name:
+                raise UsageError(
+                    f"the column {column!r} is in the groups {taken[column]!r} and {group.name!r}"
+                )
+
+
+def everybody(recipients: Sequence[Recipient], groups: Sequence[ColumnGroup]) -> list[Recipient]:
+    """Who opens a part: its recipients and the members of its groups, each once."""
+    return list(dict.fromkeys([*recipients, *(r for g in groups for r in g.recipients)]))
