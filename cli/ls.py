@@ -17,7 +17,7 @@ from .signing import policy_options
 @click.argument("archive", type=click.Path())
 @click.argument("globs", nargs=-1, metavar="[GLOB]...")
 @identity_option
-@click.option("-l", "--long", "long", is_flag=True, help="Type and mode, size, time.")
+@click.option("-l", "--long", "long", is_flag=True, help="Type (T: a table) and mode, size, time.")
 @click.option("--as-of", metavar="PART|TIME", help="As the archive was then.")
 @memory_option
 @policy_options
@@ -38,6 +38,7 @@ def command(
     """
     from pqvault import api
     from pqvault.archive.globs import Globs
+    from pqvault.archive.tableentry import TableEntry
 
     selected = Globs(globs)
     identities = load_identities(identity)
@@ -47,8 +48,15 @@ def command(
         for part, entry in opened.located():
             if globs and not selected.match(entry.path):
                 continue
-            output.document(_facts(entry, part.id))
-            output.result(_long(entry) if long else name(entry.path))
+            table = TableEntry(part, entry) if entry.kind.letter == "t" else None
+            facts = _facts(entry, part.id)
+            if table is not None:
+                facts["rows"] = table.doc.rows
+            output.document(facts)
+            if not long:
+                output.result(name(entry.path))
+            else:
+                output.result(_long(entry, entry.size if table is None else table.size))
         output.failures(opened.problems)
         if opened.problems:
             fail_with(max(3, opened.problems[0].exit_code))
@@ -67,11 +75,14 @@ def _facts(entry: Any, part: str) -> dict[str, Any]:
     }
 
 
-_TYPES = {"f": stat.S_IFREG, "h": stat.S_IFREG, "d": stat.S_IFDIR, "l": stat.S_IFLNK}
+# A table is none of the kinds that a file system has: its letter stands where theirs do.
+_TYPES = {"t": 0, "f": stat.S_IFREG, "h": stat.S_IFREG, "d": stat.S_IFDIR, "l": stat.S_IFLNK}
 
 
-def _long(entry: Any) -> str:
+def _long(entry: Any, size: int) -> str:
     mode = stat.filemode(_TYPES[entry.kind.letter] | entry.mode)
+    if entry.kind.letter == "t":
+        mode = "T" + mode[1:]
     link = f" -> {name(entry.link)}" if entry.link is not None else ""
     time = when(entry.mtime_ns // 1_000_000)
-    return f"{mode} {entry.size:>15,} {time} {name(entry.path)}{link}"
+    return f"{mode} {size:>15,} {time} {name(entry.path)}{link}"

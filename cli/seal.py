@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from typing import Any
 
 import click
 
 from . import unlocking
+from .groups import GroupedCommand, group_option
 from .main import fail_with
 from .options import (
     Size,
@@ -24,7 +26,10 @@ from .progress import shown
 from .signing import policy_options, sign_option
 
 
-@click.command(epilog="Example: pqvault seal datasets/ -r @team.pub --exclude '**/.git'")
+@click.command(
+    cls=GroupedCommand,
+    epilog="Example: pqvault seal datasets/ -r @team.pub --exclude '**/.git'",
+)
 @click.argument("src", nargs=-1, required=True, type=click.Path())
 @click.option("-o", "archive", type=click.Path(), metavar="ARCHIVE", help="[default: SRC.pqv]")
 @recipient_options
@@ -54,6 +59,12 @@ from .signing import policy_options, sign_option
 @click.option("--allow-changed", is_flag=True, help="Keep files that change while they are read.")
 @click.option("--allow-retired", is_flag=True, help="Seal to a key that is retired here.")
 @click.option("--expect-key-id", multiple=True, metavar="ID", help="Refuse other recipients.")
+@click.option("--tables", is_flag=True, help="Parquet, JSON lines, CSV, Arrow become tables.")
+@click.option("--keep-files", is_flag=True, help="Seal what becomes a table as a file, too.")
+@click.option(
+    "--bad-lines", type=click.Path(), metavar="FILE", help="Put lines there that do not parse."
+)
+@group_option
 @memory_option
 @policy_options
 @sign_option
@@ -63,9 +74,14 @@ def command(src: tuple[str, ...], output: Output, **options: Any) -> None:
 
     Needs no private key: an archive on a host that was broken into cannot be read there.
     Owners, ACLs and extended attributes are not kept; sockets, FIFOs and devices are skipped.
+
+    With --tables, *.parquet, *.jsonl(.gz, .zst), *.csv and *.arrow become tables: encrypted Parquet
+    that is queried without being extracted. A table is values, not bytes. Recipients behind a
+    --group open its columns; those before it do not.
     """
     from pqvault import api
     from pqvault.errors import Incomplete, UsageError
+    from pqvault.sources import BadLines
 
     frame = options["frame"]
     if frame is None:
@@ -74,7 +90,8 @@ def command(src: tuple[str, ...], output: Output, **options: Any) -> None:
         raise UsageError("--access random and --frame both set the frame", hint="leave one out")
     recipients = load_recipients(options["recipient"], options["recipients_file"])
     incomplete = None
-    with shown(output, "seal") as progress:
+    bad_lines = BadLines(options["bad_lines"]) if options["bad_lines"] is not None else None
+    with bad_lines or nullcontext(), shown(output, "seal") as progress:
         run = api.sealing(
             src,
             options["archive"],
@@ -99,11 +116,18 @@ def command(src: tuple[str, ...], output: Output, **options: Any) -> None:
             policy=options["policy"],
             sign=options["sign"],
             progress=progress,
+            tables=options["tables"],
+            keep_files=options["keep_files"],
+            groups=options["groups"],
+            bad_lines=bad_lines,
         )
         try:
             report = run.run()
         except Incomplete as error:
             report, incomplete = run.report, error
+    if bad_lines is not None and bad_lines.count:
+        lines = number(bad_lines.count, "line")
+        output.warning(f"{lines} did not parse and went to {bad_lines.path}")
     _show(output, report)
     if report.parts and not report.dry_run:
         unlocking.remember(report.archive_id, report.archive, report.recipients)
@@ -138,6 +162,7 @@ def _show(output: Output, report: Any) -> None:
     output.document(report)
     changed = [
         number(report.files, "file"),
+        *([number(report.tables, "table")] if report.tables else []),
         number(report.folders, "folder"),
         number(report.links, "link"),
     ]

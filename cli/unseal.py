@@ -78,6 +78,11 @@ def command(
         output.warning(f"skipped {item}")
     output.failures(problems)
     output.document(report)
+    if report.tables:
+        output.warning(
+            f"{number(report.tables, 'table')} written as Parquet, with .parquet behind the name: a"
+            " table is values, and the bytes of the file it came from were not kept"
+        )
     found = f"{number(report.files, 'file')}, {number(report.folders, 'folder')}"
     found += f", {number(report.links, 'link')}, {size(report.size)}"
     output.line(f"unsealed {found} into {report.target}")

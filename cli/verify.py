@@ -65,6 +65,10 @@ def command(
     found = f"{number(report.parts, 'part')}, {number(report.objects, 'object')}"
     if report.level == "sealed":
         found += f", {number(report.entries, 'entry', 'entries')}, {size(report.size)} of content"
+    if report.tables:
+        found += f", {number(report.tables, 'table file')}"
+    for unread in report.unread:
+        output.warning(f"{unread}: no identity fits, so only its digest was checked")
     level = report.level
     if report.signed_by:
         by = f"signed by {', '.join(report.signed_by)}"

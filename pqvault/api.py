@@ -6,12 +6,14 @@ import os
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from pqvault.archive.archive import Archive
+from pqvault.archive.columngroups import ColumnGroup
 from pqvault.archive.gc import GRACE, GcReport, collect
 from pqvault.archive.inspect import PartFacts, list_parts
 from pqvault.archive.seal import SealReport, SealRun
+from pqvault.archive.sealtable import TableOptions
 from pqvault.archive.tasks import default_jobs
 from pqvault.archive.verify import VerifyReport
 from pqvault.archive.verify import verify as _verify
@@ -24,6 +26,9 @@ from pqvault.progress import Progress, ignore
 from pqvault.sealed.writer import DEFAULT_FRAME, DEFAULT_LEVEL
 from pqvault.signing import SigningKey
 from pqvault.storage import storage_at
+
+if TYPE_CHECKING:
+    from pqvault.sources import BadLines
 
 __all__ = ["SealKeywords", "default_archive", "gc", "open", "parts", "seal", "sealing", "verify"]
 
@@ -100,6 +105,9 @@ class SealKeywords(TypedDict, total=False):
     whose signatures what is read of the archive must have.
     ``expect_key_ids``: refuse other recipients. ``memory``: of what was seen of the archive before.
     ``progress``: called with a :class:`pqvault.progress.Report`, from several threads.
+    ``tables``: files of Parquet, JSON lines, CSV and Arrow become tables, values and not bytes;
+    ``keep_files``: and are sealed as they are, too. ``groups``: columns of them for other
+    recipients. ``bad_lines``: takes the lines that do not parse, which otherwise are errors.
     """
 
     prefix: str
@@ -121,6 +129,10 @@ class SealKeywords(TypedDict, total=False):
     expect_key_ids: Sequence[str]
     memory: Memory | None
     progress: Progress
+    tables: bool
+    keep_files: bool
+    groups: Sequence[ColumnGroup]
+    bad_lines: BadLines | None
 
 
 def sealing(
@@ -160,7 +172,20 @@ def sealing(
         expect_key_ids=options.get("expect_key_ids", ()),
         memory=options.get("memory"),
         progress=options.get("progress", ignore),
+        tables=_table_options(options),
     )
+
+
+def _table_options(options: SealKeywords) -> TableOptions | None:
+    if options.get("tables"):
+        return TableOptions(
+            options.get("groups", ()), options.get("keep_files", False), options.get("bad_lines")
+        )
+    if any(options.get(name) for name in ("keep_files", "groups", "bad_lines")):
+        raise UsageError(
+            "keeping files, column groups and bad lines are for tables", hint="add --tables"
+        )
+    return None
 
 
 def open(

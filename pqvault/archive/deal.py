@@ -22,6 +22,7 @@ __all__ = [
     "ObjectJob",
     "PartRows",
     "Piece",
+    "TableJob",
     "object_size",
 ]
 
@@ -77,7 +78,17 @@ class DigestJob:
     piece: Piece
 
 
-Job = ObjectJob | DigestJob
+@dataclass(frozen=True, slots=True)
+class TableJob:
+    """A file that becomes a table. ``path``: in the archive."""
+
+    row: int
+    path: bytes
+    source: bytes
+    expected: Expected
+
+
+Job = ObjectJob | DigestJob | TableJob
 
 
 @dataclass(slots=True)
@@ -100,6 +111,7 @@ class Dealer:
     """Goes through the rows of a plan once, part by part.
 
     ``target()``: bytes of content an object takes, by what is known when it begins.
+    ``keep_files``: of what becomes tables, too.
     ``is_over(part)``: asked between files, besides the limits of size and rows.
     """
 
@@ -108,11 +120,14 @@ class Dealer:
         batches: Iterator[pa.RecordBatch],
         target: Callable[[], int],
         is_over: Callable[[PartRows], bool],
+        *,
+        keep_files: bool = False,
     ) -> None:
         self._batches = batches
         self._target_now = target
         self._target = target()
         self._is_over = is_over
+        self._keep_files = keep_files
         self._batch: pa.RecordBatch | None = None
         self._rows: list[tuple[Any, ...]] = []
         self._at = 0  # next row of the batch
@@ -141,6 +156,13 @@ class Dealer:
             self._leave_folders(path)
             if kind == Kind.FOLDER:
                 self._folders.append((path, self._batch.slice(self._at, 1)))
+            elif kind == Kind.TABLE:
+                expected = Expected(size, mtime, ctime, inode, device)
+                part.size += size
+                yield TableJob(row, path, source, expected)
+                if self._keep_files and size:
+                    full, open_job = self._place(Piece(row, source, expected), open_job)
+                    yield from full
             elif kind == Kind.FILE and links > 1 and (device, inode) in first:
                 part.same_as[row] = first[device, inode]
             elif kind == Kind.FILE and size:

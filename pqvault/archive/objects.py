@@ -19,7 +19,15 @@ from pqvault.format.commit import PartFile
 from pqvault.sealed import SealedWriter
 from pqvault.storage import Sink, Storage
 
-__all__ = ["SealOptions", "Sealed", "seal_file", "seal_object", "take_digest"]
+__all__ = [
+    "SealOptions",
+    "Sealed",
+    "file_facts",
+    "hash_file",
+    "seal_file",
+    "seal_object",
+    "take_digest",
+]
 
 _ZEROS: Final = memoryview(bytes(1024 * 1024))
 # Bytes read at once: what was read is still in the processor's cache when its digest is taken.
@@ -51,6 +59,10 @@ class Sealed:
     """rows of files that changed between the reading of their pieces: no digest is theirs"""
     changed: list[tuple[int, str]] = field(default_factory=list)
     failed: list[tuple[int, str]] = field(default_factory=list)
+    tables: list[tuple[int, bytes]] = field(default_factory=list)
+    """(row, what the catalog says of the table)"""
+    table_files: list[PartFile] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 class DigestingSink:
@@ -200,6 +212,29 @@ def _copy(
         done += count
         on_bytes(count)
     return done
+
+
+def file_facts(source: bytes) -> Facts | None:
+    """What ``fstat`` says of a file now, None when it is no regular file any more."""
+    try:
+        fd, facts = _open(source)
+    except OSError:
+        return None
+    os.close(fd)
+    return facts
+
+
+def hash_file(source: bytes, digest: str) -> str:
+    """Hex of the digest of a file. Raises OSError."""
+    hasher = digests.new(digest)
+    buffer = memoryview(bytearray(_READ))
+    fd, _ = _open(source)
+    try:
+        while count := os.readv(fd, [buffer]):
+            hasher.update(buffer[:count])
+    finally:
+        os.close(fd)
+    return hasher.digest().hex()
 
 
 def take_digest(job: DigestJob, digest: str, check: Callable[[], object]) -> Sealed:

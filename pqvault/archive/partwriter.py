@@ -61,8 +61,9 @@ def load_partwriter() -> None:
 class PartTables:
     """What is known of the rows of a part once its jobs are done: flat arrays, no objects."""
 
-    def __init__(self, digest: str) -> None:
+    def __init__(self, digest: str, *, keep_files: bool = False) -> None:
         self._digest = digest
+        self._keep_files = keep_files
         self._extents = tuple(array("q") for _ in range(5))  # row, start, object, offset, length
         self._digests = _Digests(digests.SIZES[digest])
         self._ends: dict[int, int] = {}
@@ -70,6 +71,7 @@ class PartTables:
         self.files: list[PartFile] = []
         self.changed: dict[int, str] = {}
         self.failed: dict[int, str] = {}
+        self.notes: list[str] = []
         self.tables: dict[int, bytes] = {}  # row -> what the catalog says of the table
 
     def add(self, sealed: Sealed) -> None:
@@ -86,6 +88,9 @@ class PartTables:
         self.changed.update(sealed.changed)
         self._undigested.update(sealed.undigested)
         self.failed.update(sealed.failed)
+        self.files += sealed.table_files
+        self.tables.update(sealed.tables)
+        self.notes += sealed.notes
 
     def table(self, part: PartRows) -> pa.Table:
         """The rows of the catalog, without those that failed."""
@@ -157,10 +162,13 @@ class PartTables:
             for row in part.same_as:
                 values[row] = int(Kind.HARDLINK)
             kinds = pa.array(values, pa.uint8())
-        if self._ends:
+        bare = () if self._keep_files else self.tables
+        if self._ends or bare:
             values = sizes.to_pylist()
             for row, end in self._ends.items():
                 values[row] = end
+            for row in bare:  # whose file is not in the part
+                values[row] = 0
             sizes = pa.array(values, pa.int64())
         return [kinds, sizes]
 

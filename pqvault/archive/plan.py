@@ -184,7 +184,7 @@ class _Rows:
 
     def _tally(self, found: Found) -> None:
         plan = self._plan
-        if found.kind == Kind.FILE:
+        if found.kind in (Kind.FILE, Kind.TABLE):
             plan.files += 1
             plan.size += found.size
         elif found.kind == Kind.FOLDER:
@@ -221,14 +221,15 @@ def _changed(found: Found, prior: Prior, checksum: bool, plan: Plan) -> bool:
         return True
     if not found.source:  # a folder of --prefix
         return False
-    if prior.ctime_ns >= 0 and not (checksum and found.kind == Kind.FILE):
+    with_digest = found.kind in (Kind.FILE, Kind.TABLE)
+    if prior.ctime_ns >= 0 and not (checksum and with_digest):
         now = (found.mtime_ns, found.ctime_ns, found.inode)
         return now != (prior.mtime_ns, prior.ctime_ns, prior.inode)
     # Only the catalog knows it: another host sealed it, or the journal is gone. Content decides.
     link = prior.link if kind == Kind.SYMLINK else None
     if (found.mode, found.mtime_ns, found.target) != (prior.mode, prior.mtime_ns, link):
         return True
-    if found.kind == Kind.FILE and _digest(found.source, prior.digest_name, plan) != prior.digest:
+    if with_digest and _digest(found.source, prior.digest_name, plan) != prior.digest:
         return True
     plan.adopted.append((prior, found))
     return False

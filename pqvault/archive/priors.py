@@ -6,8 +6,11 @@ from collections.abc import Iterator, Mapping
 
 from pqvault.archive.archive import Archive, PublicState
 from pqvault.archive.journal import Known
+from pqvault.archive.part import OpenPart
 from pqvault.archive.plan import Prior
 from pqvault.archive.replacement import successors
+from pqvault.archive.tableentry import TableEntry
+from pqvault.format.catalog import Entry, Kind
 
 __all__ = ["committed", "holders", "priors_of"]
 
@@ -33,11 +36,20 @@ def priors_of(archive: Archive, known: Iterator[Known], held: Mapping[str, str])
     for part, entry in archive.located():
         while row is not None and row.path < entry.path:
             row = next(known, None)
+        size, digest = _content(part, entry)
         prior = Prior(
-            entry.path, entry.kind, entry.size, entry.mtime_ns, -1, 0, part.id,
-            entry.mode, entry.link, entry.digest, part.commit.digest,
+            entry.path, entry.kind, size, entry.mtime_ns, -1, 0, part.id,
+            entry.mode, entry.link, digest, part.commit.digest,
         )  # fmt: skip
         ours = row if row is not None and row.path == entry.path else None
         if ours is not None and held.get(ours.part, ours.part) == part.id:
             prior = prior._replace(ctime_ns=ours.ctime_ns, inode=ours.inode)
         yield prior
+
+
+def _content(part: OpenPart, entry: Entry) -> tuple[int, bytes | None]:
+    """Size and digest of the file that an entry was sealed from."""
+    if entry.kind != Kind.TABLE:
+        return entry.size, entry.digest
+    source = TableEntry(part, entry).doc.source
+    return (source[0], bytes.fromhex(source[1])) if source is not None else (-1, None)

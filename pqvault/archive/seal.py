@@ -12,7 +12,8 @@ from typing import Final
 
 from pqvault.archive import layout, retired
 from pqvault.archive.archive import Archive, PublicState
-from pqvault.archive.deal import Dealer, DigestJob, Job, PartRows, object_size
+from pqvault.archive.columngroups import ColumnGroup, PartKeys, check_groups, everybody
+from pqvault.archive.deal import Dealer, DigestJob, Job, PartRows, TableJob, object_size
 from pqvault.archive.journal import Journal, Known
 from pqvault.archive.objects import Sealed, SealOptions, seal_object, take_digest
 from pqvault.archive.partwriter import (
@@ -20,7 +21,6 @@ from pqvault.archive.partwriter import (
     discard,
     load_partwriter,
     make_commit,
-    make_envelope,
     put_part,
     refuse_unsigned,
     write_catalog,
@@ -28,17 +28,18 @@ from pqvault.archive.partwriter import (
 from pqvault.archive.plan import Plan, Prior
 from pqvault.archive.priors import committed, holders, priors_of
 from pqvault.archive.replacement import replaced_ids
+from pqvault.archive.sealtable import TableOptions, is_table_name, seal_table
 from pqvault.archive.tasks import default_jobs, run_tasks
-from pqvault.archive.walk import Source, Walker
+from pqvault.archive.walk import Found, Source, Walker
 from pqvault.crypto import digest as digests
 from pqvault.errors import Incomplete, PolicyRefused, PQVaultError, UsageError
+from pqvault.format.catalog import Kind
 from pqvault.format.commit import object_number
 from pqvault.keys import Identity, Recipient, one_profile
 from pqvault.memory import Memory, Sight
 from pqvault.names import printable
 from pqvault.policy import ANYBODY, Policy
 from pqvault.progress import Progress, Report, ignore
-from pqvault.rootkey import RootKey, new_id
 from pqvault.sealed.writer import DEFAULT_FRAME, DEFAULT_LEVEL
 from pqvault.signing import SigningKey, check_suites
 from pqvault.storage import Storage
@@ -58,6 +59,7 @@ class SealReport:
     dry_run: bool = False
     parts: list[str] = field(default_factory=list)
     files: int = 0
+    tables: int = 0
     folders: int = 0
     links: int = 0
     deleted: int = 0
@@ -77,6 +79,7 @@ class SealRun:
 
     ``level``: zstd 0 (store) to 22; ``frame_size``: bytes; ``jobs``: threads. ``sign``: keys that
     sign what is committed; ``policy``: what is read of the archive must have been signed so.
+    ``tables``: how files whose names say so become tables; None: they are sealed as files.
     """
 
     storage: Storage
@@ -99,6 +102,7 @@ class SealRun:
     sign: Sequence[SigningKey] = ()
     policy: Policy = ANYBODY
     expect_key_ids: Sequence[str] = ()
+    tables: TableOptions | None = None
     memory: Memory | None = None
     progress: Progress = ignore
     report: SealReport = field(default_factory=SealReport, init=False)
@@ -109,11 +113,12 @@ class SealRun:
     def run(self) -> SealReport:
         """Do it. Raises Incomplete (with all else committed) when some files failed."""
         began = time.monotonic()
-        self._check_options()
         report = self.report
         report.archive = self.storage.where("")
         report.dry_run = self.dry_run
-        report.recipients = [recipient.key_id for recipient in self.recipients]
+        check_groups(self._groups)
+        report.recipients = [r.key_id for r in everybody(self.recipients, self._groups)]
+        self._check_options()
         if self.dry_run and not self.storage.exists(layout.HEADER):
             self._run(None, began)
         else:
@@ -135,8 +140,8 @@ class SealRun:
                 f"{option} needs to read the archive, and there is no identity",
                 hint="pass the identity file with -i or PQVAULT_IDENTITY",
             )
-        check_suites(one_profile(self.recipients), self.sign)
-        ids = {recipient.key_id for recipient in self.recipients}
+        check_suites(one_profile(everybody(self.recipients, self._groups)), self.sign)
+        ids = set(self.report.recipients)
         expected = {text.lower() for text in self.expect_key_ids}
         if expected and ids != expected:
             raise PolicyRefused(
@@ -249,6 +254,8 @@ class SealRun:
             skip=self._own_folder(),
         )
         walk = walker.walk() if self.listed is None else walker.listed(self.listed)
+        if self.tables is not None:
+            walk = map(_as_table, walk)
         plan = Plan()
         plan.start(
             walk,
@@ -309,21 +316,27 @@ class SealRun:
         def is_over(part: PartRows) -> bool:
             return part.size >= PART_LEAST and time.monotonic() - started[0] > PART_SECONDS
 
-        profile = one_profile(self.recipients)
+        profile = one_profile(everybody(self.recipients, self._groups))
         options = SealOptions(self.level, self.frame_size, profile.digest)
-        dealer = Dealer(plan.batches(), lambda: object_size(plan.size, self.jobs), is_over)
+        keep_files = self.tables is not None and self.tables.keep_files
+        dealer = Dealer(
+            plan.batches(),
+            lambda: object_size(plan.size, self.jobs),
+            is_over,
+            keep_files=keep_files,
+        )
         with ThreadPoolExecutor(self.jobs, "pqvault-seal") as pool:
             while (rows := dealer.part()) is not None:
                 started[0] = time.monotonic()
-                key = RootKey.generate(state.archive, new_id(), profile)
-                tables = PartTables(options.digest)
+                keys = PartKeys.generate(state.archive, self._groups, profile)
+                tables = PartTables(options.digest, keep_files=keep_files)
                 try:
-                    self._run_jobs(pool, dealer.jobs(rows), key, tables, options, plan)
-                    self._commit(key, rows, tables, options, state, journal, can_read)
+                    self._run_jobs(pool, dealer.jobs(rows), keys, tables, options, plan)
+                    self._commit(keys, rows, tables, options, state, journal, can_read)
                 except BaseException:
                     self._stop.set()
                     pool.shutdown(wait=True, cancel_futures=True)
-                    discard(self.storage, key.part)
+                    discard(self.storage, keys.root.part)
                     raise
         self._adopt(plan, journal, state)
         self.report.unchanged = plan.unchanged
@@ -332,11 +345,13 @@ class SealRun:
         self,
         pool: ThreadPoolExecutor,
         jobs: Iterator[Job],
-        key: RootKey,
+        keys: PartKeys,
         tables: PartTables,
         options: SealOptions,
         plan: Plan,
     ) -> None:
+        key = keys.root
+
         def check() -> None:
             if self._stop.is_set():
                 raise PQVaultError("stopped")
@@ -352,17 +367,22 @@ class SealRun:
         def do(job: Job) -> Sealed:
             if isinstance(job, DigestJob):
                 return take_digest(job, options.digest, check)
+            if isinstance(job, TableJob):
+                assert self.tables is not None
+                return seal_table(job, keys, self.storage, options, self.tables, on_bytes)
             name = layout.new_object_name(job.number)
             return seal_object(
                 job, name, *key.object(name), self.storage, key.part, options, on_bytes
             )
 
         self.storage.make_folder(f"parts/{key.part}/objects")
+        if self.tables is not None:
+            self.storage.make_folder(f"parts/{key.part}/tables")
         run_tasks(pool, self.jobs, jobs, do, tables.add, self._stop)
 
     def _commit(
         self,
-        key: RootKey,
+        keys: PartKeys,
         rows: PartRows,
         tables: PartTables,
         options: SealOptions,
@@ -370,6 +390,7 @@ class SealRun:
         journal: Journal,
         can_read: bool,
     ) -> None:
+        key = keys.root
         table = tables.table(rows)
         self._collect(rows, tables, table)
         if not table.num_rows:
@@ -378,7 +399,8 @@ class SealRun:
         objects = frozenset(object_number(file.name) for file in tables.files) - {-1}
         catalog = write_catalog(table, key, self.storage, options, objects)
         files = [*tables.files, catalog]
-        envelope = make_envelope(key, self.recipients, self.sign)
+        envelopes = keys.envelopes(self.recipients, self._groups, self.sign)
+        self._check_groups(state, tables)
         state.refresh()
         if state.rolled_back:
             raise state.rolled_back[0]
@@ -397,18 +419,34 @@ class SealRun:
         hasher = digests.new(options.digest)
         hasher.update(data)
         journal.record(key.part, hasher.digest().hex(), tables.known(rows, key.part))
-        put_part(self.storage, [envelope], commit, data)
+        put_part(self.storage, envelopes, commit, data)
         if self.memory is not None:
             parents = tuple(parent for parent, _ in commit.parents)
-            sight = Sight(key.part, parents, {key.part: envelope.generation})
+            sight = Sight(key.part, parents, {key.part: 1})
             self.memory.remember(state.archive, [sight], state.removed)
         self.report.parts.append(key.part)
         self.report.sealed_size += sum(file.size for file in files)
 
+    @property
+    def _groups(self) -> Sequence[ColumnGroup]:
+        return self.tables.groups if self.tables is not None else ()
+
+    def _check_groups(self, state: PublicState, tables: PartTables) -> None:
+        """A column of a group that no table has may be a slip, and then what it was to keep from
+        others is sealed to them."""
+        if self.tables is None or not tables.tables:
+            return
+        missing = [c for g in self._groups for c in g.columns if c not in self.tables.seen]
+        if missing:
+            sentence = f"no table of this run has a column {missing[0]!r}, which a group names"
+            if not state.parts:
+                raise UsageError(sentence, hint="check the names of the columns after --group")
+            self.report.warnings.append(sentence)
+
     def _collect(self, rows: PartRows, tables: PartTables, table: object) -> None:
         """Count what the part holds; refuse it when files changed and that is not allowed."""
         report = self.report
-        row, kinds = 0, dict.fromkeys(b"fdlhx", 0)
+        row, kinds = 0, dict.fromkeys(b"fdlhxt", 0)
         for batch in rows.batches:
             columns = (batch.column(n).to_pylist() for n in ("path", "kind", "size"))
             for path, kind, size in zip(*columns, strict=True):
@@ -428,9 +466,18 @@ class SealRun:
                         )
                 row += 1
         report.files += kinds[ord("f")]
+        report.tables += kinds[ord("t")]
+        report.warnings += tables.notes
         report.folders += kinds[ord("d")]
         report.links += kinds[ord("l")]
         report.deleted += kinds[ord("x")]
+
+
+def _as_table(found: Found) -> Found:
+    """What the walk found, as a table where its name says so."""
+    if found.kind == Kind.FILE and found.source and is_table_name(found.path):
+        return found._replace(kind=int(Kind.TABLE), sparse=False)
+    return found
 
 
 def _difference(part: str, theirs: set[str], ours: set[str]) -> str:

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pqvault.archive.tablerows import TableRows
+from pqvault.lazy import LazyModule
 
 __all__ = ["MAX_TABLE", "parquet_name", "write_parquet"]
+
+pq = LazyModule("pyarrow.parquet")
 
 MAX_TABLE: Final = 2**62  # bytes; how large a file comes out is known when it is written
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from types import TracebackType
 from typing import BinaryIO, Final
 
@@ -27,6 +28,7 @@ class BadLines:
         self.count = 0
         self._file: BinaryIO | None = None
         self._force = force
+        self._lock = threading.Lock()
         if not force and os.path.lexists(self.path):
             raise self._exists()
 
@@ -34,8 +36,9 @@ class BadLines:
         """One bad line of the file ``name``; ``line`` counts from 1."""
         text = data[:_SHOWN].decode("utf-8", "surrogateescape")
         record = {"file": name, "line": line, "reason": reason, "bytes": len(data), "text": text}
-        self._opened().write(json.dumps(record).encode("ascii") + b"\n")
-        self.count += 1
+        with self._lock:  # of several files at once
+            self._opened().write(json.dumps(record).encode("ascii") + b"\n")
+            self.count += 1
 
     def _opened(self) -> BinaryIO:
         if self._file is None:

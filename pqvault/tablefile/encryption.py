@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import pyarrow.parquet.encryption as pe
+from pqvault.lazy import LazyModule
 
 __all__ = ["MAGIC", "MAX_ROW_GROUPS", "decryption", "encryption"]
+
+pe = LazyModule("pyarrow.parquet.encryption")
 
 MAGIC: Final = b"PARE"  # at both ends of a file whose footer is encrypted
 MAX_ROW_GROUPS: Final = 32_767  # module AADs hold the ordinal in 16 bits, signed

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import pyarrow.fs as pafs
-
 from pqvault.errors import UsageError
+from pqvault.lazy import LazyModule
 from pqvault.storage import LocalStorage, Storage
 
 __all__ = ["arrow_place"]
+
+pafs = LazyModule("pyarrow.fs")
 
 
 def arrow_place(storage: Storage, name: str) -> tuple[Any, str]:

@@ -7,16 +7,18 @@ from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as pds
-import pyarrow.parquet as pq
 
 from pqvault.errors import FormatError, IntegrityError, NotFound
+from pqvault.lazy import LazyModule
 from pqvault.storage import Storage
 from pqvault.tablefile.encryption import MAGIC, MAX_ROW_GROUPS, decryption
 from pqvault.tablefile.filesystem import arrow_place
 from pqvault.tablefile.schemas import as_stored, first_line, same_types
 
 __all__ = ["TableFile", "trouble"]
+
+pds = LazyModule("pyarrow.dataset")
+pq = LazyModule("pyarrow.parquet")
 
 
 @contextmanager
@@ -90,7 +92,7 @@ class TableFile:
             metadata = self.fragment.metadata
             return [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
 
-    def parquet(self) -> pq.ParquetFile:
+    def parquet(self) -> Any:
         """The file opened to be read by row group."""
         with trouble(self.path):
             return pq.ParquetFile(

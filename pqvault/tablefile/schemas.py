@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pqvault.errors import FormatError, UsageError
+from pqvault.lazy import LazyModule
 
 __all__ = [
     "Sorting",
@@ -21,8 +21,10 @@ __all__ = [
     "sorting_of",
 ]
 
+pq = LazyModule("pyarrow.parquet")
+
 # How rows are sorted within each row group: pyarrow SortingColumns, by leaves of the whole schema.
-Sorting: TypeAlias = Sequence[pq.SortingColumn]
+Sorting: TypeAlias = Sequence[Any]
 
 
 def parse_schema(data: bytes, what: str) -> pa.Schema:

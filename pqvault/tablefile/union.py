@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pyarrow as pa
-import pyarrow.types as pt
 
 from pqvault.errors import UsageError
+from pqvault.lazy import LazyModule
 
 __all__ = ["promote", "union"]
+
+pt = LazyModule("pyarrow.types")
 
 
 def union(schemas: Sequence[tuple[str, pa.Schema]]) -> pa.Schema:

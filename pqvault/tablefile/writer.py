@@ -12,12 +12,12 @@ from types import TracebackType
 from typing import Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pqvault.crypto import digest as digests
 from pqvault.errors import UsageError
 from pqvault.format.commit import PartFile
 from pqvault.format.table import TableDoc, TableFileDoc
+from pqvault.lazy import LazyModule
 from pqvault.rootkey import RootKey
 from pqvault.storage import Sink, Storage
 from pqvault.tablefile.encryption import MAX_ROW_GROUPS, encryption
@@ -31,6 +31,8 @@ from pqvault.tablefile.schemas import (
 )
 
 __all__ = ["OutFile", "RowGroups", "TableSink"]
+
+pq = LazyModule("pyarrow.parquet")
 
 LEVEL: Final = 3  # zstd
 _CROWDED: Final = MAX_ROW_GROUPS // 2  # row groups after which they grow

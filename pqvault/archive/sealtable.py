@@ -1,0 +1,119 @@
+"""Seal one file as a table: the unit of work of ``seal --tables``, beside `objects.seal_object`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pqvault.archive.columngroups import ColumnGroup, PartKeys, plan_files
+from pqvault.archive.deal import TableJob
+from pqvault.archive.objects import Sealed, SealOptions, file_facts, hash_file
+from pqvault.errors import NotFound, UsageError
+from pqvault.lazy import LazyModule
+from pqvault.names import printable
+from pqvault.storage import Storage
+from pqvault.tablefile import RowGroups, TableSink
+
+if TYPE_CHECKING:
+    from pqvault.sources import BadLines, Source
+
+__all__ = ["TableOptions", "is_table_name", "seal_table"]
+
+sources = LazyModule("pqvault.sources")
+
+# Of a file that says where its row groups end: what bounds memory when they are larger than that.
+_THEIR_GROUPS = RowGroups(rows=2**31 - 1, size=512 * 1024 * 1024)
+
+
+@dataclass(slots=True)
+class TableOptions:
+    """``keep_files``: seal the files too, byte for byte. ``bad_lines``: takes the lines that do
+    not parse, which otherwise are errors. ``seen``: the columns of groups that were met."""
+
+    groups: Sequence[ColumnGroup] = ()
+    keep_files: bool = False
+    bad_lines: BadLines | None = None
+    seen: set[str] = field(default_factory=set)
+
+
+def is_table_name(path: bytes) -> bool:
+    """Whether a file of this name becomes a table."""
+    return sources.kind_of(os.fsdecode(path)) is not None
+
+
+def seal_table(
+    job: TableJob,
+    keys: PartKeys,
+    storage: Storage,
+    options: SealOptions,
+    tables: TableOptions,
+    on_bytes: Callable[[int], object],
+) -> Sealed:
+    """Read a file as rows and seal them. What is wrong with the file is named in the result, and
+    the rest of the part goes on; raises PQVaultError when the table cannot be written."""
+    result = Sealed()
+    name = printable(job.path)
+    try:
+        path = os.fsdecode(job.source)
+        with sources.open_source(path, name=name, bad_lines=tables.bad_lines) as source:
+            groups = _groups_of(source, tables)
+            files = plan_files(source.schema, keys, groups, f"table {name}")
+            sink = TableSink(
+                storage, source.schema, files, f"table {name}", digest=options.digest,
+                level=options.level, sorting=source.sorting,
+                row_groups=None if source.row_groups is None else _THEIR_GROUPS,
+            )  # fmt: skip
+            with sink:
+                _copy(source, sink, job.expected.size, on_bytes)
+                digest = hash_file(job.source, options.digest)
+                doc, listed = sink.finish("replace", (job.expected.size, digest))
+            result.notes += source.notes
+    except (sources.SourceRefused, NotFound, UsageError, OSError) as error:
+        result.failed.append((job.row, _sentence(error, name)))
+        return result
+    if file_facts(job.source) != tuple(job.expected):
+        result.changed.append((job.row, "changed while it was read"))
+    result.tables.append((job.row, doc.marshal()))
+    result.table_files += listed
+    return result
+
+
+def _groups_of(source: Source, tables: TableOptions) -> list[ColumnGroup]:
+    """The groups that have columns in a table, with those columns."""
+    found = []
+    for group in tables.groups:
+        columns = tuple(column for column in group.columns if column in source.schema.names)
+        tables.seen.update(columns)
+        if columns:
+            found.append(ColumnGroup(group.name, columns, group.recipients))
+    return found
+
+
+def _copy(source: Source, sink: TableSink, size: int, on_bytes: Callable[[int], object]) -> None:
+    """All rows, with row groups as the source has them. Progress is told in bytes of the file."""
+    ends = iter(source.row_groups or ())
+    left = next(ends, None)
+    told = rows = 0
+    for batch in source.batches():
+        while left == 0:
+            left = next(ends, None)
+        sink.write(batch)
+        rows += len(batch)
+        now = size * rows // max(1, source.rows)
+        on_bytes(now - told)
+        told = now
+        if left is not None:
+            left -= len(batch)
+            if left == 0:
+                sink.end_row_group()
+    on_bytes(size - told)
+
+
+def _sentence(error: Exception, name: str) -> str:
+    """What is wrong, to be put behind the name of the file."""
+    text = getattr(error, "message", None) or getattr(error, "strerror", None) or str(error)
+    if text.startswith(name):
+        return str(text.removeprefix(name).lstrip(": ,"))
+    return f"cannot become a table: {text}"
