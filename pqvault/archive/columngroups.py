@@ -105,5 +105,6 @@ def check_groups(groups: Sequence[ColumnGroup]) -> None:
 
 
 def everybody(recipients: Sequence[Recipient], groups: Sequence[ColumnGroup]) -> list[Recipient]:
-    """Who opens a part: its recipients and the members of its groups, each once."""
-    return list(dict.fromkeys([*recipients, *(r for g in groups for r in g.recipients)]))
+    """Who opens a part: its recipients as they are, and the members of its groups."""
+    members = dict.fromkeys(r for group in groups for r in group.recipients)
+    return [*recipients, *(r for r in members if r not in recipients)]

@@ -124,8 +124,9 @@ class SealRun:
         else:
             self._run(layout.create_archive(self.storage), began)
         if report.failed:
+            count = len(report.failed) + report.files + report.tables
             raise Incomplete(
-                f"{len(report.failed)} of {len(report.failed) + report.files} files could not be"
+                f"{len(report.failed)} of {count} files could not be"
                 f" sealed; the first: {report.failed[0]}",
                 hint="mend what is named and run the same command again: only that is sealed",
             )
