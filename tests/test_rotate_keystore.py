@@ -14,7 +14,7 @@ from pqvault.errors import IntegrityError, KeyStateForbids, NoKeyFits, RolledBac
 from pqvault.format.envelope import Envelope
 from pqvault.keys import Identity, Recipient
 from pqvault.keystore import Keystore, State, Unlocked, audit, index, lifecycle
-from pqvault.keystore.halves import SIGNS
+from pqvault.keystore.halves import kind_of
 from pqvault.keystore.identities import identities
 from pqvault.keystore.seen import Seen
 from pqvault.memory import Sight
@@ -69,7 +69,7 @@ def id_of(store: Unlocked, text: str) -> str:  # noqa: F811
 def test_each_key_gives_way_to_its_newest_version(store: Unlocked, desk: Box) -> None:  # noqa: F811
     """Without words about it: what `key rotate` began, `rotate` ends; other keys stay, and those
     that sign have no part in it."""
-    lifecycle.new_key(store, "ops", profile=SIGNS)
+    lifecycle.new_key(store, "ops", profile=kind_of("standard", sign=True))
     lifecycle.rotate(store, "prod")
     turn(store, resolve(keystore=store.store), desk.archive)
     assert key_ids(desk.archive) == {id_of(store, "prod@2"), id_of(store, "escrow@1")}
