@@ -93,27 +93,32 @@ def test_types_are_of_all_lines(tmp_path: Path) -> None:
         (b'{"a":true}\n{"a":1}', "line 2: the column 'a' is an integer, and in line 1 it is true"),
         (b'{"a":1,"a":1}', "line 1: the key 'a' is there twice in one object"),
         (b'{"a":1,"\\u0061":1}', "line 1: the key 'a' is there twice in one object"),
-        (b'{"o":[{"x":1,"x":null}]}', "line 1: the key 'x' is there twice in one object"),
-        (b'{"a":9223372036854775808}', "integer 9223372036854775808 is beyond 64 bits"),
+        (b'{"o":[{"x":1,"x":null}]}', "line 1: the column 'o[]': the key 'x' is there twice in"),
+        (
+            b'{"a":9223372036854775808}',
+            "the column 'a': the integer 9223372036854775808 is beyond 64 bits",
+        ),
         (b'{"a":' + b"9" * 5000 + b"}", "is beyond 64 bits"),
         (b'{"a":1.5}\n{"a":9007199254740993}', "line 2: the column 'a' has floats, and the"),
         (b'{"a":9007199254740993}\n{"a":1.5}', "line 1: the column 'a' has floats, and the"),
-        (b'{"a":NaN}', "line 1: NaN is no JSON number"),
-        (b'{"a":1.5}\n{"a":NaN}', "line 2: NaN is no JSON number"),
-        (b'{"a":1.5}\n{"a":-Infinity}', "line 2: -Infinity is no JSON number"),
+        (b'{"a":NaN}', "line 1: the column 'a': NaN is no JSON number"),
+        (b'{"a":1.5}\n{"a":NaN}', "line 2: the column 'a': NaN is no JSON number"),
+        (b'{"a":1.5}\n{"a":-Infinity}', "line 2: the column 'a': -Infinity is no JSON number"),
         (b'{"a":1.5}\n{"a":Inf}', "line 2: column 6: it is not JSON"),
-        (b'{"a":1e400}', "line 1: the number 1e400 is beyond a 64-bit float"),
-        (b'{"a":1.5}\n{"a":1e-400}', "line 2: the number 1e-400 is too small for a 64-bit float"),
+        (b'{"a":1e400}', "line 1: the column 'a': the number 1e400 is beyond a 64-bit float"),
+        (b'{"a":1.5}\n{"a":1e-400}', "line 2: the column 'a': the number 1e-400 is too small"),
         (b'{"a":0.' + b"0" * 400 + b"1}", "is too small for a 64-bit float"),
         (b'{"a":"\xff"}', "line 1: column 7: it is not UTF-8"),
         (b'{"a":"x"}\n{"a":"\xed\xa0\x80"}', "line 2: column 7: it is not UTF-8"),
         (b'\xff\xfe{\0"\0', "line 1: column 1: it is not UTF-8"),
-        (b'{"a":"\\ud800"}', "line 1: a text has half a surrogate pair"),
-        (b'{"\\udc00":1}', "line 1: a text has half a surrogate pair"),
+        (b'{"a":"\\ud800"}', "has half a surrogate pair, which is no character"),
+        (b'{"\\udc00":1}', "has half a surrogate pair, which is no character"),
         (b'{"a":"\t"}', "line 1: column 7: it is not JSON (invalid control character at)"),
         (b'{"a":' * 33 + b"1" + b"}" * 33, "line 1: it is nested deeper than 32 levels"),
         (b'{"a":' * 10**6 + b"1" + b"}" * 10**6, "line 1: it is nested deeper than 32 levels"),
         (b'{"a":' + b"[" * 10**6, "line 1: it is nested deeper than 32 levels"),
+        (b'{"a":NaN,', "line 1: NaN is no JSON number"),
+        (b'{"o":{"p":[1,-Infinity]}}', "line 1: the column 'o.p[]': -Infinity is no JSON number"),
         (b"{}\n{}", "x.jsonl has 2 lines of {} and so no column"),
         (b'{"a":1,"m":{}}', "line 1: the column 'm' is {} in all of the lines"),
         (b'{"a":[[{}]]}', "line 1: the column 'a[][]' is {} in all of the lines"),
@@ -201,7 +206,7 @@ def test_bad_lines_go_aside(tmp_path: Path) -> None:
     notes = [json.loads(line) for line in (tmp_path / "bad").read_text().splitlines()]
     assert [(n["line"], n["reason"]) for n in notes] == [
         (2, "column 6: it is not JSON (expecting value)"),
-        (4, "NaN is no JSON number"),
+        (4, "the column 'a': NaN is no JSON number"),
         (5, "column 10: it is not UTF-8"),
     ]
     assert notes[2]["text"].encode("utf-8", "surrogateescape") == b'{"a":2.5}\xff'
@@ -279,7 +284,7 @@ def test_json_values_come_back(
     assert table.to_pylist() == wanted and source.rows == len(rows)
     pq.write_table(table, folder / "a.parquet")
     back = pq.read_table(folder / "a.parquet")
-    assert back.to_pylist() == wanted and back.schema.equals(source.schema, check_metadata=True)
+    assert back.to_pylist() == wanted and back.schema.equals(source.schema)
 
 
 PIECES = st.sampled_from(
@@ -541,7 +546,7 @@ def test_extension_types_run_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["file", "stream", "feather"])
 def test_arrow(tmp_path: Path, form: str) -> None:
-    """The file and the stream format, by what is in the file; types that change are named."""
+    """The file and the stream format, by what is in the file."""
     table = all_types().append_column("s", pa.array([1, None, 3], pa.timestamp("s")))
     path = tmp_path / ("a.feather" if form == "feather" else "a.arrow")
     if form == "feather":
@@ -554,22 +559,19 @@ def test_arrow(tmp_path: Path, form: str) -> None:
             writer.write_table(table, max_chunksize=2)
     with open_source(path) as source:
         assert source.row_groups is None and source.rows == 3
-        assert any("the column 's' becomes timestamp[ms]" in note for note in source.notes)
+        assert source.schema.equals(table.schema, check_metadata=True)
         back = pa.Table.from_batches(source.batches(), source.schema)
     assert str(back.to_pydict()) == str(table.to_pydict())
-    assert back.schema.metadata == table.schema.metadata
 
 
-def test_arrow_without_a_form(tmp_path: Path) -> None:
-    """A type that Parquet has no place for is refused with the column's name; a cut file too."""
-    gap = pa.array([(1, 2, 3)], pa.month_day_nano_interval())
-    table = pa.table({"ok": [1], "u": gap})
-    with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as writer:
-        writer.write_table(table)
-    with pytest.raises(SourceRefused, match=r"the column 'u' of .* has no form in Parquet"):
-        open_source(tmp_path / "a.arrow")
+def test_arrow_that_is_cut(tmp_path: Path) -> None:
+    """A stream that ends in a batch, and no file at all; columns of one name."""
     with pa.ipc.new_stream(tmp_path / "b.arrow", pa.schema([("a", pa.int64())])) as writer:
         writer.write_table(pa.table({"a": range(1000)}))
     data = (tmp_path / "b.arrow").read_bytes()
     assert "cannot be read as a table" in refused(tmp_path, "c.arrow", data[:-4000])
     assert "cannot be read as a table" in refused(tmp_path, "c.arrow", b"")
+    with pa.ipc.new_file(tmp_path / "d.arrow", pa.schema([("a", pa.int8())] * 2)):
+        pass
+    with pytest.raises(SourceRefused, match="several columns of the name 'a'"):
+        open_source(tmp_path / "d.arrow")

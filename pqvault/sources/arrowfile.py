@@ -13,10 +13,9 @@ from pqvault.sources.base import (
     Source,
     SourceRefused,
     arrow_errors,
-    as_stored,
+    check_names,
     checked,
     in_pieces,
-    stored_schema,
 )
 
 __all__ = ["ArrowSource"]
@@ -25,8 +24,8 @@ _MAGIC: Final = b"ARROW1\0\0"
 
 
 class ArrowSource(Source):
-    """Types and metadata are those of the file, where Parquet has them too; its batches are not
-    kept as row groups, because they are made for memory and not for storage."""
+    """Types and metadata are those of the file; its batches are not kept as row groups, because
+    they are made for memory and not for storage."""
 
     kind = "arrow"
 
@@ -38,8 +37,7 @@ class ArrowSource(Source):
             self._is_file = file.read(len(_MAGIC)) == _MAGIC
         self.rows = 0
         with closing(self._read()) as read:
-            schema = next(read)
-            self.schema, self.notes = stored_schema(schema, name)
+            self.schema = check_names(next(read), name)
             for batch in read:
                 self.rows += batch.num_rows
 
@@ -62,8 +60,7 @@ class ArrowSource(Source):
             done = 0
             for batch in read:
                 done += batch.num_rows
-                for piece in in_pieces(checked(batch, self.name)):
-                    yield as_stored(piece, self.schema, self.name)
+                yield from in_pieces(checked(batch, self.name))
         self._state.check(self._path, self.name)
         if done != self.rows:
             raise SourceRefused(f"{self.name} was changed while it was read")

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,10 +21,9 @@ __all__ = [
     "Source",
     "SourceRefused",
     "arrow_errors",
-    "as_stored",
+    "check_names",
     "checked",
     "in_pieces",
-    "stored_schema",
 ]
 
 BATCH_BYTES: Final = 8 * 1024 * 1024  # bytes of values in a batch, about, where rows allow it
@@ -40,10 +39,10 @@ class Source(ABC):
     """A file as rows and columns. Read as often as wanted; close it after use.
 
     ``name``: for messages. ``kind``: ``parquet``, ``arrow``, ``jsonl`` or ``csv``. ``schema``: of
-    every batch, as a Parquet file keeps it, with metadata. ``rows``: how many there are.
+    every batch, with metadata. ``rows``: how many there are.
     ``row_groups``: the rows of each row group, to be kept; None where the writer may choose.
     ``sorting``: as `pyarrow.parquet.ParquetWriter` takes it. ``notes``: sentences for the user
-    about what the table has another form for.
+    about values that have another form in the table.
     """
 
     name: str
@@ -120,35 +119,13 @@ def arrow_errors(name: str) -> Iterator[None]:
         raise SourceRefused(f"{name} cannot be read as a table: {words[:300]}") from None
 
 
-def stored_schema(schema: pa.Schema, name: str) -> tuple[pa.Schema, tuple[str, ...]]:
-    """The schema that Parquet gives back for one, and a sentence for each type that differs.
-
-    Seconds become milliseconds, for example. Raises SourceRefused for what Parquet has no place
-    for, and for two columns of one name.
-    """
+def check_names(schema: pa.Schema, name: str) -> pa.Schema:
+    """The schema. Raises SourceRefused for two columns of one name."""
     names = schema.names
-    twice = sorted({column for column in names if names.count(column) > 1})
-    if twice:
-        raise SourceRefused(f"{name} has several columns of the name {twice[0]!r}")
-    for field in schema:
-        _written(pa.schema([field]), f"the column {field.name!r} of {name}")
-    stored = _written(schema, name)
-    notes = tuple(
-        f"{name}: the type of the column {old.name!r} becomes {new.type} (it was {old.type})"
-        for old, new in zip(schema, stored, strict=True)
-        if old.type != new.type
-    )
-    return stored, notes
-
-
-def _written(schema: pa.Schema, what: str) -> pa.Schema:
-    sink = pa.BufferOutputStream()
-    try:
-        pq.ParquetWriter(sink, schema).close()
-        return pq.read_schema(pa.BufferReader(sink.getvalue()))
-    except (pa.ArrowException, OSError, NotImplementedError) as error:
-        words = " ".join(str(error).split())
-        raise SourceRefused(f"{what} has no form in Parquet: {words[:200]}") from None
+    if len(set(names)) != len(names):
+        twice = min(column for column in names if names.count(column) > 1)
+        raise SourceRefused(f"{name} has several columns of the name {twice!r}")
+    return schema
 
 
 def checked(batch: pa.RecordBatch, name: str) -> pa.RecordBatch:
@@ -166,15 +143,3 @@ def in_pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     step = max(1, BATCH_BYTES // each)
     for start in range(0, batch.num_rows, step):
         yield batch.slice(start, step)
-
-
-def as_stored(batch: pa.RecordBatch, schema: pa.Schema, name: str) -> pa.RecordBatch:
-    """The batch with the types of ``schema``: as they are, or cast where nothing is lost."""
-    if batch.schema.equals(schema, check_metadata=True):
-        return batch
-    with arrow_errors(name):
-        columns: list[Any] = [
-            column if column.type == field.type else column.cast(field.type, safe=True)
-            for column, field in zip(batch.columns, schema, strict=True)
-        ]
-        return pa.RecordBatch.from_arrays(columns, schema=schema)

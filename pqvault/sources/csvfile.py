@@ -19,9 +19,7 @@ from pqvault.sources.base import (
     Source,
     SourceRefused,
     arrow_errors,
-    as_stored,
     in_pieces,
-    stored_schema,
 )
 from pqvault.sources.csvtypes import Column, convert
 from pqvault.sources.jsontypes import MAX_COLUMNS
@@ -62,7 +60,7 @@ class CsvSource(Source):
         self._skipping = bad_lines is not None
         types = [c.type for c in columns] or [pa.string()] * len(self._names)
         fields = [pa.field(*pair) for pair in zip(self._names, types, strict=True)]
-        self.schema, _ = stored_schema(pa.schema(fields), name)
+        self.schema = pa.schema(fields)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         for texts in self._texts():
@@ -72,8 +70,7 @@ class CsvSource(Source):
                     for array, field in zip(texts.columns, self.schema, strict=True)
                 ]
                 batch = pa.RecordBatch.from_arrays(arrays, schema=self.schema)
-            for piece in in_pieces(batch):
-                yield as_stored(piece, self.schema, self.name)
+            yield from in_pieces(batch)
 
     def _texts(self) -> Iterator[pa.RecordBatch]:
         """All rows as text, a few MB at once."""

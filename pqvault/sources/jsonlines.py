@@ -23,9 +23,7 @@ from pqvault.sources.base import (
     Source,
     SourceRefused,
     arrow_errors,
-    as_stored,
     in_pieces,
-    stored_schema,
 )
 from pqvault.sources.jsontypes import EXACT, Types
 from pqvault.sources.lines import MAX_LINE, Block, Text, read_blocks
@@ -67,7 +65,7 @@ class JsonLinesSource(Source):
         self._types.check()
         if not self._types.columns and self.rows:
             raise SourceRefused(f"{name} has {self.rows:,} lines of {{}} and so no column")
-        self.schema, _ = stored_schema(self._types.schema, name)
+        self.schema = self._types.schema
         self.notes = tuple(
             f"{name}: the column {column} has integers and floats, and all are floats in the table"
             for column in dict.fromkeys(self._types.promoted)
@@ -93,8 +91,7 @@ class JsonLinesSource(Source):
                 with arrow_errors(self.name):
                     batches = [pa.RecordBatch.from_pylist([v for _, v in found], schema=schema)]
             for batch in batches:
-                for piece in in_pieces(batch):
-                    yield as_stored(piece, self.schema, self.name)
+                yield from in_pieces(batch)
 
     def _parsed(self) -> Iterator[pa.Table | list[tuple[int, dict[str, object]]]]:
         """All of the file, each piece by the one way or the other."""

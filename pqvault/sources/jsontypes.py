@@ -12,6 +12,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from pqvault.sources.base import SourceRefused
+from pqvault.sources.strictjson import Path, shown
 
 __all__ = ["EXACT", "Types"]
 
@@ -55,7 +56,7 @@ class Types:
         """Widen the types so that they hold an object. Raises SourceRefused."""
         self._object(self._root, value, (), line)
 
-    def _learn(self, node: _Node, value: Any, path: tuple[str, ...], line: int) -> None:
+    def _learn(self, node: _Node, value: Any, path: Path, line: int) -> None:
         kind = _KINDS[type(value)]
         if kind == _NULL:
             return
@@ -76,7 +77,7 @@ class Types:
                 f" {value} is not exact as one"
             )
 
-    def _object(self, node: _Node, value: dict[str, Any], path: tuple[str, ...], line: int) -> None:
+    def _object(self, node: _Node, value: dict[str, Any], path: Path, line: int) -> None:
         fields = node.fields
         for key, item in value.items():
             field = fields.get(key)
@@ -94,7 +95,7 @@ class Types:
             )
         return _Node()
 
-    def _unite(self, node: _Node, kind: int, path: tuple[str, ...], line: int) -> int:
+    def _unite(self, node: _Node, kind: int, path: Path, line: int) -> int:
         if node.kind == _FLOAT and kind == _INT:
             return _FLOAT
         if node.kind == _INT and kind == _FLOAT:
@@ -118,7 +119,7 @@ class Types:
 
     def check(self) -> None:
         """Raise SourceRefused for what Parquet has no form for: objects that never have a key."""
-        stack: list[tuple[_Node, tuple[str, ...]]] = [(self._root, ())]
+        stack: list[tuple[_Node, Path]] = [(self._root, ())]
         while stack:
             node, path = stack.pop()
             if node.kind == _OBJECT and not node.fields and path:
@@ -129,11 +130,6 @@ class Types:
             stack += [(field, (*path, key)) for key, field in node.fields.items()]
             if node.item is not None:
                 stack.append((node.item, (*path, "[]")))
-
-
-def shown(path: tuple[str, ...]) -> str:
-    """``'messages[].role'``."""
-    return repr(".".join(path).replace(".[]", "[]"))
 
 
 def _type(node: _Node) -> pa.DataType:

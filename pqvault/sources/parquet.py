@@ -18,10 +18,9 @@ from pqvault.sources.base import (
     Source,
     SourceRefused,
     arrow_errors,
-    as_stored,
+    check_names,
     checked,
     in_pieces,
-    stored_schema,
 )
 
 __all__ = ["ParquetSource"]
@@ -69,7 +68,7 @@ class ParquetSource(Source):
             raise SourceRefused(f"{self.name} counts its rows wrongly")
         self.rows = metadata.num_rows
         self.sorting = sorting.pop() if len(sorting) == 1 else ()
-        self.schema, self.notes = stored_schema(read, self.name)
+        self.schema = check_names(read, self.name)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         assert self.row_groups is not None
@@ -90,8 +89,7 @@ class ParquetSource(Source):
             if batch is None:
                 break
             done += batch.num_rows
-            for piece in in_pieces(checked(batch, what)):
-                yield as_stored(piece, self.schema, what)
+            yield from in_pieces(checked(batch, what))
         if done != rows:
             raise SourceRefused(f"{what} has {done:,} rows and says that it has {rows:,}")
 
