@@ -38,10 +38,10 @@ _ARROW_BLOCK: Final = 1024 * 1024  # bytes that one of Arrow's threads parses
 _CELLS: Final = 8_000_000
 _CELLS_OF_LINE: Final = 256_000_000
 _SMALLEST: Final = 2.3e-308  # floats below may be zeros that were none
-_TINY: Final = re.compile(rb"[0-9][eE]-[0-9]{3}")
+_TINY: Final = (re.compile(rb"e-[0-9]{3}"), re.compile(rb"E-[0-9]{3}"))
 _ZEROS: Final = b"0" * 300
-
-_Lines = list[dict[str, object]]
+_LONG_INTEGER: Final = re.compile(rb"[:,\[\s]-?[0-9]{16,}\s*[,\]}]")
+_SPACE: Final = b" \t\r\n"
 
 
 class JsonLinesSource(Source):
@@ -104,24 +104,28 @@ class JsonLinesSource(Source):
         if whole.cut:
             self._refuse(whole.first, f"it is longer than {MAX_LINE:,} bytes", whole.data)
             return
-        todo = [whole] if whole.data.strip(b" \t\r\n") else []
+        todo = [whole]
         while todo:
             block = todo.pop()
-            cells = block.data.count(b"{") * max(1, self._types.columns)
+            braces = block.data.count(b"{")
+            if not braces and not block.data.strip(_SPACE):
+                continue
+            cells = braces * max(1, self._types.columns)
             halves = block.halves() if cells > _CELLS or len(block.data) > _STRICT else None
-            if cells <= _CELLS or halves is None:
-                if cells > _CELLS_OF_LINE:
-                    reason = f"it has {block.data.count(b'{'):,} objects, too many for its columns"
-                    self._refuse(block.first, reason, block.data)
-                    continue
-                table = _fast(block.data, self._types.schema)
-                if table is not None:
-                    yield table
-                    continue
-            if halves is None:
-                yield list(self._strict(block))
-            else:
+            if cells > _CELLS and halves is not None:
                 todo += reversed(halves)
+            elif cells > _CELLS_OF_LINE:
+                self._refuse(
+                    block.first, f"it has {braces:,} objects, too many for its columns", block.data
+                )
+            elif (table := _by_arrow(block, self._types.schema)) is None:
+                todo += reversed(halves or ())
+                if halves is None:
+                    yield list(self._strict(block))
+            elif _trusted(table, block.data):
+                yield table
+            else:
+                yield list(self._strict(block))
 
     def _strict(self, block: Block) -> Iterator[tuple[int, dict[str, object]]]:
         """Number and object of each line; a line that is none is refused."""
@@ -141,39 +145,38 @@ class JsonLinesSource(Source):
             self._bad.add(self.name, line, reason, data)
 
 
-def _fast(data: bytes, schema: pa.Schema) -> pa.Table | None:
-    """The lines by Arrow's parser; None where that is not sure to be what they say."""
-    data, lines = _one_object_a_line(data)
-    if not lines or not len(schema):
-        return None
-    table = _by_arrow(data, schema, _ARROW_BLOCK)
-    if table is None or table.num_rows != lines or not _trusted(table, data):
-        return None
-    return table
+def _by_arrow(block: Block, schema: pa.Schema) -> pa.Table | None:
+    """The lines by Arrow's parser; None where it declines, or does not see one object a line."""
+    data, lines = _one_object_a_line(block)
+    table = _read_json(data, schema, _ARROW_BLOCK) if lines and len(schema) else None
+    return table if table is not None and table.num_rows == lines else None
 
 
-def _one_object_a_line(data: bytes) -> tuple[bytes, int]:
+def _one_object_a_line(block: Block) -> tuple[bytes, int]:
     """The lines without blank ones and space around, and their number; none when one of them is
     not ``{…}``. With as many rows as lines, each line is one object then: a line that begins with
     a brace, behind one that ends with one, cannot continue it."""
-    data = data.rstrip(b" \t\r\n")
-    ends = data.count(b"\n")
-    if data.count(b"}\n{") != ends or data[:1] != b"{" or data[-1:] != b"}":
-        kept = [text for line in data.split(b"\n") if (text := line.strip(b" \t\r"))]
+    data, ends = block.data, block.ends
+    if data[-2:] == b"}\n":
+        ends -= 1
+    elif data[-1:] != b"}":
+        ends = -1
+    if data[:1] != b"{" or data.count(b"}\n{") != ends:
+        kept = [text for line in data.split(b"\n") if (text := line.strip(_SPACE))]
         if not all(text[:1] == b"{" and text[-1:] == b"}" for text in kept):
             return b"", 0
         data, ends = b"\n".join(kept), len(kept) - 1
     return data, ends + 1
 
 
-def _by_arrow(data: bytes, schema: pa.Schema, block: int) -> pa.Table | None:
+def _read_json(data: bytes, schema: pa.Schema, size: int) -> pa.Table | None:
     options = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
     try:
-        read = pj.ReadOptions(use_threads=len(data) > block, block_size=block)
+        read = pj.ReadOptions(use_threads=len(data) > size, block_size=size)
         return pj.read_json(pa.BufferReader(data), read_options=read, parse_options=options)
     except pa.ArrowInvalid as error:
-        if "straddling" in str(error) and block <= len(data):
-            return _by_arrow(data, schema, len(data) + 1)
+        if "straddling" in str(error) and size <= len(data):
+            return _read_json(data, schema, len(data) + 1)
         return None
 
 
@@ -190,10 +193,12 @@ def _trusted(table: pa.Table, data: bytes) -> bool:
     sizes = [pc.min_max(pc.abs(leaf)).as_py() for leaf in floats]
     if not all(pc.all(pc.is_finite(leaf), min_count=0).as_py() for leaf in floats):
         return False
-    if any(size["max"] is not None and size["max"] >= EXACT for size in sizes):
+    if any(size["max"] is not None and size["max"] >= EXACT for size in sizes) and (
+        _LONG_INTEGER.search(data)
+    ):
         return False
     if any(size["min"] is not None and size["min"] < _SMALLEST for size in sizes):
-        return _ZEROS not in data and not _TINY.search(data)
+        return _ZEROS not in data and not any(tiny.search(data) for tiny in _TINY)
     return True
 
 

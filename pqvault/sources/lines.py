@@ -23,12 +23,18 @@ _ALWAYS: Final = 1024 * 1024 * 1024  # bytes
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Whole lines. ``first``: the number of the first, from 1. ``cut``: it is one line that is
-    longer than MAX_LINE, and ``data`` only its beginning."""
+    """Whole lines. ``first``: the number of the first, from 1. ``ends``: line ends in ``data``.
+    ``cut``: it is one line that is longer than MAX_LINE, and ``data`` only its beginning."""
 
     data: bytes
     first: int
+    ends: int
     cut: bool = False
+
+    @classmethod
+    def of(cls, data: bytes, first: int = 1) -> Block:
+        """The line ends are counted."""
+        return cls(data, first, data.count(b"\n"))
 
     def halves(self) -> tuple[Block, Block] | None:
         """Two blocks of about the same size; None for a single line."""
@@ -38,8 +44,8 @@ class Block:
             at = self.data.rfind(b"\n", 0, middle) + 1
         if not 0 < at < len(self.data):
             return None
-        left, right = self.data[:at], self.data[at:]
-        return Block(left, self.first), Block(right, self.first + left.count(b"\n"))
+        left = Block.of(self.data[:at], self.first)
+        return left, Block(self.data[at:], self.first + left.ends, self.ends - left.ends)
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """Number and bytes of each line that is not blank, without its end."""
@@ -83,20 +89,20 @@ def read_blocks(text: Text) -> Iterator[Block]:
     while piece:
         cut = piece.rfind(b"\n") + 1
         if cut:
-            data = b"".join((*held, piece[:cut]))
-            yield Block(data, number)
-            number += data.count(b"\n")
+            block = Block.of(b"".join((*held, piece[:cut])), number)
+            yield block
+            number += block.ends
             held, size = [piece[cut:]], len(piece) - cut
         else:
             held.append(piece)
             size += len(piece)
         if size > MAX_LINE:
-            yield Block(b"".join(held)[:1024], number, cut=True)
+            yield Block(b"".join(held)[:1024], number, 0, cut=True)
             number, held = number + 1, [_behind_the_line(text)]
             size = len(held[0])
         piece = text.read(_BLOCK)
     if size:
-        yield Block(b"".join(held), number)
+        yield Block(b"".join(held), number, 0)
 
 
 def _behind_the_line(text: Text) -> bytes:
