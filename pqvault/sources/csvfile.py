@@ -28,11 +28,11 @@ from pqvault.sources.lines import MAX_LINE, Text
 __all__ = ["CsvSource"]
 
 _STEP: Final = 4 * 1024 * 1024  # bytes read at once
-_FIELD: Final = rb'(?:"(?:[^"]|"")*+"|[^",\r\n]*+)'
+_FIELD: Final = rb'(?:"[^"]*+(?:""[^"]*+)*+"|[^",\r\n]*+)'
 _ROW: Final = re.compile(rb"%b(?:,%b)*+\r?\n" % (_FIELD, _FIELD))
 _ROWS: Final = re.compile(rb"(?:%b(?:,%b)*+\r?\n)*+" % (_FIELD, _FIELD))
 # The beginning of a row that may still become one: it ends in a field, in a quoted one perhaps.
-_BEGUN: Final = re.compile(rb'(?:%b,)*+(?:"(?:[^"]|"")*+"?|[^",\r\n]*+)\r?' % _FIELD)
+_BEGUN: Final = re.compile(rb'(?:%b,)*+(?:"[^"]*+(?:""[^"]*+)*+"?|[^",\r\n]*+)\r?' % _FIELD)
 _FIELDS: Final = re.compile(rb"(%b)(?:,|\r?\n)" % _FIELD)
 _BLANK: Final = (b"\n", b"\r\n")
 _BOM: Final = b"\xef\xbb\xbf"
