@@ -1,8 +1,9 @@
 """What was signed, as supply-chain tools read it: an in-toto Statement, and a DSSE envelope of it.
 
 Statement v1: https://github.com/in-toto/attestation/blob/main/spec/v1/statement.md; DSSE v1:
-https://github.com/secure-systems-lab/dsse/blob/master/protocol.md. SHA-256 of every file is
-taken beside the commit's own digest, because those tools know no BLAKE3.
+https://github.com/secure-systems-lab/dsse/blob/master/protocol.md. Those
+tools know no BLAKE3: beside it SHA-256 of every file is taken. A commit that names a digest of the
+SHA-2 family, as those of `cnsa2` do, is attested with that alone.
 """
 
 from __future__ import annotations
@@ -57,8 +58,9 @@ def statement(
         if not signed_by:
             raise PolicyRefused(f"part {part.id} is not signed, so nothing is attested of it")
         commit = storage.read(commit_name(part.id), MAX_SIZE)
-        name, sha256 = commit_name(part.id), hashlib.sha256(commit).hexdigest()
-        subjects.append({"name": name, "digest": {"sha256": sha256}})
+        kind = _known_to_tools(part)
+        taken = hashlib.new(kind, commit).hexdigest()
+        subjects.append({"name": commit_name(part.id), "digest": {kind: taken}})
         subjects += _subjects(storage, part, progress)
         parts.append(_facts(part, signed_by))
     return {
@@ -67,6 +69,10 @@ def statement(
         "predicateType": PREDICATE_TYPE,
         "predicate": {"archive": state.archive, "parts": parts},
     }
+
+
+def _known_to_tools(part: PublicPart) -> str:
+    return "sha256" if part.commit.digest == "blake3" else part.commit.digest
 
 
 def _facts(part: PublicPart, signed_by: tuple[str, ...]) -> dict[str, Any]:
@@ -84,7 +90,8 @@ def _facts(part: PublicPart, signed_by: tuple[str, ...]) -> dict[str, Any]:
 def _subjects(storage: Storage, part: PublicPart, progress: Progress) -> Iterator[dict[str, Any]]:
     for file in part.commit.files:
         name = part_file(part.id, file.name)
-        ours, sha256 = digests.new(part.commit.digest), hashlib.sha256()
+        kinds = {part.commit.digest, _known_to_tools(part)}
+        hashers = {kind: digests.new(kind) for kind in sorted(kinds, reverse=True)}
         buffer = memoryview(bytearray(_STEP))
         with storage.open(name) as source:
             if source.size != file.size:
@@ -92,12 +99,12 @@ def _subjects(storage: Storage, part: PublicPart, progress: Progress) -> Iterato
             for at in range(0, file.size, _STEP):
                 data = buffer[: min(_STEP, file.size - at)]
                 source.pread_into(data, at)
-                ours.update(data)
-                sha256.update(data)
-        if ours.digest().hex() != file.digest:
+                for hasher in hashers.values():
+                    hasher.update(data)
+        found = {kind: hasher.digest().hex() for kind, hasher in hashers.items()}
+        if found[part.commit.digest] != file.digest:
             raise IntegrityError(f"{name} does not have the digest that its commit says")
         progress(Report("attest", done=file.size))
-        found = {"sha256": sha256.hexdigest(), part.commit.digest: file.digest}
         yield {"name": name, "digest": found}
 
 

@@ -11,6 +11,8 @@ from importlib import metadata
 
 import pqvault
 from pqvault import home, providers
+from pqvault.crypto import kem
+from pqvault.crypto.profiles import PROFILES
 from pqvault.errors import IntegrityError, NoKeyFits, PQVaultError
 from pqvault.keys import Identity
 from pqvault.streams import decrypt, encrypt
@@ -113,7 +115,15 @@ def _damage() -> None:
     raise AssertionError("damage was not noticed")
 
 
+def _published_keys() -> None:
+    hidden = set(PROFILES) - set(kem.offered())
+    assert not hidden, (
+        f"not offered: {', '.join(sorted(hidden))}; a published key does not come out"
+    )
+
+
 _CHECKS = {
+    "published keys come out": _published_keys,
     "seal and open": _round_trip,
     "a wrong key is refused": _wrong_key,
     "damage is noticed": _damage,

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM1024PrivateKey
 from test_outside_vectors import hpke_aad_decrypt, kat
 
 import pqvault
+from pqvault import attestation
 from pqvault.archive.part import read_public
 from pqvault.crypto import kem, oqs_kem, oqs_library, pyca_kem
 from pqvault.crypto.profiles import CNSA2, HIGH, PROFILES, STANDARD, Profile
@@ -28,6 +29,7 @@ from pqvault.format.commit import Commit
 from pqvault.format.envelope import Envelope
 from pqvault.format.keytext import FORMS
 from pqvault.keys import Identity, Recipient, one_profile
+from pqvault.policy import Policy
 from pqvault.rootkey import RootKey, keyring
 from pqvault.signing import SigningKey
 from pqvault.storage import LocalStorage
@@ -374,6 +376,20 @@ def test_cnsa2_digests_are_sha384(tmp_path: Path) -> None:
         assert file.digest == hashlib.sha384(sealed).hexdigest()
     with box.open() as opened:
         assert opened.find(b"src/b")[1].digest == hashlib.sha384(b"two").digest()
+
+
+def test_cnsa2_is_attested_with_sha384(tmp_path: Path) -> None:
+    """The Statement over it names no other digest, nor does its DSSE envelope another signature."""
+    box, key = Box(tmp_path, KEYS["cnsa2"]), SigningKey.generate("ML-DSA-87")
+    box.tree({"a": b"one"})
+    box.seal(sign=[key])
+    statement = attestation.statement(box.archive, Policy.of([key.signer]))
+    assert len(statement["subject"]) == 3
+    for subject in statement["subject"]:
+        data = (box.archive / subject["name"]).read_bytes()
+        assert subject["digest"] == {"sha384": hashlib.sha384(data).hexdigest()}
+    signatures = attestation.envelope(statement, [key])["signatures"]
+    assert [s["keyid"].partition(":")[2] for s in signatures] == ["ML-DSA-87"]
 
 
 def test_cnsa2_is_signed_with_mldsa87(tmp_path: Path) -> None:
