@@ -156,12 +156,67 @@ def test_find_agrees_with_entries_over_many_row_groups(
         with box.open() as archive:
             entries = {entry.path: entry for entry in archive.entries()}
             assert list(entries) == sorted(entries)
+            check_folders(archive, entries)
             candidates = {
                 f"src{tail}".encode() for tail in ("", "/a", "/a-", "/a/a", "/a/b", "/zz", "-")
             }
             for path in candidates | set(entries) | {p + b"/a" for p in entries} | {b"a", b"z"}:
                 found = archive.view.find(path)
                 assert (found[1] if found else None) == entries.get(path)
+
+
+def check_folders(archive: pqvault.Archive, entries: dict[bytes, catalog.Entry]) -> None:
+    """What is below a path, and what is in a folder, are those of the list of all entries."""
+    for path in [*entries, b"", b"a", b"src/a", b"src/zz", b"src-"]:
+        below = [
+            e for p, e in entries.items() if p == path or p.startswith(path + b"/") or not path
+        ]
+        assert list(archive.entries(path)) == below
+        assert list(archive.children(path)) == [
+            e for p, e in entries.items() if p != path and p.rpartition(b"/")[0] == path
+        ]
+
+
+def test_histories_by_folder_over_row_groups_of_one(box: Box, monkeypatch: Any) -> None:
+    """A tombstone, a file in a folder's place and a folder again, looked at folder by folder."""
+    monkeypatch.setattr(catalog, "ROW_GROUP", 1)
+    monkeypatch.setattr("pqvault.archive.partwriter.ROW_GROUP", 1)
+    trees: list[dict[str, Any]] = [
+        {"a": {"b": {"c": b"1", "d": {"e": b"2"}}}, "a-b": b"3", "z": {"y": b"4"}},
+        {"a": {"b": b"file"}, "a-b": b"3", "z": {"y": b"4"}},
+        {"a": {"b": {"c": b"5"}}, "a-b": {"a": b"6"}},
+        {"a": b"no folder"},
+        {"a": {"b": {"x": b"7"}}, "a0": b"8"},
+    ]
+    for tree in trees:
+        edit(box.source, tree)
+        box.seal(know=True, delete=True, yes=True)
+        with box.open() as archive:
+            check_folders(archive, {entry.path: entry for entry in archive.entries()})
+
+
+def test_a_folder_is_listed_without_reading_the_rest(box: Box, monkeypatch: Any) -> None:
+    """Of a part of many row groups, what is in a folder costs a few of them."""
+    monkeypatch.setattr(catalog, "ROW_GROUP", 4)
+    monkeypatch.setattr("pqvault.archive.partwriter.ROW_GROUP", 4)
+    tree: dict[str, Any] = {f"d{n:02}": {f"f{m:02}": b"" for m in range(40)} for n in range(20)}
+    box.tree(tree)
+    box.seal()
+    read: list[int] = []
+    batch = catalog.CatalogReader.batch
+
+    def counting(self: catalog.CatalogReader, group: int) -> Any:
+        read.append(group)
+        return batch(self, group)
+
+    monkeypatch.setattr(catalog.CatalogReader, "batch", counting)
+    with box.open() as archive:
+        groups = archive.parts[0].catalog.groups
+        assert len(list(archive.children("src/d07"))) == 40
+        assert len(read) <= 13 < groups
+        read.clear()
+        assert len(list(archive.children("src"))) == 20
+        assert len(read) <= 20 * 3 < groups
 
 
 def test_a_file_hides_what_was_below(box: Box) -> None:

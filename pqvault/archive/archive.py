@@ -18,6 +18,7 @@ from pqvault.archive.removal import FOLDER as REMOVED
 from pqvault.archive.removal import lost
 from pqvault.archive.replacement import check_claims, check_replaced, replaced_ids
 from pqvault.archive.tableentry import TableEntry, has_content, short_name
+from pqvault.archive.tasks import side_by_side
 from pqvault.archive.view import View
 from pqvault.errors import NoKeyFits, NotFound, PQVaultError, RolledBack, UsageError
 from pqvault.format.catalog import Entry, Kind, entries_of
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Archive", "PublicState", "select_parts"]
 
+_CATALOGS: Final = 64  # read when the archive is opened; of more parts, each when it is needed
 _TRIES: Final = 5  # parts may be replaced by others while they are read
 
 
@@ -57,13 +59,16 @@ class PublicState:
         self.removed = set(layout.listed_ids(self.storage, "removed")[0])
         self.problems: list[PQVaultError] = []
         before, self.parts = self.parts, {}
-        for part in ids:
-            if part in self.removed:
-                continue
-            try:
-                self.parts[part] = before.get(part) or read_public(self.storage, self.archive, part)
-            except PQVaultError as error:
-                self.problems.append(error)
+        kept = [part for part in ids if part not in self.removed]
+        unread = [part for part in kept if part not in before]
+        read = side_by_side(self.storage.requests, self._read, unread)
+        found = {**before, **dict(zip(unread, read, strict=True))}
+        for part in kept:
+            public = found[part]
+            if isinstance(public, PQVaultError):
+                self.problems.append(public)
+            else:
+                self.parts[part] = public
         damaged = set(ids) - set(self.parts)
         self.rolled_back = check_parents(self.parts, self.removed | damaged)
         self.rolled_back += check_replaced(self.parts)
@@ -75,6 +80,9 @@ class PublicState:
             missing = self.memory.missing(self.archive, recalled, there, generations)
             self.rolled_back += missing
         self.problems += self.rolled_back
+
+    def _read(self, part: str) -> PublicPart:
+        return read_public(self.storage, self.archive, part)
 
     def moved(self) -> bool:
         """Whether parts were removed since: what was met then may be no damage."""
@@ -225,6 +233,8 @@ class Archive:
             try:
                 part = known.get(public.id) or self._open_part(public)
                 check_claims(part, chosen, self._policy)
+                if public.commit.replaces:
+                    part.read_catalog()
             except PQVaultError as error:
                 problems.append(error)
             else:
@@ -232,7 +242,13 @@ class Archive:
                 replaced |= replaced_ids(public)
         standing = [public for public in state.ordered() if public.id not in replaced]
         problems += self._policy.unsigned_after_signed(public.commit for public in standing)
-        return [opened[p.id] for p in chosen if p.id in opened and p.id not in replaced], problems
+        parts = [opened[p.id] for p in chosen if p.id in opened and p.id not in replaced]
+        if len(parts) > _CATALOGS:
+            return parts, problems
+        damage = side_by_side(self.storage.requests, OpenPart.read_catalog, parts)
+        checked = list(zip(parts, damage, strict=True))
+        problems += [error for _, error in checked if error is not None]
+        return [part for part, error in checked if error is None], problems
 
     def _chosen(self, ordered: list[PublicPart]) -> list[PublicPart]:
         chosen = select_parts(ordered, self._as_of)
@@ -259,29 +275,37 @@ class Archive:
         if error.message not in {problem.message for problem in self.problems}:
             self.problems.append(error)
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
+    def batches(self, below: str | bytes | os.PathLike[Any] = b"") -> Iterator[pa.RecordBatch]:
         """The entries as Arrow record batches of at most 8,192 rows a part, sorted by path.
 
-        Columns as in docs/format.md section 6; paths are raw bytes.
+        Columns as in docs/format.md section 6; paths are raw bytes. ``below``: only this path and
+        what is below it; of the catalogs no more is read than that takes.
         """
-        for batch, _ in self.view.batches():
+        for batch, _ in self.view.batches(_name(below)):
             yield batch
 
-    def entries(self) -> Iterator[Entry]:
-        """The entries as objects, sorted by path."""
-        for batch in self.batches():
+    def children(self, folder: str | bytes | os.PathLike[Any] = b"") -> Iterator[Entry]:
+        """What is in a folder (b"": at the top), sorted by path, and not below its folders, which
+        are passed over where they are large. Nothing for what is no folder."""
+        yield from self.view.children(_name(folder))
+
+    def entries(self, below: str | bytes | os.PathLike[Any] = b"") -> Iterator[Entry]:
+        """The entries as objects, sorted by path; ``below`` as in :meth:`batches`."""
+        for batch in self.batches(below):
             yield from entries_of(batch)
 
-    def located(self) -> Iterator[tuple[OpenPart, Entry]]:
+    def located(
+        self, below: str | bytes | os.PathLike[Any] = b""
+    ) -> Iterator[tuple[OpenPart, Entry]]:
         """The entries with the part that holds the content of each."""
         parts = self.view.parts
-        for batch, where in self.view.batches():
+        for batch, where in self.view.batches(_name(below)):
             for entry, index in zip(entries_of(batch), where, strict=True):
                 yield parts[index], entry
 
     def find(self, path: str | bytes | os.PathLike[Any]) -> tuple[OpenPart, Entry]:
         """One entry and its part. Raises NotFound naming the path."""
-        name = os.fsencode(path).strip(b"/")
+        name = _name(path)
         found = self.view.find(name)
         if found is None:
             raise NotFound(
@@ -392,3 +416,7 @@ class Archive:
 
 def _all_no_key(problems: list[PQVaultError]) -> bool:
     return all(isinstance(problem, NoKeyFits) for problem in problems)
+
+
+def _name(path: str | bytes | os.PathLike[Any]) -> bytes:
+    return os.fsencode(path).strip(b"/")

@@ -26,7 +26,7 @@ from pqvault.memory import Sight
 from pqvault.policy import ANYBODY, Policy
 from pqvault.rootkey import Keyring, RootKey
 from pqvault.sealed import FrameCache, SealedReader
-from pqvault.storage import Storage
+from pqvault.storage import InMemory, ReadAt, Storage
 
 __all__ = [
     "OpenObjects",
@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 _OPEN_OBJECTS: Final = 128  # readers, each with a file, that an archive keeps open
+_SMALL: Final = 64 * 1024  # bytes of a sealed file that is read whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,23 +173,44 @@ class OpenPart:
         self._cache = cache
         self._objects = objects or OpenObjects()
         self._lock = threading.Lock()
-        # (7) catalog
-        self._catalog_file = self._open(CATALOG)
-        where = f"the catalog of {what}"
-        size = digests.SIZES[commit.digest]
-        self.catalog = CatalogReader(self._catalog_file, frozenset(self._files), where, size)
+        self._catalog_file: SealedReader | None = None
+        self._catalog: CatalogReader | None = None
+        self._catalog_lock = threading.Lock()
 
     @property
     def id(self) -> str:
         """The part id."""
         return self.commit.part
 
-    def _open(self, name: str) -> SealedReader:
-        path = part_file(self.id, name)
+    @property
+    def catalog(self) -> CatalogReader:
+        """(7) The catalog, read when it is first asked for. Raises IntegrityError."""
+        with self._catalog_lock:
+            if self._catalog is None:
+                self._catalog_file = self._open(CATALOG)
+                where = f"the catalog of part {self.id}"
+                size = digests.SIZES[self.commit.digest]
+                objects = frozenset(self._files)
+                self._catalog = CatalogReader(self._catalog_file, objects, where, size)
+            return self._catalog
+
+    def read_catalog(self) -> None:
+        """Read the catalog's footer now, so that damage is met early."""
+        _ = self.catalog
+
+    def _source(self, name: str) -> ReadAt:
+        """The sealed bytes of a file; a small one is read whole, and so holds no descriptor."""
+        path, size = part_file(self.id, name), self._sizes[name]
         try:
-            source = self._storage.open(path)
+            if size <= _SMALL:
+                return InMemory(self._storage.read(path, _SMALL))
+            return self._storage.open(path)
         except NotFound:
             raise IntegrityError(f"{path} is missing") from None
+
+    def _open(self, name: str) -> SealedReader:
+        path = part_file(self.id, name)
+        source = self._source(name)
         try:
             if source.size != self._sizes[name]:
                 raise IntegrityError(
@@ -251,9 +273,13 @@ class OpenPart:
         """Where it is."""
         return self._storage
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """The rows of the catalog, checked; tombstones only where they are allowed."""
-        for batch in self.catalog.batches():
+    def batches(self, start: bytes = b"", stop: bytes | None = None) -> Iterator[pa.RecordBatch]:
+        """The rows of the catalog, checked; tombstones only where they are allowed.
+
+        Row groups from the one that may hold ``start`` to the last that may hold a path before
+        ``stop``.
+        """
+        for batch in self.catalog.batches(start, stop):
             self._check_tombstones(batch.column(1).to_pylist())
             yield batch
 
@@ -285,4 +311,5 @@ class OpenPart:
     def close(self) -> None:
         """Close every file."""
         self._objects.close(self.id)
-        self._catalog_file.close()
+        if self._catalog_file is not None:
+            self._catalog_file.close()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from threading import Event
 from typing import Final, TypeVar
 
 from pqvault.archive.part import OpenPart
+from pqvault.errors import PQVaultError
 from pqvault.format.catalog import Entry
 
-__all__ = ["Located", "content_tasks", "default_jobs", "run_tasks"]
+__all__ = ["Located", "content_tasks", "default_jobs", "run_tasks", "side_by_side"]
 
 TASK_SIZE: Final = 8 * 1024 * 1024  # bytes of content
 TASK_FILES: Final = 1024
@@ -57,6 +58,25 @@ def run_tasks(
             future.cancel()
         wait(running)
         raise
+
+
+def side_by_side(
+    requests: int, do: Callable[[Task], Result], items: Sequence[Task]
+) -> Iterator[Result | PQVaultError]:
+    """``do`` of each item, in order, with as many under way at once as the storage likes; the error
+    in place of a result."""
+
+    def attempt(item: Task) -> Result | PQVaultError:
+        try:
+            return do(item)
+        except PQVaultError as error:
+            return error
+
+    if requests == 1 or len(items) < 2:
+        yield from map(attempt, items)
+        return
+    with ThreadPoolExecutor(min(requests, len(items)), "pqvault-look") as pool:
+        yield from pool.map(attempt, items)
 
 
 def content_tasks(entries: Iterator[Located]) -> Iterator[list[Located]]:

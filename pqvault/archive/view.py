@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pqvault.archive.part import OpenPart
 from pqvault.errors import FormatError, PolicyRefused, PQVaultError
-from pqvault.format.catalog import SCHEMA, Entry, Kind, check_ancestors
+from pqvault.format.catalog import SCHEMA, Entry, Kind, check_ancestors, entries_of
 from pqvault.format.table import TableDoc
 from pqvault.names import printable
 
@@ -134,10 +135,19 @@ class View:
         entry = part.find(path)
         return entry is not None and entry.kind != Kind.FOLDER
 
-    def batches(self) -> Iterator[tuple[pa.RecordBatch, list[int]]]:
-        """Batches sorted by path, and for each row the index of its part in :attr:`parts`."""
+    def batches(
+        self, below: bytes = b"", start: bytes = b""
+    ) -> Iterator[tuple[pa.RecordBatch, list[int]]]:
+        """Batches sorted by path, and for each row the index of its part in :attr:`parts`.
+
+        ``below``: only that path and what is below it; ``start``: nothing before this path, which
+        is below it. Row groups that hold nothing of that are not read.
+        """
+        if below:
+            start = max(start, below)
+        blockers = [b for path in _around(start) if (b := self._blocker(path)) is not None]
         if len(self.parts) == 1:
-            for batch in self._checked(0):
+            for batch in self._checked(0, below, start):
                 kinds = batch.column(1).to_pylist()
                 if Kind.TOMBSTONE in kinds:
                     keep = [i for i, kind in enumerate(kinds) if kind != Kind.TOMBSTONE]
@@ -145,26 +155,79 @@ class View:
                 if len(batch):
                     yield batch, [0] * len(batch)
         else:
-            yield from self._merged()
+            yield from self._merged(below, start, blockers)
 
-    def _checked(self, index: int) -> Iterator[pa.RecordBatch]:
+    def children(self, folder: bytes) -> Iterator[Entry]:
+        """What is in a folder and not below its folders; a large one of those is passed over."""
+        prefix = folder + b"/" if folder else b""
+        start = b""
+        while True:
+            last = b""
+            for number, (batch, _) in enumerate(self.batches(folder, start)):
+                paths = batch.column(0)
+                deep = pc.count_substring(paths, pattern="/")
+                inside = pc.and_(
+                    pc.equal(deep, prefix.count(b"/")), pc.not_equal(paths, pa.scalar(folder))
+                )
+                yield from entries_of(batch.filter(inside))
+                last = paths[len(paths) - 1].as_py()
+                if number and b"/" in last[len(prefix) :]:
+                    break  # a whole batch later still below the same folder, most likely
+            else:
+                return
+            # "0" follows "/": the first path that is not below that folder.
+            start = prefix + last[len(prefix) :].partition(b"/")[0] + b"0"
+
+    def _blocker(self, path: bytes) -> tuple[bytes, int] | None:
+        """The last part that says of a path that it is no folder."""
+        if self._mixed:
+            self._standing_of(path, self._said(path))
+        for index in reversed(range(len(self.parts))):
+            if self._ends(self.parts[index], path):
+                return path, index
+        return None
+
+    def _checked(self, index: int, below: bytes, start: bytes) -> Iterator[pa.RecordBatch]:
         part = self.parts[index]
         try:
-            yield from check_ancestors(part.batches(), f"the catalog of part {part.id}")
+            what = f"the catalog of part {part.id}"
+            if not start:
+                yield from check_ancestors(part.batches(), what)
+                return
+            # What is around the first row was passed over, so it is looked up.
+            around = [path for path in _around(start) if _is_folder(part.find(path))]
+            rows = (_between(batch, start, below) for batch in part.batches(start, _end(below)))
+            for batch in check_ancestors((b for b in rows if len(b)), what, around):
+                inside = _inside(batch, below)
+                if len(inside):
+                    yield inside
         except PQVaultError as error:
             # Found only now, after the part was opened: it costs this part, not the others.
             self._on_damage(error)
 
-    def _merged(self) -> Iterator[tuple[pa.RecordBatch, list[int]]]:
-        cursors = [c for i in range(len(self.parts)) if (c := _Cursor(i, self._checked(i))).more()]
-        blockers: list[tuple[bytes, int]] = []
+    def _merged(
+        self, below: bytes, start: bytes, blockers: list[tuple[bytes, int]]
+    ) -> Iterator[tuple[pa.RecordBatch, list[int]]]:
+        cursors = self._cursors(below, start)
         while cursors:
+            # Those whose first row may lie before the end of all that is read must be read too.
+            while True:
+                loaded = [cursor for cursor in cursors if cursor.paths]
+                limit = min((cursor.paths[-1] for cursor in loaded), default=None)
+                late = [c for c in cursors if not c.paths and (limit is None or c.least <= limit)]
+                if not late:
+                    break
+                first = min(late, key=lambda cursor: cursor.least)
+                if not first.more():
+                    cursors.remove(first)
+                    if not cursors:
+                        return
+            assert limit is not None
             # Up to the first end of a batch, every part has said all that it has to say.
-            limit = min(cursor.paths[-1] for cursor in cursors)
             rows: list[tuple[bytes, int, int]] = []
             batches = []
             base = 0
-            for cursor in cursors:
+            for cursor in loaded:
                 batch, paths = cursor.take(limit)
                 rows += [(p, -cursor.part, base + i) for i, p in enumerate(paths)]
                 batches.append(batch)
@@ -178,7 +241,23 @@ class View:
             if kept:
                 chosen = table.take(pa.array(kept, pa.int64())).combine_chunks()
                 yield chosen.to_batches()[0], parts
-            cursors = [cursor for cursor in cursors if cursor.more()]
+            for cursor in loaded:
+                if not cursor.paths and not cursor.more():
+                    cursors.remove(cursor)
+
+    def _cursors(self, below: bytes, start: bytes) -> list[_Cursor]:
+        """One for each part that may have rows there. Nothing but statistics was read of them."""
+        found = []
+        for index, part in enumerate(self.parts):
+            try:
+                least = part.catalog.least(start)
+            except PQVaultError as error:
+                self._on_damage(error)
+                continue
+            end = _end(below)
+            if least is not None and (end is None or least < end):
+                found.append(_Cursor(index, max(least, start), self._checked(index, below, start)))
+        return found
 
     def _counting(
         self, rows: list[tuple[bytes, int, int]], kinds: list[int]
@@ -215,11 +294,51 @@ def _standing(
     return kept, parts
 
 
-class _Cursor:
-    """Where one part's iteration stands."""
+def _around(path: bytes) -> list[bytes]:
+    """What comes before a path and may have something below it that comes after, outermost first.
 
-    def __init__(self, part: int, batches: Iterator[pa.RecordBatch]) -> None:
+    The folders that it is in, and names that it goes on from with a byte below "/": ``a`` comes
+    before ``a-b``, and ``a/x`` after it.
+    """
+    return [path[:at] for at, byte in enumerate(path) if at and byte <= 0x2F]
+
+
+def _end(below: bytes) -> bytes | None:
+    """What comes after all that is below a path: "0" follows "/"."""
+    return below + b"0" if below else None
+
+
+def _is_folder(entry: Entry | None) -> bool:
+    return entry is not None and entry.kind == Kind.FOLDER
+
+
+def _between(batch: pa.RecordBatch, start: bytes, below: bytes) -> pa.RecordBatch:
+    """The rows from ``start`` on, up to the last below ``below``."""
+    paths = batch.column(0)
+
+    def row_of(path: bytes) -> int:
+        return bisect_left(range(len(paths)), path, key=lambda at: paths[at].as_py())
+
+    first = row_of(start)
+    end = _end(below)
+    return batch.slice(first, (len(batch) if end is None else row_of(end)) - first)
+
+
+def _inside(batch: pa.RecordBatch, below: bytes) -> pa.RecordBatch:
+    """Without names that only begin alike (``a-b`` when it is ``a`` that is asked for)."""
+    if not below:
+        return batch
+    paths = batch.column(0)
+    here = pc.equal(paths, pa.scalar(below))
+    return batch.filter(pc.or_(here, pc.starts_with(paths, pattern=below + b"/")))
+
+
+class _Cursor:
+    """Where one part's iteration stands. ``least``: no row that is yet to be loaded is before."""
+
+    def __init__(self, part: int, least: bytes, batches: Iterator[pa.RecordBatch]) -> None:
         self.part = part
+        self.least = least
         self.paths: list[bytes] = []
         self._batch: pa.RecordBatch | None = None
         self._batches = batches

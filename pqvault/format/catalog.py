@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import enum
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, Final
+from typing import IO, Any, Final, TypeVar
 
 import pyarrow as pa
 
@@ -78,6 +78,9 @@ SCHEMA: Final = pa.schema(
 )
 # What is in the file of a part without tables.
 PLAIN_SCHEMA: Final = pa.schema(list(SCHEMA)[:-1])
+_PATHS: Final = pa.schema([SCHEMA.field("path")])
+
+Value = TypeVar("Value")
 
 
 class Kind(enum.IntEnum):
@@ -216,15 +219,14 @@ class CatalogReader:
             raise self._bad(f"has a row group of no rows or over {ROW_GROUP}")
         self.rows: int = sum(sizes)
         self.groups: int = len(sizes)
-        self._recent: dict[int, tuple[pa.RecordBatch, list[bytes]]] = {}
+        self._recent: dict[int, pa.RecordBatch] = {}
+        self._recent_paths: dict[int, pa.Array] = {}
 
     def batch(self, group: int) -> pa.RecordBatch:
         """One row group, checked."""
         try:
             self._check_pages(group)
-            table = pa.Table.from_batches(self._unpacked(group), SCHEMA)
-            table.validate(full=True)
-            batch = table.combine_chunks().to_batches()[0]
+            batch = _one(self._unpacked(group, SCHEMA))
         except (pa.ArrowException, OSError, ValueError, IndexError) as error:
             raise self._bad(f"has a damaged row group {group}: {_first_line(error)}") from None
         if len(batch) != self._groups[group].rows:
@@ -232,37 +234,54 @@ class CatalogReader:
         _check_batch(batch, self._objects, self._bad)
         if _any(pc.not_equal(pc.binary_length(batch.column(6)), self._digest_size)):
             raise self._bad("has a digest of another length than its commit's digest")
-        # Look-ups go by the statistics, so they must say what is there.
-        if self._statistic(group) not in (None, batch.column(0)[0].as_py()):
-            raise self._bad(f"has statistics that lie about row group {group}")
+        self._check_statistic(group, batch.column(0))
         return batch
 
-    def _check_pages(self, group: int) -> None:
-        """What the page headers of a row group say must be within the caps."""
+    def _check_statistic(self, group: int, paths: pa.Array) -> None:
+        # Look-ups go by the statistics, so they must say what is there.
+        if self._statistic(group) not in (None, paths[0].as_py()):
+            raise self._bad(f"has statistics that lie about row group {group}")
+
+    def _check_pages(self, group: int, columns: int = len(SCHEMA)) -> None:
+        """What the page headers of a row group's first columns say must be within the caps."""
         try:
-            for chunk in self._groups[group].chunks:
+            for chunk in self._groups[group].chunks[:columns]:
                 check_pages(self._source, chunk, MAX_GROUP_BYTES, MAX_GROUP_VALUES)
         except ValueError as error:
             raise self._bad(
                 f"has a row group {group} that is not to be unpacked: {error}"
             ) from None
 
-    def _unpacked(self, group: int) -> Iterator[pa.RecordBatch]:
+    def _unpacked(self, group: int, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """The rows of a group, stopping where they outgrow what the metadata could say."""
         size = 0
-        for batch in self._file.iter_batches(_SLICE, row_groups=[group], use_threads=False):
+        columns = None if schema is SCHEMA else schema.names
+        for batch in self._file.iter_batches(
+            _SLICE, row_groups=[group], columns=columns, use_threads=False
+        ):
             size += batch.nbytes
-            if size > len(SCHEMA) * MAX_GROUP_BYTES:
+            if size > len(schema) * MAX_GROUP_BYTES:
                 raise self._bad("has a row group that unpacks to more than it may")
-            if not self.has_tables:
+            if schema is SCHEMA and not self.has_tables:
                 none = pa.nulls(len(batch), pa.binary())
                 batch = pa.RecordBatch.from_arrays([*batch.columns, none], schema=SCHEMA)
-            yield batch.cast(SCHEMA)
+            yield batch.cast(schema)
 
-    def batches(self, start: bytes = b"") -> Iterator[pa.RecordBatch]:
-        """All row groups from the one that may hold ``start``, in order of path."""
+    def least(self, start: bytes = b"") -> bytes | None:
+        """A path before which :meth:`batches` from ``start`` has no row: that of the statistics,
+        which are checked when the rows are read. None when it has no rows at all."""
+        group = max(0, self._group_of(start))
+        return self._first(group) if group < self.groups else None
+
+    def batches(self, start: bytes = b"", stop: bytes | None = None) -> Iterator[pa.RecordBatch]:
+        """All row groups from the one that may hold ``start``, in order of path, up to the last
+        that may hold a path before ``stop``."""
         last = b""
         for group in range(max(0, self._group_of(start)), self.groups):
+            if stop is not None and group and self._first(group) >= stop:
+                # What ends the reading must be true.
+                self._check_statistic(group, self._paths(group))
+                return
             batch = self.batch(group)
             first = batch.column(0)[0].as_py()
             if last and first <= last:
@@ -271,29 +290,40 @@ class CatalogReader:
             yield batch
 
     def find(self, path: bytes) -> Entry | None:
-        """The entry of one path; reads one row group."""
+        """The entry of one path; reads one row group, and only its paths when it is not there."""
         group = self._group_of(path)
         if group < 0:
             return None
-        batch, paths = self._group(group)
-        if path > paths[-1] and group + 1 < self.groups:
+        paths = self._paths(group)
+        row = bisect_left(range(len(paths)), path, key=lambda at: paths[at].as_py())
+        if row == len(paths):
             # Only now do statistics of the next group decide: believe the group itself.
-            if self._group(group + 1)[1][0] <= path:
+            if group + 1 < self.groups and self._paths(group + 1)[0].as_py() <= path:
                 raise self._bad("is not sorted by path")
             return None
-        row = bisect_left(paths, path)
-        if row == len(paths) or paths[row] != path:
+        if paths[row].as_py() != path:
             return None
+        batch = self._recent.get(group)
+        if batch is None:
+            batch = _keep(self._recent, group, self.batch(group))
         return next(entries_of(batch.slice(row, 1)))
 
-    def _group(self, group: int) -> tuple[pa.RecordBatch, list[bytes]]:
-        found = self._recent.get(group)
-        if found is None:
-            batch = self.batch(group)
-            found = self._recent[group] = (batch, batch.column(0).to_pylist())
-            if len(self._recent) > 4:
-                self._recent.pop(next(iter(self._recent)))
-        return found
+    def _paths(self, group: int) -> pa.Array:
+        """The paths of a row group, sorted; nothing else of it is read."""
+        found = self._recent_paths.get(group)
+        if found is not None:
+            return found
+        try:
+            self._check_pages(group, columns=1)
+            paths = _one(self._unpacked(group, _PATHS)).column(0)
+        except (pa.ArrowException, OSError, ValueError, IndexError) as error:
+            raise self._bad(f"has a damaged row group {group}: {_first_line(error)}") from None
+        if len(paths) != self._groups[group].rows or paths.null_count:
+            raise self._bad(f"does not have the rows that it says in row group {group}")
+        if len(paths) > 1 and not pc.all(pc.less(paths[:-1], paths[1:])).as_py():
+            raise self._bad("is not sorted by path, or has a path twice")
+        self._check_statistic(group, paths)
+        return _keep(self._recent_paths, group, paths)
 
     def _group_of(self, path: bytes) -> int:
         """The last row group whose first path is not after ``path``; -1 when there is none."""
@@ -309,7 +339,7 @@ class CatalogReader:
     def _first(self, group: int) -> bytes:
         first = self._statistic(group)
         if first is None:  # a path too long for statistics
-            first = self._group(group)[1][0]
+            first = self._paths(group)[0].as_py()
         return first
 
     def _statistic(self, group: int) -> bytes | None:
@@ -317,6 +347,21 @@ class CatalogReader:
 
     def _bad(self, sentence: str) -> FormatError:
         return FormatError(f"{self._what} {sentence}")
+
+
+def _one(batches: Iterator[pa.RecordBatch]) -> pa.RecordBatch:
+    """The rows of a row group in one piece. Raises IndexError when there are none."""
+    table = pa.Table.from_batches(list(batches))
+    table.validate(full=True)
+    return table.combine_chunks().to_batches()[0]
+
+
+def _keep(recent: dict[int, Value], group: int, value: Value) -> Value:
+    """Remember it with the last few."""
+    recent[group] = value
+    if len(recent) > 4:
+        recent.pop(next(iter(recent)))
+    return value
 
 
 def entries_of(batch: pa.RecordBatch) -> Iterator[Entry]:
@@ -338,12 +383,15 @@ def entries_of(batch: pa.RecordBatch) -> Iterator[Entry]:
         )
 
 
-def check_ancestors(batches: Iterator[pa.RecordBatch], what: str) -> Iterator[pa.RecordBatch]:
+def check_ancestors(
+    batches: Iterator[pa.RecordBatch], what: str, around: Sequence[bytes] = ()
+) -> Iterator[pa.RecordBatch]:
     """Pass batches of a whole catalog on; raise unless each folder of a path is an entry before.
 
     A tombstone needs none. So a part is a forest by itself, and no file has children.
+    ``around``: folders, outermost first, that are known to be entries before the first row.
     """
-    folders: list[bytes] = []  # the folders around the current path, outermost first
+    folders = list(around)  # the folders around the current path, outermost first
     last = b""
     for batch in batches:
         kinds = batch.column(1).to_pylist()

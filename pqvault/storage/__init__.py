@@ -2,6 +2,7 @@
 
 from pqvault.storage.base import ReadAt, Sink, Storage
 from pqvault.storage.local import LocalStorage
+from pqvault.storage.memory import InMemory
 from pqvault.storage.places import is_url, storage_at
 
-__all__ = ["LocalStorage", "ReadAt", "Sink", "Storage", "is_url", "storage_at"]
+__all__ = ["InMemory", "LocalStorage", "ReadAt", "Sink", "Storage", "is_url", "storage_at"]
