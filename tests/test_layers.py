@@ -218,15 +218,22 @@ def is_constant(text: str) -> bool:
     return last.isupper() or last.endswith("_size")
 
 
+HOLD_SECRETS = {
+    *("crypto", "keys", "keyset", "keystore", "passphrases", "providers", "rootkey"),
+    *("sealed", "sealedfile", "signing", "streams"),
+}
+
+
 def test_no_plain_comparison_of_macs() -> None:
     """attack 24: MACs, tags and commitments are compared in constant time, never with ==."""
     found = [
         f"{path.name}:{line} compares a secret with ==, use mac.equal."
         for path, tree in parsed()
-        if layer(path) in ("crypto", "rootkey", "keys")
+        if layer(path) in HOLD_SECRETS
         for line in secret_comparisons(tree)
     ]
     assert found == []
+    assert {layer(path) for path in modules()} >= HOLD_SECRETS
     broken = "if okm[44:] != commitment: pass\nif mac == m: pass\nif len(seed) != p.seed_size: pass"
     assert list(secret_comparisons(ast.parse(broken))) == [1, 2]
 
