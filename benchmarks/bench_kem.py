@@ -2,9 +2,9 @@
 
     python benchmarks/bench_kem.py [--rounds N]
 
-CPU microseconds, the least of the rounds, of HPKE by `cryptography` and, where it is installed, with
-ML-KEM from liboqs; the last column is the second over the first, wrap and unwrap together, in the
-same run. Prints a Markdown table.
+CPU microseconds, the least of the rounds, of HPKE by `cryptography` and, where it is installed,
+with ML-KEM from liboqs; the last column is the second over the first, wrap and unwrap together, in
+the same run. Prints a Markdown table.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import re
 import textwrap
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pqvault
 from pqvault.crypto import kdf, kem, record
-from pqvault.crypto.profiles import STANDARD
+from pqvault.crypto.profiles import PROFILES, STANDARD
 from pqvault.format.keyset import KeysetContent, MasterKey, Reference
 from pqvault.rootkey import RootKey
 
@@ -23,6 +24,16 @@ PART = "101112131415161718191a1b1c1d1e1f"
 SECRET = bytes(range(32))
 SEED = bytes(range(32, 64))
 CONTENT = b"Harvest now, decrypt never.\n"
+
+
+def profiles() -> str:
+    """Section 1.1: a key of each profile, whose bytes count up from 0x20."""
+    rows = ["| profile | identity | recipient | key id |", "|---|---|---|---|"]
+    for profile in PROFILES.values():
+        key = pqvault.Identity(bytes(range(32, 32 + profile.seed_size)), profile)
+        digest = hashlib.sha256(key.recipient.public_key).hexdigest()
+        rows.append(f"| `{profile}` | `{key.text}` | SHA-256 `{digest}` | `{key.key_id}` |")
+    return "For example, of the identities 20 21 22 … (hex):\n\n" + "\n".join(rows)
 
 
 def derivations() -> str:
@@ -120,6 +131,11 @@ def test_the_reference_in_the_page_is_what_the_code_makes() -> None:
         assert f"| `{purpose}` | {', '.join(fields) or '(none)'} |" in text
 
 
+def test_the_keys_in_the_page_are_those_of_the_code() -> None:
+    """An identity, its public key and its key id in each profile."""
+    assert section("profiles") == profiles()
+
+
 def test_the_sealed_stream_in_the_page_opens_to_what_the_page_says() -> None:
     """The one byte example of an envelope, a wrapped key and an object, all in one file."""
     text = section("stream")
@@ -137,8 +153,9 @@ def test_root_key_and_purposes_of_the_page_agree() -> None:
 
 def _write() -> None:
     page = DOC.read_text()
-    made = (("derivations", derivations()), ("stream", stream()), ("reference", reference()))
-    for name, text in made:
+    made = {"profiles": profiles(), "derivations": derivations()}
+    made |= {"stream": stream(), "reference": reference()}
+    for name, text in made.items():
         old = rf"<!-- example: {name} -->\n(?:.*?<!-- end -->\n)?"
         new = f"<!-- example: {name} -->\n{text}\n<!-- end -->\n"
         page = re.sub(old, lambda _, new=new: new, page, flags=re.DOTALL)
