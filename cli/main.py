@@ -28,6 +28,7 @@ COMMANDS = {
     "unseal": "Extract an archive.",
     "ls": "List what an archive holds.",
     "cat": "Write one file of an archive to standard output.",
+    "mount": "Show an archive as a read-only folder.",
     "parts": "List the parts of an archive and who can open them.",
     "inspect": "Show what can be read without a key.",
     "verify": "Check an archive, with or without a key.",

@@ -172,7 +172,7 @@ def check_folders(archive: pqvault.Archive, entries: dict[bytes, catalog.Entry])
             e for p, e in entries.items() if p == path or p.startswith(path + b"/") or not path
         ]
         assert list(archive.entries(path)) == below
-        assert list(archive.children(path)) == [
+        assert list(archive.entries(path, direct=True)) == [
             e for p, e in entries.items() if p != path and p.rpartition(b"/")[0] == path
         ]
 
@@ -212,10 +212,10 @@ def test_a_folder_is_listed_without_reading_the_rest(box: Box, monkeypatch: Any)
     monkeypatch.setattr(catalog.CatalogReader, "batch", counting)
     with box.open() as archive:
         groups = archive.parts[0].catalog.groups
-        assert len(list(archive.children("src/d07"))) == 40
+        assert len(list(archive.entries("src/d07", direct=True))) == 40
         assert len(read) <= 13 < groups
         read.clear()
-        assert len(list(archive.children("src"))) == 20
+        assert len(list(archive.entries("src", direct=True))) == 20
         assert len(read) <= 20 * 3 < groups
 
 

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from pqvault.archive.unseal import UnsealReport
     from pqvault.archive.verify import VerifyReport
 
+Name = str | bytes | os.PathLike[Any]  # of an entry
+
 __all__ = ["Archive", "PublicState", "select_parts"]
 
 _CATALOGS: Final = 64  # read when the archive is opened; of more parts, each when it is needed
@@ -275,35 +277,31 @@ class Archive:
         if error.message not in {problem.message for problem in self.problems}:
             self.problems.append(error)
 
-    def batches(self, below: str | bytes | os.PathLike[Any] = b"") -> Iterator[pa.RecordBatch]:
+    def batches(self, below: Name = b"", *, direct: bool = False) -> Iterator[pa.RecordBatch]:
         """The entries as Arrow record batches of at most 8,192 rows a part, sorted by path.
 
         Columns as in docs/format.md section 6; paths are raw bytes. ``below``: only this path and
-        what is below it; of the catalogs no more is read than that takes.
+        what is below it. ``direct``: only what is in that folder (b"": at the top), not itself
+        and not what is below its own folders. Of the catalogs no more is read than that takes.
         """
-        for batch, _ in self.view.batches(_name(below)):
-            yield batch
+        if direct:
+            yield from self.view.children(_name(below))
+        else:
+            yield from (batch for batch, _ in self.view.batches(_name(below)))
 
-    def children(self, folder: str | bytes | os.PathLike[Any] = b"") -> Iterator[Entry]:
-        """What is in a folder (b"": at the top), sorted by path, and not below its folders, which
-        are passed over where they are large. Nothing for what is no folder."""
-        yield from self.view.children(_name(folder))
-
-    def entries(self, below: str | bytes | os.PathLike[Any] = b"") -> Iterator[Entry]:
-        """The entries as objects, sorted by path; ``below`` as in :meth:`batches`."""
-        for batch in self.batches(below):
+    def entries(self, below: Name = b"", *, direct: bool = False) -> Iterator[Entry]:
+        """The entries as objects, sorted by path; chosen as by :meth:`batches`."""
+        for batch in self.batches(below, direct=direct):
             yield from entries_of(batch)
 
-    def located(
-        self, below: str | bytes | os.PathLike[Any] = b""
-    ) -> Iterator[tuple[OpenPart, Entry]]:
+    def located(self, below: Name = b"") -> Iterator[tuple[OpenPart, Entry]]:
         """The entries with the part that holds the content of each."""
         parts = self.view.parts
         for batch, where in self.view.batches(_name(below)):
             for entry, index in zip(entries_of(batch), where, strict=True):
                 yield parts[index], entry
 
-    def find(self, path: str | bytes | os.PathLike[Any]) -> tuple[OpenPart, Entry]:
+    def find(self, path: Name) -> tuple[OpenPart, Entry]:
         """One entry and its part. Raises NotFound naming the path."""
         name = _name(path)
         found = self.view.find(name)
@@ -346,7 +344,7 @@ class Archive:
                 if kind == Kind.TABLE:
                     yield path
 
-    def open_file(self, path: str | bytes | os.PathLike[Any]) -> EntryFile:
+    def open_file(self, path: Name) -> EntryFile:
         """A file of the archive as a seekable, readable binary file. Raises NotFound."""
         part, entry = self.find(path)
         if entry.kind not in layout.WITH_CONTENT:
@@ -418,5 +416,5 @@ def _all_no_key(problems: list[PQVaultError]) -> bool:
     return all(isinstance(problem, NoKeyFits) for problem in problems)
 
 
-def _name(path: str | bytes | os.PathLike[Any]) -> bytes:
+def _name(path: Name) -> bytes:
     return os.fsencode(path).strip(b"/")

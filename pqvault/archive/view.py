@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from pqvault.archive.part import OpenPart
 from pqvault.errors import FormatError, PolicyRefused, PQVaultError
-from pqvault.format.catalog import SCHEMA, Entry, Kind, check_ancestors, entries_of
+from pqvault.format.catalog import SCHEMA, Entry, Kind, check_ancestors
 from pqvault.format.table import TableDoc
 from pqvault.names import printable
 
@@ -157,7 +157,7 @@ class View:
         else:
             yield from self._merged(below, start, blockers)
 
-    def children(self, folder: bytes) -> Iterator[Entry]:
+    def children(self, folder: bytes) -> Iterator[pa.RecordBatch]:
         """What is in a folder and not below its folders; a large one of those is passed over."""
         prefix = folder + b"/" if folder else b""
         start = b""
@@ -169,7 +169,7 @@ class View:
                 inside = pc.and_(
                     pc.equal(deep, prefix.count(b"/")), pc.not_equal(paths, pa.scalar(folder))
                 )
-                yield from entries_of(batch.filter(inside))
+                yield batch.filter(inside)
                 last = paths[len(paths) - 1].as_py()
                 if number and b"/" in last[len(prefix) :]:
                     break  # a whole batch later still below the same folder, most likely

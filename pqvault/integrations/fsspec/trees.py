@@ -9,9 +9,6 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from pqvault.archive.archive import Archive
 from pqvault.archive.entryfile import EntryFile
 from pqvault.errors import NotFound, UsageError
@@ -109,17 +106,16 @@ class ArchiveTree:
         return self._rows(path, direct=False)
 
     def _rows(self, path: str, *, direct: bool) -> Iterator[Info]:
-        prefix = os.fsencode(path) + b"/" if path else b""
-        for batch in self._archive.batches():
-            rows = _under(batch, prefix, direct=direct)
-            columns = [rows.column(n).to_pylist() for n in range(7)]
+        for batch in self._archive.batches(path, direct=direct):
+            columns = [batch.column(n).to_pylist() for n in range(7)]
             for name, kind, size, mode, mtime_ns, link, digest in zip(*columns, strict=True):
+                shown = os.fsdecode(name)
+                if shown == path:
+                    continue  # the folder itself
                 if kind == Kind.SYMLINK:
-                    yield self._link_info(os.fsdecode(name), link)
+                    yield self._link_info(shown, link)
                 else:
-                    yield _info(os.fsdecode(name), kind, size, mode, mtime_ns, digest)
-            if prefix and batch.column(0)[len(batch) - 1].as_py() >= prefix[:-1] + b"0":
-                return  # "0" follows "/": all below the folder has been seen
+                    yield _info(shown, kind, size, mode, mtime_ns, digest)
 
     def open(self, path: str) -> RangeFile:
         """The content of a file."""
@@ -139,17 +135,6 @@ class ArchiveTree:
             return " ".join(part.id for part in self._archive.parts)
         part, entry = self._located(path)
         return f"{part.id} {printable(entry.path)} {(entry.digest or b'').hex()}"
-
-
-def _under(batch: pa.RecordBatch, prefix: bytes, *, direct: bool) -> pa.RecordBatch:
-    path = batch.column(0)
-    if prefix:
-        batch = batch.filter(pc.starts_with(path, pattern=prefix))
-        path = batch.column(0)
-    if direct:
-        slashes = pc.count_substring(path, pattern="/")
-        batch = batch.filter(pc.equal(slashes, prefix.count(b"/")))
-    return batch
 
 
 def _folder_info(name: str) -> Info:
