@@ -35,6 +35,7 @@ COMMANDS = {
     "rotate": "Wrap the keys of archives to other recipients; content is not touched.",
     "reencrypt": "Give archives new root keys: everything is encrypted again.",
     "attest": "Write the signed list of files as an in-toto Statement.",
+    "log": "Inference logs: write, read, recover, expire.",
     "gc": "Remove leftovers of interrupted seals.",
     "scan": "Note which archives the keys of the keystore open.",
     "keyset": "Master keys for Parquet's own encryption, sealed to recipients.",

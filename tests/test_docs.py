@@ -44,6 +44,7 @@ def prepared(tmp_path: Path, shell: dict[str, str]) -> tuple[Path, dict[str, str
     pqvault seal datasets -r @key.pub -q && pqvault encrypt model.safetensors -o s -r @key.pub
     mv s model.safetensors.pqv && pqvault keygen --sign -o sign.txt > sign.pub
     pqvault seal datasets -o release.pqv -r @key.pub --sign sign.txt -q
+    echo '{"model": "llama", "prompt": "hi"}' | pqvault log pipe serving.pqv -r @key.pub -q
     pqvault keyset new lake-keys.pqv lake pii -r @key.pub -q
     """
     subprocess.run(["sh", "-ec", script], cwd=folder, env=shell, check=True)

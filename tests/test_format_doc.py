@@ -11,11 +11,15 @@ import io
 import re
 import textwrap
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
 
 import pqvault
 from pqvault.crypto import kdf, kem, record
 from pqvault.crypto.profiles import PROFILES, STANDARD
 from pqvault.format.keyset import KeysetContent, MasterKey, Reference
+from pqvault.logs.wal import End, WalReader, WalWriter
 from pqvault.rootkey import RootKey
 
 DOC = Path(__file__).resolve().parent.parent / "docs" / "format.md"
@@ -23,6 +27,7 @@ ARCHIVE = "000102030405060708090a0b0c0d0e0f"
 PART = "101112131415161718191a1b1c1d1e1f"
 SECRET = bytes(range(32))
 SEED = bytes(range(32, 64))
+WAL_ROWS = pa.record_batch({"model": ["llama", None], "tokens": [12, 3]})
 CONTENT = b"Harvest now, decrypt never.\n"
 
 
@@ -108,6 +113,49 @@ def reference() -> str:
     return "```\n" + "\n".join(lines) + "\n```"
 
 
+def write_ahead() -> str:
+    """Section 12.4: a write-ahead file of two rows and its end, in base64."""
+    file = io.BytesIO()
+    writer = WalWriter(_Appending(file), RootKey(ARCHIVE, PART, SECRET))
+    writer.write_batch(WAL_ROWS)
+    writer.end(2, 0)
+    body = "\n".join(textwrap.wrap(base64.b64encode(file.getvalue()).decode(), 110))
+    return (
+        'The rows `{"model": "llama", "tokens": 12}` and `{"model": null, "tokens": 3}`'
+        " and the closing record, with archive id, part id and root key of section 2.1, as `wal`,"
+        f" in base64:\n\n```base64\n{body}\n```"
+    )
+
+
+class _Appending:
+    size = 0
+
+    def __init__(self, file: io.BytesIO) -> None:
+        self._file = file
+
+    def append(self, buffer: Any) -> None:
+        self._file.write(buffer)
+
+
+class _Bytes:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.size = len(data)
+
+    def pread_into(self, buffer: Any, offset: int) -> None:
+        memoryview(buffer)[:] = self._data[offset : offset + len(buffer)]
+
+
+def test_the_write_ahead_file_in_the_page_opens_to_what_the_page_says() -> None:
+    """Section 12's byte example."""
+    body = re.search(r"```base64\n(.*?)```", section("wal"), re.DOTALL)
+    assert body
+    source: Any = _Bytes(base64.b64decode(body[1]))
+    reader = WalReader(source, RootKey(ARCHIVE, PART, SECRET), "", "the example")
+    assert [batch for _, batch in reader.batches()] == [WAL_ROWS]
+    assert reader.end == End(2, 0) and (reader.torn, reader.damaged) == (0, [])
+
+
 def section(name: str) -> str:
     """What stands between a marker and its end in the page."""
     match = re.search(rf"<!-- example: {name} -->\n(.*?)<!-- end -->", DOC.read_text(), re.DOTALL)
@@ -154,7 +202,7 @@ def test_root_key_and_purposes_of_the_page_agree() -> None:
 def _write() -> None:
     page = DOC.read_text()
     made = {"profiles": profiles(), "derivations": derivations()}
-    made |= {"stream": stream(), "reference": reference()}
+    made |= {"stream": stream(), "reference": reference(), "wal": write_ahead()}
     for name, text in made.items():
         old = rf"<!-- example: {name} -->\n(?:.*?<!-- end -->\n)?"
         new = f"<!-- example: {name} -->\n{text}\n<!-- end -->\n"

@@ -45,6 +45,7 @@ LEVELS = {
     "archive": 7,
     "rotation": 7.5,
     "tables": 7.5,
+    "logs": 7.8,
     "api": 8,
     "scan": 8,
     "attestation": 8,

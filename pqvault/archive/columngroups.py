@@ -18,7 +18,7 @@ from pqvault.rootkey import RootKey, new_id
 from pqvault.signing import SigningKey
 from pqvault.tablefile import OutFile
 
-__all__ = ["ColumnGroup", "PartKeys", "check_groups", "everybody", "plan_files"]
+__all__ = ["ColumnGroup", "PartKeys", "check_groups", "everybody", "plan_columns", "plan_files"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +74,23 @@ def plan_files(
 ) -> list[OutFile]:
     """Which columns go into which file. Raises UsageError for columns that are not there."""
     check_groups(groups)
-    taken = {column: group.name for group in groups for column in group.columns}
+    return plan_columns(schema, keys, {group.name: group.columns for group in groups}, what)
+
+
+def plan_columns(
+    schema: pa.Schema, keys: PartKeys, groups: Mapping[str, Sequence[str]], what: str
+) -> list[OutFile]:
+    """The same, where only the columns of each group are known and not its members."""
+    taken = {column: group for group, columns in groups.items() for column in columns}
     files = []
-    for group in sorted(groups, key=lambda group: group.name):
-        for column in group.columns:
+    for group, columns in sorted(groups.items()):
+        for column in columns:
             if column not in schema.names:
                 raise UsageError(
-                    f"{what} has no column {column!r}, which the group {group.name!r} names"
+                    f"{what} has no column {column!r}, which the group {group!r} names"
                 )
-        places = tuple(i for i, name in enumerate(schema.names) if taken.get(name) == group.name)
-        key = keys.groups[group.name]
-        files.append(OutFile(group.name, key, new_table_name(), places))
+        places = tuple(i for i, name in enumerate(schema.names) if taken.get(name) == group)
+        files.append(OutFile(group, keys.groups[group], new_table_name(), places))
     rest = tuple(i for i, name in enumerate(schema.names) if name not in taken)
     if not rest:
         raise UsageError(f"all columns of {what} are in groups; leave one of them out")

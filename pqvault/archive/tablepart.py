@@ -12,7 +12,14 @@ import pyarrow as pa
 
 from pqvault.archive import layout, retired
 from pqvault.archive.archive import PublicState
-from pqvault.archive.columngroups import ColumnGroup, PartKeys, check_groups, everybody, plan_files
+from pqvault.archive.columngroups import (
+    ColumnGroup,
+    PartKeys,
+    check_groups,
+    everybody,
+    plan_columns,
+    plan_files,
+)
 from pqvault.archive.objects import SealOptions
 from pqvault.archive.partwriter import (
     discard,
@@ -48,13 +55,15 @@ class TablePart:
 
     ``recipients``: who opens the part; ``groups``: who opens which columns of its tables, where
     a table has them. ``keys``: of a part that was begun before (a log's), whose envelopes are in
-    place; by default fresh ones. Raises UsageError, PolicyRefused, RolledBack.
+    place and name the key ids ``sealed_to``; by default fresh ones. Raises UsageError,
+    PolicyRefused, RolledBack.
     """
 
     storage: Storage
     recipients: Sequence[Recipient]
     groups: Sequence[ColumnGroup] = ()
     keys: PartKeys | None = None
+    sealed_to: Sequence[str] = ()
     sign: Sequence[SigningKey] = ()
     policy: Policy = ANYBODY
     allow_retired: bool = False
@@ -69,15 +78,18 @@ class TablePart:
         self.state = PublicState(self.storage, self.memory)
         self._check()
         check_groups(self.groups)
-        profile = one_profile(everybody(self.recipients, self.groups))
-        check_suites(profile, self.sign)
-        self._keys = self.keys or PartKeys.generate(self.state.archive, self.groups, profile)
+        self._keys = self.keys or self._new_keys()
+        check_suites(self._keys.root.profile, self.sign)
         self.storage.make_folder(f"parts/{self.part}/tables")
 
     @property
     def part(self) -> str:
         """The part id."""
         return self._keys.root.part
+
+    def _new_keys(self) -> PartKeys:
+        profile = one_profile(everybody(self.recipients, self.groups))
+        return PartKeys.generate(self.state.archive, self.groups, profile)
 
     def _check(self) -> None:
         if self.state.rolled_back:
@@ -88,6 +100,8 @@ class TablePart:
             retired.check(self.storage, self._key_ids())
 
     def _key_ids(self) -> list[str]:
+        if self.keys is not None:
+            return list(self.sealed_to)
         return [r.key_id for r in everybody(self.recipients, self.groups)]
 
     def table(
@@ -100,15 +114,20 @@ class TablePart:
         row_groups: RowGroups | None = None,
         sorting: Sorting = (),
         on_bytes: Callable[[int], object] = lambda _: None,
+        columns: Mapping[str, Sequence[str]] | None = None,
     ) -> TableSink:
-        """Begin a table. ``mode``: `replace` what earlier parts hold of it, or `append` to it."""
+        """Begin a table. ``mode``: `replace` what earlier parts hold of it, or `append` to it.
+        ``columns``: of each group, where ``groups`` does not say."""
         if mode not in MODES:
             raise UsageError(f"{mode!r} is no way to write a table", hint="replace or append")
         name = check_path(path)
         if name in self._sinks:
             raise UsageError(f"{printable(name)} is written twice")
         what = f"table {printable(name)}"
-        files = plan_files(schema, self._keys, self.groups, what)
+        if columns is None:
+            files = plan_files(schema, self._keys, self.groups, what)
+        else:
+            files = plan_columns(schema, self._keys, columns, what)
         sink = TableSink(
             self.storage, schema, files, what, digest=self._keys.root.profile.digest, level=level,
             row_groups=row_groups,

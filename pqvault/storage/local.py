@@ -26,6 +26,7 @@ from pqvault.errors import (
     PQVaultError,
     UsageError,
 )
+from pqvault.storage.appending import AppendFile, FileLock
 from pqvault.storage.base import Buffer, Names, WritableBuffer, check_name, explained
 from pqvault.storage.replacing import copy_owner, is_named, lock_file
 
@@ -327,6 +328,40 @@ class LocalStorage:
         with self._file("create", name) as (folder, last):
             fd = os.open(last, _CREATE, _MODE, dir_fd=folder)
         return LocalSink(self, name, fd)
+
+    def append(self, name: str) -> AppendFile:
+        """Begin a file that must not exist, to append to; its name and it are durable."""
+        with self._file("create", name) as (folder, last):
+            fd = os.open(last, _CREATE, _MODE, dir_fd=folder)
+            try:
+                file = AppendFile(fd, self.where(name))
+                os.fsync(fd)
+                _sync(folder)
+            except BaseException:
+                os.close(fd)
+                raise
+        return file
+
+    def lock(self, name: str) -> FileLock:
+        """Take the lock of a file that `append` began. Raises `Locked` while its writer lives."""
+        with self._file("lock", name) as (folder, last):
+            return FileLock(os.open(last, _UPDATE, dir_fd=folder), self.where(name))
+
+    def shred(self, name: str) -> None:
+        """Overwrite a file in place and remove it, durably; one that is gone is no error.
+
+        Where the file system or the disk writes elsewhere what it overwrites, the old bytes stay
+        until that place is used again.
+        """
+        with suppress(NotFound), self._file("shred", name) as (folder, last):
+            fd = os.open(last, _UPDATE, dir_fd=folder)
+            try:
+                _write_all(fd, bytes(os.fstat(fd).st_size))
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.unlink(last, dir_fd=folder)
+            _sync(folder)
 
     def remove(self, name: str) -> None:
         """Remove a file; one that is gone already is no error."""

@@ -1,0 +1,33 @@
+"""pqvault log"""
+
+from __future__ import annotations
+
+import click
+
+from . import log_keep, log_read, log_write
+
+
+class _InOrder(click.Group):
+    """Lists its commands in the order in which one needs them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, epilog="Example: pqvault log ls serving.pqv -i key.txt")
+def command() -> None:
+    """Inference logs: write, read, recover, expire.
+
+    A serving host writes them with public keys only and cannot read them back.
+    """
+
+
+for _command in (
+    log_write.pipe,
+    log_read.ls,
+    log_read.cat,
+    log_read.tail,
+    log_keep.recover,
+    log_keep.expire,
+):
+    command.add_command(_command)

@@ -1,0 +1,202 @@
+"""What requests and responses of OpenAI's API say, streamed ones too, as fields of a record.
+
+What is not what it should be is kept as text: a log refuses nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+__all__ = ["StreamedAnswer", "answer_of", "question_of"]
+
+_INPUTS = ("messages", "prompt", "input")
+
+
+def question_of(body: bytes) -> dict[str, object]:
+    """Of a request: its model, its input, and under ``request`` all other fields."""
+    value = _parsed(body)
+    if not isinstance(value, dict):
+        return {"request_text": body.decode("utf-8", "replace")} if body else {}
+    found: dict[str, object] = {"model": value.pop("model", None)}
+    for name in _INPUTS:
+        if name in value:
+            found.setdefault("input_messages", value.pop(name))
+    found["system_instructions"] = value.pop("instructions", None) or value.pop("system", None)
+    found["tool_definitions"] = value.pop("tools", None)
+    if value:
+        found["request"] = value
+    return found
+
+
+def answer_of(body: bytes) -> dict[str, object]:
+    """Of a response: what came, how it ended, tokens used, or the error."""
+    value = _parsed(body)
+    if not isinstance(value, dict):
+        return {"response_text": body.decode("utf-8", "replace")} if body else {}
+    found = _common(value)
+    choices = value.get("choices")
+    if isinstance(choices, list):
+        found["output_messages"] = [_message(c) for c in choices]
+        found["finish_reason"] = _reasons(choices)
+    elif "output" in value or "content" in value:  # the responses and the messages API
+        found["output_messages"] = value.get("output", value.get("content"))
+        found["finish_reason"] = value.get("stop_reason") or value.get("status")
+    return found
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _common(value: dict[str, Any]) -> dict[str, object]:
+    found: dict[str, object] = {
+        "response_id": value.get("id"),
+        "response_model": value.get("model"),
+        **_usage(value.get("usage")),
+    }
+    error = value.get("error")
+    if isinstance(error, dict):
+        found["error_type"] = str(error.get("type") or error.get("code") or "error")
+        found["error_message"] = str(error.get("message", ""))
+    elif error:
+        found["error_type"], found["error_message"] = "error", str(error)
+    return found
+
+
+def _usage(usage: object) -> dict[str, object]:
+    if not isinstance(usage, dict):
+        return {}
+    return {
+        "input_tokens": usage.get("prompt_tokens", usage.get("input_tokens")),
+        "output_tokens": usage.get("completion_tokens", usage.get("output_tokens")),
+    }
+
+
+def _message(choice: object) -> object:
+    if not isinstance(choice, dict):
+        return choice
+    return choice.get("message") or {"role": "assistant", "content": choice.get("text")}
+
+
+def _reasons(choices: list[Any]) -> list[str]:
+    reasons = [c.get("finish_reason") for c in choices if isinstance(c, dict)]
+    return [str(reason) for reason in reasons if reason]
+
+
+# -- streams -------------------------------------------------------------------------------
+
+
+class StreamedAnswer:
+    """The message that the events of a stream add up to, taken as they come: each costs little,
+    because this runs between the pieces of a response. What cannot be added is passed over."""
+
+    def __init__(self) -> None:
+        self._line = b""  # the beginning of one whose end has not come
+        self._fields: dict[str, object] = {}
+        self._choices: dict[int, _Choice] = {}
+        self._plain: list[str] = []
+
+    def feed(self, data: bytes) -> None:
+        """The next bytes."""
+        *lines, self._line = (self._line + data).split(b"\n")
+        for line in lines:
+            self._take(line)
+
+    def fields(self) -> dict[str, object]:
+        """What was said, once all came or nothing more will."""
+        self._take(self._line)
+        found = {**self._fields, "stream": True}
+        if self._choices:
+            ordered = [self._choices[index] for index in sorted(self._choices)]
+            found["finish_reason"] = [c.reason for c in ordered if c.reason]
+            found["output_messages"] = [c.message() for c in ordered]
+        elif self._plain and "output_messages" not in found:
+            found["output_messages"] = [{"role": "assistant", "content": "".join(self._plain)}]
+        return found
+
+    def _take(self, line: bytes) -> None:
+        event = _parsed(line[5:].strip()) if line.startswith(b"data:") else None
+        if not isinstance(event, dict):
+            return
+        self._said(event)
+        if isinstance(event.get("response"), dict):  # the responses API tells all at its end
+            self._said(event["response"])
+            if event["response"].get("output"):
+                self._fields["output_messages"] = event["response"]["output"]
+        choices = event.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            if isinstance(choice, dict):
+                self._choices.setdefault(_index(choice), _Choice()).add(choice)
+        delta = event.get("delta")
+        if isinstance(delta, dict):
+            delta = delta.get("text")  # the messages API
+        if isinstance(delta, str):
+            self._plain.append(delta)
+
+    def _said(self, value: dict[str, Any]) -> None:
+        self._fields |= {k: v for k, v in _common(value).items() if v is not None}
+
+
+def _index(piece: dict[str, Any]) -> int:
+    index = piece.get("index")
+    return index if isinstance(index, int) else 0
+
+
+class _Pieces:
+    """Fields whose texts come in pieces."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, list[str]] = {}
+        self._others: dict[str, Any] = {}
+
+    def add(self, name: str, value: object) -> None:
+        if isinstance(value, str):
+            self._texts.setdefault(name, []).append(value)
+        elif value is not None:
+            self._others[name] = value
+
+    def fields(self) -> dict[str, Any]:
+        return {**self._others, **{name: "".join(t) for name, t in self._texts.items()}}
+
+
+class _Choice:
+    """One choice of a streamed completion."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        self._message = _Pieces()
+        self._calls: dict[int, tuple[dict[str, Any], _Pieces]] = {}
+
+    def add(self, piece: dict[str, Any]) -> None:
+        if piece.get("finish_reason"):
+            self.reason = str(piece["finish_reason"])
+        if isinstance(piece.get("text"), str):
+            self._message.add("content", piece["text"])
+        delta = piece.get("delta")
+        for name, value in delta.items() if isinstance(delta, dict) else ():
+            if name == "tool_calls" and isinstance(value, list):
+                for call in value:
+                    if isinstance(call, dict):
+                        self._add_call(call)
+            elif name != "role":
+                self._message.add(name, value)
+
+    def _add_call(self, piece: dict[str, Any]) -> None:
+        call, function = self._calls.setdefault(_index(piece), ({}, _Pieces()))
+        for name, value in piece.items():
+            if name == "function" and isinstance(value, dict):
+                for key, text in value.items():
+                    function.add(key, text)
+            elif name != "index":
+                call[name] = value
+
+    def message(self) -> dict[str, Any]:
+        message = {"role": "assistant", **self._message.fields()}
+        if self._calls:
+            calls = [self._calls[index] for index in sorted(self._calls)]
+            message["tool_calls"] = [{**call, "function": f.fields()} for call, f in calls]
+        return message

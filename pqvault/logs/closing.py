@@ -1,0 +1,82 @@
+"""Write-ahead files to a table of a committed part: what a log does every hour, and `recover`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from pqvault.archive.columngroups import PartKeys
+from pqvault.archive.layout import commit_name
+from pqvault.archive.tablepart import TablePart
+from pqvault.errors import IntegrityError
+from pqvault.format.wal import is_wal
+from pqvault.logs.rows import LogRows
+from pqvault.signing import SigningKey
+from pqvault.storage import LocalStorage
+
+__all__ = ["LEVEL", "close_part", "rows_of"]
+
+LEVEL: Final = 1  # of zstd: what a serving host has to spare
+
+
+def rows_of(storage: LocalStorage, keys: PartKeys) -> LogRows:
+    """The rows of a part of which all keys are at hand."""
+    return LogRows(storage, {"": keys.root, **keys.groups})
+
+
+def close_part(
+    rows: LogRows,
+    keys: PartKeys,
+    table: str,
+    *,
+    into: LocalStorage,
+    sealed_to: Sequence[str],
+    sign: Sequence[SigningKey] = (),
+    accept_damage: bool = False,
+) -> bool:
+    """Write the rows as a table of their part and commit it; the write-ahead files stay.
+
+    ``into``: the archive. ``sealed_to``: the key ids that the part's envelopes name. Returns
+    False, and commits nothing, when there are no rows. Raises IntegrityError when records are
+    damaged, unless ``accept_damage``.
+    """
+    _clear(into, rows.part)
+    with TablePart(into, (), keys=keys, sealed_to=sealed_to, sign=sign, allow_retired=True) as part:
+        sink = None
+        for batch in rows.batches():
+            if sink is None:
+                sink = part.table(
+                    table, batch.schema, mode="append", level=LEVEL, columns=rows.columns
+                )
+            sink.write(batch)
+        if not accept_damage:
+            _refuse_damage(rows)
+        rows.check_end()
+        if sink is None:
+            return False
+        part.commit()
+        return True
+
+
+def _clear(into: LocalStorage, part: str) -> None:
+    """Remove what a try that was cut off left beside the write-ahead files, whose locks we hold."""
+    if into.exists(commit_name(part)):
+        raise IntegrityError(f"part {part} is committed already")
+    for name in list(into.walk(f"parts/{part}", leftovers=True)):
+        if not is_wal(name.rpartition("/")[2]):
+            into.remove(name)
+
+
+def _refuse_damage(rows: LogRows) -> None:
+    hint = "restore parts/ from a copy, or pass --damaged to keep what opens"
+    part = rows.part
+    if rows.damaged:
+        raise IntegrityError(
+            f"record {rows.damaged[0].sequence} of the log in part {part} is damaged, and others"
+            " follow it",
+            hint=hint,
+        )
+    if rows.torn and not rows.rows and not rows.unfinished:
+        raise IntegrityError(
+            f"no record opens in the {rows.torn:,} bytes of the log in part {part}", hint=hint
+        )

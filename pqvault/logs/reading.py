@@ -1,0 +1,276 @@
+"""LogView: read a log with a private key, parts that are still open included where asked for."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pqvault.archive.archive import Archive
+from pqvault.archive.tableentry import TableEntry
+from pqvault.archive.tablerows import TableRows
+from pqvault.errors import NoKeyFits, NotFound, PQVaultError
+from pqvault.keys import Identity
+from pqvault.logs.log import TABLE
+from pqvault.logs.openparts import FoundPart, find_parts, open_keys, state_of
+from pqvault.logs.rows import LogRows
+from pqvault.logs.schema import TIME
+from pqvault.memory import Memory
+from pqvault.policy import ANYBODY, Policy
+from pqvault.rootkey import Keyring, keyring
+from pqvault.storage import LocalStorage, Storage, storage_at
+
+__all__ = ["LogPartFacts", "LogView"]
+
+_POLL: Final = 0.5  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class LogPartFacts:
+    """A part of a log. ``state``: ``committed``; ``complete``: over, but not committed yet;
+    ``live``: being written on this host; ``open or cut``: nobody here writes it, and nobody can
+    tell whether something is missing at its end.
+
+    ``rows``: None when no key opens it. ``size``: bytes as sealed. ``time``: Unix ms of its
+    commit, or of when it began. ``torn``: bytes at the end that hold no record.
+    """
+
+    part: str
+    state: str
+    rows: int | None
+    size: int
+    time: int
+    torn: int = 0
+
+
+@dataclass(slots=True)
+class _Open:
+    """An open part that is being followed."""
+
+    found: FoundPart
+    rows: LogRows
+
+
+@dataclass(slots=True)
+class LogView:
+    """``archive``: a folder. ``name``: of the log's table. What cannot be read is in
+    :attr:`problems`, and the caller must not take silence for completeness.
+
+    Raises NotFound, NoKeyFits when no key fits anything.
+    """
+
+    archive: str | os.PathLike[str]
+    identities: Sequence[Identity]
+    name: str = TABLE
+    memory: Memory | None = None
+    policy: Policy = ANYBODY
+    problems: list[PQVaultError] = field(default_factory=list, init=False)
+    _storage: Storage = field(init=False)
+    _opened: Archive = field(init=False)
+    _keyring: Keyring = field(init=False)
+    _open: dict[str, _Open] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self._storage = storage_at(self.archive)
+        self._keyring = keyring(self.identities)
+        self._opened = Archive(
+            self._storage, self.identities, strict=False, memory=self.memory, policy=self.policy
+        )
+
+    # -- what there is -----------------------------------------------------------------------
+
+    def _entries(self) -> list[TableEntry]:
+        """The committed parts, the oldest first."""
+        for problem in self._opened.problems:
+            self._note(problem)
+        try:
+            return self._opened.find_table(self.name)
+        except NotFound:
+            return []
+
+    def _note(self, problem: PQVaultError) -> None:
+        if problem.message not in {p.message for p in self.problems}:
+            self.problems.append(problem)
+
+    def _found(self) -> Iterator[_Open]:
+        """Open parts that some key opens, in the order they began."""
+        committed = {part.id for part in self._opened.parts}
+        storage = self._storage
+        if not isinstance(storage, LocalStorage):
+            return  # logs are written into folders
+        for found in find_parts(storage):
+            if found.id in committed:
+                continue
+            if found.id not in self._open:
+                try:
+                    self._open[found.id] = _Open(found, self._rows_of(storage, found))
+                except PQVaultError as error:
+                    self._note(error)
+                    continue
+            yield self._open[found.id]
+
+    def _rows_of(self, storage: LocalStorage, found: FoundPart) -> LogRows:
+        opened = open_keys(storage, self._opened.id, found, self._keyring, partly=True)
+        return LogRows(storage, {"": opened.keys.root, **opened.keys.groups})
+
+    def parts(self) -> list[LogPartFacts]:
+        """All parts of the log, the committed ones first. Reads every open one."""
+        facts = [
+            LogPartFacts(
+                entry.part.id,
+                "committed",
+                entry.doc.rows,
+                entry.size,
+                entry.part.commit.created,
+            )
+            for entry in self._entries()
+        ]
+        committed = {part.id for part in self._opened.parts}
+        storage = self._storage
+        if isinstance(storage, LocalStorage):
+            found = find_parts(storage)
+            facts += [self._facts_of(storage, part) for part in found if part.id not in committed]
+        return facts
+
+    def _facts_of(self, storage: LocalStorage, found: FoundPart) -> LogPartFacts:
+        state: str = state_of(storage, found)
+        began = found.began or 0
+        try:
+            rows = self._rows_of(storage, found)
+            for _ in rows.batches():
+                pass
+        except NoKeyFits as error:
+            self._note(error)
+            return LogPartFacts(found.id, state, None, found.size, began)
+        if rows.end is not None and state == "open or cut":
+            state = "complete"
+        return LogPartFacts(found.id, state, rows.rows, found.size, began, rows.torn)
+
+    # -- rows --------------------------------------------------------------------------------
+
+    def rows(
+        self,
+        *,
+        open_parts: bool = False,
+        columns: Sequence[str] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Iterator[pa.Table]:
+        """Rows in the order of the parts, then as they were logged.
+
+        ``open_parts``: also those of parts that have no commit yet. ``since``, ``until`` (not
+        included): of their time. Raises NotFound for a column that is not there, NoKeyFits for one
+        that other keys open.
+        """
+        entries = self._entries()
+        if columns is not None and entries:
+            TableRows(entries).check_names(columns)
+        for entry in entries:
+            yield from _within(TableRows([entry]).row_groups(), since, until, columns)
+        if open_parts:
+            for part in self._found():
+                yield from _within(self._read_open(part), since, until, columns)
+
+    def _read_open(self, part: _Open) -> Iterator[pa.Table]:
+        try:
+            for batch in part.rows.batches():
+                yield pa.Table.from_batches([batch])
+        except NotFound:
+            return  # committed or expired meanwhile: its files are gone
+        except PQVaultError as error:
+            self._note(error)
+
+    def last(self, count: int) -> list[pa.Table]:
+        """The last ``count`` rows, those of open parts included."""
+        kept: list[pa.Table] = []
+        rows = 0
+        for part in self._found():
+            for table in self._read_open(part):
+                kept.append(table)
+                rows += len(table)
+                while kept and rows - len(kept[0]) >= count:
+                    rows -= len(kept.pop(0))
+        older: list[pa.Table] = []
+        for entry in reversed(self._entries()):
+            if rows >= count:
+                break
+            tables = list(TableRows([entry]).row_groups())
+            older[:0] = tables
+            rows += sum(map(len, tables))
+        kept = older + kept
+        surplus = rows - count
+        while surplus > 0 and kept:
+            first = kept.pop(0)
+            if len(first) > surplus:
+                kept.insert(0, first.slice(surplus))
+                break
+            surplus -= len(first)
+        return kept
+
+    def follow(self, stop: Callable[[], bool] = lambda: False) -> Iterator[pa.Table]:
+        """Rows as they come, from after what :meth:`last` gave, until ``stop()``."""
+        seen = {entry.part.id for entry in self._entries()}
+        while not stop():
+            for part in list(self._found()):
+                yield from self._read_open(part)
+            self._opened.refresh()
+            for entry in self._entries():
+                if entry.part.id in seen:
+                    continue
+                seen.add(entry.part.id)
+                given = self._open.pop(entry.part.id, None)
+                yield from _skipping(
+                    TableRows([entry]).row_groups(), given.rows.rows if given is not None else 0
+                )
+            time.sleep(_POLL)
+
+    def close(self) -> None:
+        """Close the archive."""
+        self._opened.close()
+
+    def __enter__(self) -> LogView:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _within(
+    tables: Iterator[pa.Table],
+    since: datetime | None,
+    until: datetime | None,
+    columns: Sequence[str] | None,
+) -> Iterator[pa.Table]:
+    for table in tables:
+        if since is not None:
+            table = table.filter(pc.greater_equal(table[TIME], _moment(since, table)))
+        if until is not None:
+            table = table.filter(pc.less(table[TIME], _moment(until, table)))
+        if columns is not None:
+            table = table.select([name for name in columns if name in table.schema.names])
+        if len(table):
+            yield table
+
+
+def _moment(when: datetime, table: pa.Table) -> Any:
+    return pa.scalar(when.astimezone(), table.schema.field(TIME).type)
+
+
+def _skipping(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
+    for table in tables:
+        left = table.slice(rows)
+        rows = max(0, rows - len(table))
+        if len(left):
+            yield left

@@ -1,0 +1,267 @@
+"""The thread that writes a log: rows from the queue into the write-ahead files of a part."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+import pyarrow as pa
+
+from pqvault.errors import PQVaultError
+from pqvault.logs.encoder import Encoder, Row
+from pqvault.logs.part import LogPart
+from pqvault.logs.queue import Batch, RowQueue
+from pqvault.logs.settings import LogSettings, LogStats
+
+__all__ = ["Writer"]
+
+_ROWS: Final = 256  # rows of one record: what Arrow converts at once holds the interpreter's lock
+_SIZE: Final = 1024 * 1024  # bytes of one record
+_IDLE: Final = 1.0  # seconds
+_RETRY: Final = (0.05, 5.0)  # seconds between tries, the first and the longest
+
+
+class Writer:
+    """Takes rows until the queue is closed and empty, then ends its part.
+
+    ``open_part`` makes a part, ``part_is_over`` takes it when it is full or its time has come.
+    ``eager``: take rows whenever there are some; otherwise only while the queue stays nearly full,
+    which is what a spill is for, and at most ``room()`` bytes.
+    """
+
+    def __init__(
+        self,
+        queue: RowQueue[Row],
+        encoder: Encoder,
+        settings: LogSettings,
+        stats: LogStats,
+        open_part: Callable[[], LogPart],
+        part_is_over: Callable[[LogPart], object],
+        *,
+        eager: bool = True,
+        room: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._queue = queue
+        self._encoder = encoder
+        self._settings = settings
+        self._stats = stats
+        self._open_part = open_part
+        self._part_is_over = part_is_over
+        self._eager = eager
+        self._room = room
+        self._part: LogPart | None = None
+        self._deadline = 0.0  # of the part, by the monotonic clock
+        self._pending: list[Batch[Row]] = []  # appended, not durable
+        self._pending_size = 0
+        self._sync_at = 0.0
+        self._give_up = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="pqvault-log", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self, timeout: float | None) -> bool:
+        """Wait for it to end, the queue being closed; after that it gives up what it holds."""
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            self._give_up.set()
+            self._thread.join(_RETRY[1])
+        return not self._thread.is_alive()
+
+    @property
+    def part_size(self) -> int:
+        """Bytes of the part that is open."""
+        part = self._part
+        return part.size if part is not None else 0
+
+    # -- the loop --------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._give_up.is_set():
+                if self._has_work():
+                    self._drain()
+                self._tick()
+                if self._queue.closed and self._settled():
+                    break
+            self._tell_lost()
+            self._roll()
+        except BaseException as error:
+            # A bug. The rows that wait are counted by whoever closes the log.
+            self._stats.problem(f"the writer of the log ended: {type(error).__name__}")
+            self._queue.close()
+            raise
+        finally:
+            self._drop_pending()
+
+    def _settled(self) -> bool:
+        return not self._eager or not self._queue.size
+
+    def _has_work(self) -> bool:
+        if self._eager:
+            return self._queue.wait(self._patience(), self._settings.linger)
+        # Not the first to take: only what the other cannot keep up with.
+        if self._queue.closed:
+            return False
+        if self._queue.full_share < 0.75 or not self._room():
+            time.sleep(min(0.02, self._patience()))
+            return False
+        return True
+
+    def _patience(self) -> float:
+        now = time.monotonic()
+        waits = [_IDLE]
+        if self._part is not None:
+            waits.append(self._deadline - now)
+        if self._pending:
+            waits.append(self._sync_at - now)
+        return max(0.0, min(waits))
+
+    def _drain(self) -> None:
+        """Write what waits, up to the flush size; then it is made durable, if so agreed."""
+        self._tell_lost()
+        written = 0
+        while written < self._settings.flush_size and not self._give_up.is_set():
+            if not self._eager and not self._room():
+                break
+            batch = self._queue.take(_ROWS, _SIZE)
+            if batch is None:
+                break
+            self._write(batch)
+            written += batch.size
+            # Whoever logs waits for the interpreter's lock, and gets it only when we sleep.
+            time.sleep(0.00005)
+        if self._settings.fsync != "interval":
+            self._sync()
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        if self._pending and (
+            now >= self._sync_at
+            or self._pending_size >= self._settings.flush_size
+            or self._queue.hurried(self._pending[0].first)
+        ):
+            self._sync()
+        part = self._part
+        if part is not None and (now >= self._deadline or part.size >= self._settings.part_size):
+            self._roll()
+
+    # -- writing ---------------------------------------------------------------------------
+
+    def _write(self, batch: Batch[Row]) -> None:
+        """Append rows to the part. Tries again until that works or nobody waits any more."""
+        try:
+            rows = self._encoder.batch(batch.rows)
+        except (pa.ArrowException, ValueError, TypeError, OverflowError):
+            rows = self._one_by_one(batch)
+        if not self._pending:
+            self._sync_at = time.monotonic() + self._settings.fsync_interval
+        if self._appended(rows):
+            self._pending.append(batch)
+            self._pending_size += batch.size
+        else:
+            self._stats.drop("not written", len(batch.rows))
+            self._queue.done([batch])
+
+    def _one_by_one(self, batch: Batch[Row]) -> pa.RecordBatch:
+        """All rows but those that Arrow does not take, which are counted."""
+        good = []
+        for row in batch.rows:
+            try:
+                self._encoder.batch([row])
+            except (pa.ArrowException, ValueError, TypeError, OverflowError):
+                self._stats.drop("not encodable")
+            else:
+                good.append(row)
+        return self._encoder.batch(good)
+
+    def _appended(self, rows: pa.RecordBatch) -> bool:
+        if not len(rows):
+            return True
+        delay = _RETRY[0]
+        while True:
+            try:
+                self._current_part().append(rows)
+                return True
+            except PQVaultError as error:
+                self._stats.problem(error.message)
+            if self._give_up.wait(delay):
+                return False
+            delay = min(2 * delay, _RETRY[1])
+
+    def _current_part(self) -> LogPart:
+        if self._part is None:
+            left = self._settings.seconds_left()
+            self._part = self._open_part()
+            self._deadline = time.monotonic() + left
+        return self._part
+
+    def _sync(self) -> None:
+        """Make durable what was appended, if that is agreed, and say that it is safe.
+
+        After a failed fsync nobody knows what is on the disk: what was not durable yet is taken
+        back and written again, into a new part.
+        """
+        delay = _RETRY[0]
+        while self._pending and self._part is not None and self._settings.fsync != "none":
+            try:
+                self._part.sync()
+                break
+            except PQVaultError as error:
+                self._stats.problem(error.message)
+            again = self._take_back()
+            if self._give_up.wait(delay):
+                self._pending = again
+                self._drop_pending()
+                return
+            delay = min(2 * delay, _RETRY[1])
+            for batch in again:
+                self._write(batch)
+        done, self._pending, self._pending_size = self._pending, [], 0
+        if done:
+            count = sum(len(batch.rows) for batch in done)
+            self._stats.acknowledge(count, spilled=not self._eager)
+            self._queue.done(done)
+
+    def _take_back(self) -> list[Batch[Row]]:
+        part, self._part = self._part, None
+        again, self._pending, self._pending_size = self._pending, [], 0
+        if part is not None:
+            try:
+                part.revert()
+            except PQVaultError as error:
+                self._stats.problem(error.message)  # then its last rows may be there twice
+            self._part_is_over(part)
+        return again
+
+    def _drop_pending(self) -> None:
+        lost, self._pending, self._pending_size = self._pending, [], 0
+        for batch in lost:
+            self._stats.drop("not written", len(batch.rows))
+        self._queue.done(lost)
+
+    def _tell_lost(self) -> None:
+        """Write how many records were lost, as rows of the log itself."""
+        untold = self._stats.untold() if self._eager else {}
+        if untold:
+            rows = [self._encoder.dropped(count, reason) for reason, count in untold.items()]
+            if self._appended(self._encoder.batch(rows)) and self._part is not None:
+                self._part.lost += sum(untold.values())
+
+    def _roll(self) -> None:
+        """End the part, and open another when there is something to write."""
+        self._sync()
+        part, self._part = self._part, None
+        if part is None:
+            return
+        if not part.rows:
+            part.discard()
+            return
+        try:
+            part.end()
+        except PQVaultError as error:
+            self._stats.problem(error.message)  # it closes all the same, from what is there
+        self._part_is_over(part)

@@ -1,0 +1,105 @@
+"""A file that one process appends to for as long as it lives, and others read meanwhile.
+
+Its lock (flock) says that its writer lives: whoever gets the lock may take the file over.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from types import TracebackType
+from typing import Self
+
+from pqvault.errors import Locked, PQVaultError
+from pqvault.storage.base import Buffer, explained
+
+__all__ = ["AppendFile", "FileLock"]
+
+
+class AppendFile:
+    """A locked file descriptor and how much of the file is whole. Used by one thread."""
+
+    __slots__ = ("_fd", "size", "synced", "where")
+
+    def __init__(self, fd: int, where: str) -> None:
+        self._fd = fd
+        self.where = where
+        self.size = 0  # bytes that were appended whole
+        self.synced = 0  # bytes that were made durable
+        take_lock(fd, where)
+
+    def append(self, buffer: Buffer) -> None:
+        """Write all of ``buffer`` at the end; after an error the file is as it was before."""
+        if self._fd < 0:
+            raise PQVaultError(f"{self.where} is closed and takes no more bytes")
+        view = memoryview(buffer).cast("B")
+        done = 0
+        with explained("write", self.where):
+            try:
+                while done < len(view):
+                    done += os.pwrite(self._fd, view[done:], self.size + done)
+            except OSError:
+                # What is there of it would be a torn record in the middle of the file.
+                os.ftruncate(self._fd, self.size)
+                raise
+        self.size += done
+
+    def truncate(self, size: int) -> None:
+        """Take back what was appended after the first ``size`` bytes."""
+        if size < self.size:
+            with explained("write", self.where):
+                os.ftruncate(self._fd, size)
+            self.size, self.synced = size, min(self.synced, size)
+
+    def sync(self) -> None:
+        """Make everything that was appended durable."""
+        if self.synced == self.size:
+            return
+        with explained("write", self.where):
+            os.fdatasync(self._fd)
+        self.synced = self.size
+
+    def close(self) -> None:
+        """Close, which gives the lock back; may be called twice."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class FileLock:
+    """The lock of a file that nobody appends to any more, held until `close`."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int, where: str) -> None:
+        self._fd = fd
+        try:
+            take_lock(fd, where)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give it back; may be called twice."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def take_lock(fd: int, where: str) -> None:
+    """Lock an open file, or raise Locked at once."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Locked(f"{where} is being written by another process") from None

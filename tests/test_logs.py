@@ -1,0 +1,714 @@
+"""InferenceLog: what is logged is there, whatever fails, or is counted."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+import pqvault
+from pqvault import api, tables
+from pqvault.errors import (
+    Incomplete,
+    IntegrityError,
+    NoKeyFits,
+    PolicyRefused,
+    PQVaultError,
+    UsageError,
+)
+from pqvault.logs import InferenceLog, LogView, recover
+from pqvault.logs import settings as log_settings
+from pqvault.signing import SigningKey
+from pqvault.storage.appending import AppendFile
+
+OPS, PRIVACY = pqvault.Identity.generate(), pqvault.Identity.generate()
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    return tmp_path / "serving.pqv"
+
+
+def make(archive: Path, **options: Any) -> InferenceLog:
+    options = {"fsync": "flush", "linger": 0.01, **options}
+    return InferenceLog(archive, recipients=[OPS.recipient], **options)
+
+
+def numbered(log: InferenceLog, count: int, first: int = 0) -> None:
+    for number in range(first, first + count):
+        log.log({"request_id": str(number), "prompt": f"prompt {number}"})
+
+
+def ids(archive: Path, key: pqvault.Identity = OPS) -> list[str]:
+    """The request ids of all committed parts, without the rows that count lost records."""
+    table = tables.read_table(archive, "inference", identities=[key])
+    return [i for i in table["request_id"].to_pylist() if i is not None]
+
+
+def rows(archive: Path, key: pqvault.Identity) -> pa.Table:
+    """All committed rows, with the columns that a key opens."""
+    with LogView(archive, [key]) as view:
+        found = pa.concat_tables(view.rows())
+        assert view.problems == []
+        return found
+
+
+def lost(archive: Path) -> int:
+    """What the log itself says was lost."""
+    table = tables.read_table(archive, "inference", identities=[OPS])
+    return sum(n or 0 for n in table["dropped"].to_pylist())
+
+
+def strings(count: int, first: int = 0) -> list[str]:
+    return [str(number) for number in range(first, first + count)]
+
+
+def wals(archive: Path) -> list[Path]:
+    return sorted(archive.glob("parts/*/wal*"))
+
+
+# -- the whole way -------------------------------------------------------------------------
+
+
+def test_logged_closed_and_read(archive: Path) -> None:
+    with make(archive) as log:
+        numbered(log, 1000)
+        log.flush()
+        assert log.acknowledged == 1000
+        assert len(wals(archive)) == 1
+    assert ids(archive) == strings(1000)
+    assert wals(archive) == []
+    assert log.stats.logged == log.stats.acknowledged == 1000 and log.stats.parts
+    report = pqvault.verify(archive, identities=[OPS])
+    assert report.problems == []
+
+
+def test_the_host_cannot_read_what_it_wrote(archive: Path) -> None:
+    """Nothing of what was logged is on the disk in clear, not while the part is open either."""
+    with make(archive) as log:
+        log.log({"prompt": "a secret that nobody guesses"})
+        log.flush()
+        for path in archive.rglob("*"):
+            assert path.is_dir() or b"secret that nobody" not in path.read_bytes()
+    for path in archive.rglob("*"):
+        assert path.is_dir() or b"secret that nobody" not in path.read_bytes()
+
+
+def test_a_group_for_other_people(archive: Path) -> None:
+    """Prompts and what may hold some are closed to those who read the metrics."""
+    with make(archive, groups={"content": [PRIVACY.recipient]}) as log:
+        log.log({"request_id": "r", "prompt": "hi", "odd": 1, "input_tokens": 3})
+    metrics = rows(archive, OPS)
+    assert metrics["input_tokens"].to_pylist() == [3]
+    assert not {"input_messages", "extra", "error_message"} & set(metrics.schema.names)
+    with pytest.raises(NoKeyFits, match="'content'"):
+        tables.read_table(archive, "inference", identities=[OPS], columns=["extra"])
+    whole = rows(archive, PRIVACY)
+    assert whole["input_messages"].to_pylist() == ['"hi"']
+    assert json.loads(whole["extra"][0].as_py()) == {"odd": 1}
+
+
+def test_many_threads_and_a_burst_lose_nothing(archive: Path) -> None:
+    """50,000 records at once, from 8 threads, with a queue that holds a few thousand."""
+    with make(archive, flush_size=1_000_000, fsync="interval") as log:
+
+        def burst(first: int) -> None:
+            for number in range(first, first + 6250):
+                assert log.log({"request_id": str(number), "prompt": "x" * 300})
+
+        threads = [threading.Thread(target=burst, args=(6250 * n,)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(map(int, ids(archive))) == list(range(50_000))
+    assert sum(log.stats.dropped.values()) == 0
+
+
+def test_a_part_ends_by_size(archive: Path) -> None:
+    with make(archive, part_size=200_000) as log:
+        for number in range(600):
+            log.log({"request_id": str(number), "prompt": "x" * 1000})
+            if number % 100 == 99:
+                log.flush()
+    assert len(log.stats.parts) >= 3
+    assert ids(archive) == strings(600)
+
+
+def test_a_part_ends_by_time(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_settings.LogSettings, "seconds_left", lambda self: 0.3)
+    with make(archive) as log:
+        numbered(log, 10)
+        log.flush()
+        deadline = time.monotonic() + 10
+        while not log.stats.parts and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert len(log.stats.parts) == 1
+        numbered(log, 10, 10)
+    assert ids(archive) == strings(20) and len(log.stats.parts) == 2
+
+
+def test_a_part_ends_with_the_hour_or_the_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1_795_654_923.0)  # 01:02:03 UTC
+    assert log_settings.LogSettings().seconds_left() == 3600 - 123
+    assert log_settings.LogSettings(period="day").seconds_left() == 86400 - 3723
+
+
+@pytest.mark.parametrize("jump", [-10 * 365 * 86400, 10 * 365 * 86400])
+def test_a_clock_that_jumps(archive: Path, monkeypatch: pytest.MonkeyPatch, jump: int) -> None:
+    """Parts end by the monotonic clock: a wall clock that jumps neither ends one nor keeps it
+    open, and records have the time that the clock said."""
+    with make(archive) as log:
+        numbered(log, 5)
+        log.flush()
+        real, real_ns = time.time, time.time_ns
+        monkeypatch.setattr(time, "time", lambda: real() + jump)
+        monkeypatch.setattr(time, "time_ns", lambda: real_ns() + jump * 10**9)
+        numbered(log, 5, 5)
+        log.flush()
+        time.sleep(0.1)
+        assert len(wals(archive)) == 1 and log.stats.parts == []
+    assert ids(archive) == strings(10)
+    times = tables.read_table(archive, "inference", identities=[OPS])["time"].to_pylist()
+    assert abs((times[9] - times[0]).total_seconds() - jump) < 60
+
+
+def test_nothing_logged_leaves_nothing(archive: Path) -> None:
+    with make(archive) as log:
+        log.flush()
+    assert list((archive / "parts").iterdir()) == list((archive / "envelopes").iterdir()) == []
+
+
+def test_recipients_from_a_file_are_read_anew(archive: Path, tmp_path: Path) -> None:
+    """So that a key of the month can be put in place while a server runs."""
+    file = tmp_path / "logs.pub"
+    file.write_text(OPS.recipient.text + "\n")
+    with InferenceLog(archive, recipients=[f"@{file}"], part_size=1, linger=0.01) as log:
+        numbered(log, 1)
+        log.flush()
+        file.write_text(PRIVACY.recipient.text + "\n")
+        numbered(log, 1, 1)
+    parts, _ = api.parts(archive)
+    sealed_to = [part.envelope.recipients[0][1] for part in parts if part.envelope]
+    assert sealed_to == [OPS.key_id, PRIVACY.key_id]
+
+
+def test_two_logs_in_one_archive(archive: Path) -> None:
+    """Two workers of one server: each has parts of its own."""
+    with make(archive) as one, make(archive) as two:
+        numbered(one, 10)
+        numbered(two, 10, 10)
+    assert sorted(map(int, ids(archive))) == list(range(20))
+
+
+def test_a_fork_has_a_part_of_its_own(archive: Path) -> None:
+    """attack 16: the child does not go on with its parent's keys, file or queue."""
+    code = """
+    import os, sys
+    from pqvault.logs import InferenceLog
+    log = InferenceLog(sys.argv[1], recipients=[sys.argv[2]], fsync="flush")
+    for n in range(10): log.log({"request_id": str(n)})
+    log.flush()
+    pid = os.fork()
+    if pid == 0:
+        for n in range(10, 20): log.log({"request_id": str(n)})
+        log.close()
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    for n in range(20, 30): log.log({"request_id": str(n)})
+    """
+    run(code, archive)
+    assert sorted(map(int, ids(archive))) == list(range(30))
+    assert len(api.parts(archive)[0]) == 2
+
+
+def run(code: str, archive: Path, *args: str) -> str:
+    import textwrap
+
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), str(archive), OPS.recipient.text, *args],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_end_of_the_process_closes_it(archive: Path) -> None:
+    run(
+        """
+        import sys
+        from pqvault.logs import InferenceLog
+        log = InferenceLog(sys.argv[1], recipients=[sys.argv[2]])
+        for n in range(100): log.log({"request_id": str(n)})
+        """,
+        archive,
+    )
+    assert ids(archive) == strings(100)
+
+
+# -- before it begins ----------------------------------------------------------------------
+
+
+def test_what_is_refused_at_once(archive: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="needs recipients"):
+        InferenceLog(archive, recipients=[])
+    with pytest.raises(UsageError, match="fsync='often'"):
+        make(archive, fsync="often")
+    with pytest.raises(UsageError, match="no such setting"):
+        make(archive, colour="red")
+    with pytest.raises(UsageError, match="spill"):
+        make(archive, when_full="spill")
+    with pytest.raises(UsageError, match="has no columns"):
+        make(archive, groups={"pii": [OPS.recipient]})
+    with pytest.raises(UsageError, match="which is no column"):
+        make(archive, groups={"pii": [OPS.recipient]}, group_columns={"pii": ["nothing"]})
+    with pytest.raises(UsageError, match="no folder"):
+        InferenceLog("memory://bucket/x.pqv", recipients=[OPS.recipient])
+
+
+def test_a_retired_key_is_refused(archive: Path) -> None:
+    make(archive).close()
+    (archive / "retired").mkdir()
+    (archive / "retired" / OPS.key_id).write_bytes(b"x")
+    with pytest.raises(PolicyRefused, match="retired"):
+        make(archive)
+
+
+def test_signed_archives(archive: Path) -> None:
+    """attack 14: an archive with signed parts gets no unsigned ones; a log can sign its own."""
+    key = SigningKey.generate()
+    with make(archive, sign=[key]) as log:
+        numbered(log, 3)
+    from pqvault.policy import Policy
+
+    with pqvault.open(archive, identities=[OPS], policy=Policy.of([key.signer])) as opened:
+        assert opened.parts[0].signed_by
+    with pytest.raises(PolicyRefused, match="signed parts"):
+        make(archive)
+
+
+# -- when writing fails --------------------------------------------------------------------
+
+
+class Failing:
+    """Makes a method of AppendFile fail while it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, delay: float = 0.0) -> None:
+        self.on = False
+        self.calls = 0
+        self.delay = delay
+        real: Callable[..., Any] = getattr(AppendFile, name)
+
+        def method(file: AppendFile, *args: Any) -> Any:
+            if self.on:
+                self.calls += 1
+                time.sleep(self.delay)
+                if not self.delay:
+                    raise PQVaultError("cannot write it: no space left on the device")
+            return real(file, *args)
+
+        monkeypatch.setattr(AppendFile, name, method)
+
+
+@pytest.mark.parametrize("name", ["append", "sync"])
+def test_block_waits_until_there_is_room(
+    archive: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """attack 47: the disk is full for a while; nothing is lost, and flush says so meanwhile."""
+    failing = Failing(monkeypatch, name)
+    with make(archive, flush_size=20_000) as log:
+        numbered(log, 10)
+        log.flush()
+        failing.on = True
+        numbered(log, 5, 10)
+        with pytest.raises(Incomplete, match=r"could not be flushed.*no space left"):
+            log.flush(0.3)
+        assert log.acknowledged == 10
+        threading.Timer(0.5, lambda: setattr(failing, "on", False)).start()
+        numbered(log, 500, 15)  # far more than the queue holds: blocks until the disk is back
+        log.flush()
+    assert ids(archive) == strings(515)
+    assert sum(log.stats.dropped.values()) == 0 and failing.calls
+
+
+def test_block_has_a_bound(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = Failing(monkeypatch, "append")
+    with make(archive, flush_size=2000, block_seconds=0.05) as log:
+        failing.on = True
+        began = time.monotonic()
+        taken = [log.log({"request_id": str(n), "prompt": "x" * 1000}) for n in range(10)]
+        assert not all(taken) and time.monotonic() - began < 5
+        failing.on = False
+    assert ids(archive) == [str(n) for n, took in enumerate(taken) if took]
+    assert lost(archive) == log.stats.dropped["queue full"] == taken.count(False)
+
+
+def test_drop_counts_and_the_log_says_so(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow disk under `drop`: the caller never waits, and logged + lost is all that there was."""
+    failing = Failing(monkeypatch, "append", delay=0.1)
+    with make(archive, when_full="drop", flush_size=5000) as log:
+        failing.on = True
+        began = time.monotonic()
+        for n in range(300):
+            log.log({"request_id": str(n), "prompt": "x" * 300})
+        assert time.monotonic() - began < 1.0
+        failing.on = False
+    assert log.stats.dropped["queue full"] > 0
+    assert len(ids(archive)) + lost(archive) == 300
+
+
+def test_what_cannot_be_a_record_is_counted(archive: Path) -> None:
+    class Rude:
+        def __str__(self) -> str:
+            raise RuntimeError("not now")
+
+    with make(archive, max_record=10_000) as log:
+        assert not log.log({"x": Rude()})
+        assert not log.log({"prompt": "x" * 20_000})
+        assert log.log({"request_id": "0"})
+    assert not log.log({"request_id": "1"})
+    assert dict(log.stats.dropped) == {"not encodable": 1, "over max_record": 1, "closed": 1}
+    assert ids(archive) == ["0"] and lost(archive) == 2
+
+
+def test_spill_takes_what_the_disk_does_not(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The archive's disk is full: records go to the spill folder, sealed, and back from there."""
+    real = AppendFile.append
+    full = threading.Event()
+
+    def append(file: AppendFile, buffer: Any) -> None:
+        if full.is_set() and file.where.startswith(str(archive)):
+            raise PQVaultError("cannot write it: no space left on the device")
+        real(file, buffer)
+
+    monkeypatch.setattr(AppendFile, "append", append)
+    spill = tmp_path / "spill"
+    with make(archive, when_full="spill", spill=spill, flush_size=4000) as log:
+        numbered(log, 10)
+        log.flush()
+        full.set()
+        for number in range(10, 200):
+            assert log.log({"request_id": str(number), "prompt": "secret " + "x" * 300})
+        assert list(spill.glob("parts/*/wal"))
+        assert all(b"secret" not in p.read_bytes() for p in spill.rglob("wal"))
+        full.clear()
+    assert log.stats.spilled > 0 and sum(log.stats.dropped.values()) == 0
+    assert sorted(map(int, ids(archive))) == list(range(200))
+    assert list(spill.glob("parts/*")) == []
+
+
+def test_spill_is_bounded(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the spill is full too, records are dropped and counted."""
+    real = AppendFile.append
+    full = threading.Event()
+
+    def append(file: AppendFile, buffer: Any) -> None:
+        if full.is_set() and file.where.startswith(str(archive)):
+            raise PQVaultError("cannot write it: no space left on the device")
+        real(file, buffer)
+
+    monkeypatch.setattr(AppendFile, "append", append)
+    spill = tmp_path / "spill"
+    options = {"flush_size": 4000, "spill_size": 30_000, "block_seconds": 0.3}
+    with make(archive, when_full="spill", spill=spill, **options) as log:
+        full.set()
+        for number in range(200):
+            if not log.log({"request_id": str(number), "prompt": "x" * 1000}):
+                break
+        assert sum(p.stat().st_size for p in spill.rglob("wal")) < 60_000
+        full.clear()
+    assert log.stats.dropped["queue full"] == 1 and lost(archive) == 1
+    assert len(ids(archive)) == log.stats.acknowledged > 0
+
+
+def test_a_spill_folder_that_was_left_is_recovered_into_the_archive(
+    archive: Path, tmp_path: Path
+) -> None:
+    spill = tmp_path / "spill"
+    make(archive, when_full="spill", spill=spill).close()
+    code = """
+    import os, sys
+    from pqvault.logs import InferenceLog
+    log = InferenceLog(sys.argv[1], recipients=[sys.argv[2]], fsync="flush")
+    for n in range(20): log.log({"request_id": str(n)})
+    log.flush(); os._exit(9)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", __import__("textwrap").dedent(code), str(spill), OPS.recipient.text],
+        check=False,
+    )
+    assert done.returncode == 9
+    report = recover(spill, [OPS], into=archive)
+    assert report.rows == 20 and ids(archive) == strings(20)
+    assert list(spill.glob("parts/*")) == []
+    assert pqvault.verify(archive, identities=[OPS]).problems == []
+
+
+def test_a_part_that_cannot_be_closed_stays_and_is_said(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pqvault.logs import closer
+
+    def refuse(*args: Any, **kwargs: Any) -> bool:
+        raise OSError(errno.ENOSPC, "no space left on the device")
+
+    log = make(archive)
+    numbered(log, 20)
+    with monkeypatch.context() as patch:
+        patch.setattr(closer, "close_part", refuse)
+        with pytest.raises(Incomplete, match="1 parts stay write-ahead files"):
+            log.close()
+    report = recover(archive, [OPS])
+    (part,) = report.recovered
+    assert part.complete and part.rows == 20 and ids(archive) == strings(20)
+
+
+def test_rows_that_could_not_be_written_are_said_at_the_end(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = Failing(monkeypatch, "append")
+    log = make(archive)
+    failing.on = True
+    numbered(log, 7)
+    with pytest.raises(Incomplete, match="7 records were lost"):
+        log.close(timeout=0.3)
+    assert log.stats.dropped["not written"] == 7
+
+
+# -- open parts ----------------------------------------------------------------------------
+
+
+def test_open_parts_are_read_when_asked_for(archive: Path) -> None:
+    with make(archive, groups={"content": [PRIVACY.recipient]}) as log:
+        numbered(log, 10)
+        log.flush()
+        with LogView(archive, [PRIVACY]) as view:
+            assert list(view.rows()) == []
+            (facts,) = view.parts()
+            assert (facts.state, facts.rows, facts.torn) == ("live", 10, 0)
+            (table,) = view.last(3)
+            assert table["input_messages"].to_pylist() == [f'"prompt {n}"' for n in (7, 8, 9)]
+        with LogView(archive, [OPS]) as view:
+            (table,) = view.rows(open_parts=True)
+            assert table["request_id"].to_pylist() == strings(10)
+            assert "input_messages" not in table.schema.names
+    with LogView(archive, [OPS]) as view:
+        assert [part.state for part in view.parts()] == ["committed"]
+
+
+def test_following_a_log_gives_each_row_once(archive: Path) -> None:
+    """Across the end of a part: rows that were shown from the open one are not shown again."""
+    seen: list[str] = []
+    done = threading.Event()
+
+    def follow() -> None:
+        with LogView(archive, [OPS]) as view:
+            for table in view.last(5):
+                seen.extend(table["request_id"].to_pylist())
+            for table in view.follow(done.is_set):
+                seen.extend(table["request_id"].to_pylist())
+
+    with make(archive) as log:
+        numbered(log, 10)
+        log.flush()
+        thread = threading.Thread(target=follow)
+        thread.start()
+        time.sleep(0.3)
+        numbered(log, 10, 10)
+        log.flush()
+        time.sleep(0.7)
+    with make(archive) as log:
+        numbered(log, 10, 20)
+    deadline = time.monotonic() + 10
+    while len(seen) < 25 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    done.set()
+    thread.join()
+    assert seen == strings(25, 5)
+
+
+# -- recovery ------------------------------------------------------------------------------
+
+
+def orphan(archive: Path, count: int = 100, **options: Any) -> Path:
+    """What a killed process leaves."""
+    code = """
+    import json, os, sys
+    from pqvault.logs import InferenceLog
+    options = json.loads(sys.argv[3])
+    log = InferenceLog(sys.argv[1], recipients=[sys.argv[2]], fsync="flush", **options)
+    for n in range(int(sys.argv[4])):
+        log.log({"request_id": str(n), "prompt": "x" * 100})
+        if n % 10 == 9: log.flush()
+    print("done", flush=True); os._exit(9)
+    """
+    import textwrap
+
+    subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), str(archive), OPS.recipient.text,
+         json.dumps(options), str(count)],
+        check=False,
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    return next(p for p in wals(archive) if p.name == "wal")
+
+
+def test_recover_commits_what_is_whole_and_counts_the_tail(archive: Path) -> None:
+    wal = orphan(archive)
+    data = wal.read_bytes()
+    wal.write_bytes(data[:-50])
+    report = recover(archive, [OPS])
+    (part,) = report.recovered
+    assert part.rows == 90 and 0 < part.torn < len(data) and not part.complete
+    assert ids(archive) == strings(90)
+    assert wals(archive) == [] and recover(archive, [OPS]).recovered == []
+    assert pqvault.verify(archive, identities=[OPS]).problems == []
+
+
+def test_recover_leaves_a_live_log_alone(archive: Path) -> None:
+    with make(archive) as log:
+        numbered(log, 10)
+        log.flush()
+        report = recover(archive, [OPS])
+        assert report.live and not report.recovered
+        numbered(log, 10, 10)
+    assert ids(archive) == strings(20)
+
+
+def test_recover_needs_every_group(archive: Path) -> None:
+    wal = orphan(archive, groups={"content": [PRIVACY.recipient.text]})
+    report = recover(archive, [OPS])
+    assert isinstance(report.problems[0], NoKeyFits) and wal.exists()
+    assert recover(archive, [PRIVACY]).rows == 100
+    whole = rows(archive, PRIVACY)
+    assert whole["input_messages"].null_count == 0
+
+
+def test_a_group_that_was_cut_is_counted(archive: Path) -> None:
+    """Rows that only some of the files have are left out, and said."""
+    wal = orphan(archive, groups={"content": [PRIVACY.recipient.text]})
+    group = wal.with_name("wal.content")
+    group.write_bytes(group.read_bytes()[:-5000])
+    (part,) = recover(archive, [PRIVACY]).recovered
+    assert part.rows + part.unmatched == 100 and part.unmatched > 0 and part.torn > 0
+    assert ids(archive) == strings(part.rows)
+
+
+def test_damage_in_the_middle_stops_it_unless_accepted(archive: Path) -> None:
+    """attack 12: nothing is thrown away without a word that could still be restored."""
+    wal = orphan(archive)
+    data = bytearray(wal.read_bytes())
+    data[len(data) // 2] ^= 1
+    wal.write_bytes(data)
+    report = recover(archive, [OPS])
+    assert isinstance(report.problems[0], IntegrityError) and wal.read_bytes() == data
+    assert "--damaged" in report.problems[0].hint
+    (part,) = recover(archive, [OPS], accept_damage=True).recovered
+    assert part.damaged >= 1 and 80 <= part.rows < 100
+    assert set(ids(archive)) < set(strings(100))
+
+
+def test_an_interrupted_recovery_is_finished(archive: Path) -> None:
+    """The commit is there and the write-ahead file too: it is removed, and nothing is twice."""
+    wal = orphan(archive)
+    data = wal.read_bytes()
+    recover(archive, [OPS])
+    wal.write_bytes(data)
+    report = recover(archive, [OPS])
+    assert report.finished and not report.recovered and not wal.exists()
+    assert ids(archive) == strings(100)
+
+
+def test_a_wal_put_into_another_part_does_not_open(archive: Path, tmp_path: Path) -> None:
+    """attack 14"""
+    one = orphan(archive)
+    other = orphan(tmp_path / "other.pqv")
+    one.write_bytes(other.read_bytes())
+    report = recover(archive, [OPS])
+    assert isinstance(report.problems[0], IntegrityError)
+    assert "no record opens" in report.problems[0].message
+
+
+@pytest.fixture(autouse=True)
+def no_threads_left() -> Iterator[None]:
+    """Every log that a test opens ends its threads."""
+    yield
+    names = [t.name for t in threading.enumerate() if t.name.startswith("pqvault-")]
+    deadline = time.monotonic() + 5
+    while names and time.monotonic() < deadline:
+        time.sleep(0.05)
+        names = [t.name for t in threading.enumerate() if t.name.startswith("pqvault-")]
+    assert names == []
+
+
+def test_memory_does_not_grow_with_the_part(archive: Path) -> None:
+    """100 MB are logged with a flush size of 1 MB: the process grows by far less."""
+    code = """
+    import resource, sys
+    from pqvault.logs import InferenceLog
+    log = InferenceLog(sys.argv[1], recipients=[sys.argv[2]], flush_size=1_000_000)
+    text = "x" * 10_000
+    for n in range(1000): log.log({"prompt": text})
+    log.flush()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for n in range(10_000): log.log({"prompt": text})
+    log.flush()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    import os; os._exit(0)
+    """
+    assert int(run(code, archive)) < 20_000  # kB
+
+
+@pytest.mark.slow
+def test_a_string_of_100_mb_goes_all_the_way(archive: Path) -> None:
+    with make(archive) as log:
+        log.log({"prompt": "x" * 100_000_000, "request_id": "big"})
+        log.log({"request_id": "small"})
+    table = tables.read_table(archive, "inference", identities=[OPS])
+    assert len(table["input_messages"][0].as_py()) == 100_000_002
+    assert ids(archive) == ["big", "small"]
+
+
+def test_a_schema_of_ones_own(archive: Path) -> None:
+    schema = pa.schema([("score", pa.float64()), ("note", pa.string())])
+    with make(archive, schema=schema, name="scores") as log:
+        log.log({"score": 1, "note": "a", "more": 2})
+    table = tables.read_table(archive, "scores", identities=[OPS])
+    assert table.select(["score", "note", "extra"]).to_pylist() == [
+        {"score": 1.0, "note": "a", "extra": '{"more":2}'}
+    ]
+
+
+def test_environment_variables_make_a_log(
+    archive: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from pqvault.logs import environment
+
+    monkeypatch.setattr(environment, "_log", None)
+    with pytest.raises(UsageError, match="PQVAULT_LOG_ARCHIVE"):
+        environment.log_from_environment()
+    (tmp_path / "ops.pub").write_text(OPS.recipient.text)
+    monkeypatch.setenv("PQVAULT_LOG_ARCHIVE", str(archive))
+    monkeypatch.setenv("PQVAULT_LOG_RECIPIENTS", f"@{tmp_path / 'ops.pub'}")
+    monkeypatch.setenv("PQVAULT_LOG_CONTENT_RECIPIENTS", PRIVACY.recipient.text)
+    monkeypatch.setenv("PQVAULT_LOG_FSYNC", "flush")
+    log = environment.log_from_environment()
+    assert log is environment.log_from_environment() and log.settings.fsync == "flush"
+    log.log({"request_id": "0"})
+    log.close()
+    assert ids(archive) == ["0"]
+    assert os.environ["PQVAULT_LOG_FSYNC"] == "flush"
