@@ -24,6 +24,7 @@ __all__ = ["ArchiveFiles", "check", "mount"]
 
 _TYPES = {Kind.FOLDER: stat.S_IFDIR, Kind.SYMLINK: stat.S_IFLNK}
 _BLOCK = 4096  # bytes, of the sizes that `df` and `du` show
+_ENDED = 8  # what libfuse's main says when its loop was ended by a signal
 _UNCHANGING = 3600  # seconds for which the kernel may remember what it was told
 
 
@@ -59,6 +60,8 @@ def mount(
             **options,
         )
     except RuntimeError as error:
+        if error.args == (_ENDED,) and not os.path.ismount(target):
+            return  # by a signal, as Ctrl-C sends one
         raise PQVaultError(
             f"{target} cannot be mounted (FUSE ended with {error})",
             hint="see what it printed; mounting takes /dev/fuse and fusermount3",
