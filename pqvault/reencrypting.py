@@ -15,7 +15,6 @@ from pqvault.api import (
     to_recipients,
     to_signing_keys,
 )
-from pqvault.archive.tasks import default_jobs
 from pqvault.keys import Identity, Recipient
 from pqvault.keystore import Keystore
 from pqvault.keystore.seen import Seen
@@ -23,7 +22,7 @@ from pqvault.policy import ANYBODY, Policy
 from pqvault.progress import Progress, ignore
 from pqvault.rotation.change import resolve
 from pqvault.rotation.ledger import Ledger
-from pqvault.rotation.reencrypt import ReencryptReport, ReencryptRun, public_keys
+from pqvault.rotation.reencrypt import JOBS, ReencryptReport, ReencryptRun, public_keys
 from pqvault.rotation.run import targets_of
 from pqvault.rotation.runs import Run
 from pqvault.signing import SigningKey
@@ -108,6 +107,6 @@ def reencrypting(
             public_keys(identities, keystore),
             ledger=ledger,
             sign=sign,
-            jobs=jobs or default_jobs(),
+            jobs=jobs or JOBS,
             progress=progress,
         )

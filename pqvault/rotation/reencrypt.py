@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from pqvault.archive.tasks import default_jobs
 from pqvault.errors import Incomplete, PQVaultError
 from pqvault.keys import Identity, Recipient
 from pqvault.keystore import Keystore
@@ -28,8 +27,9 @@ from pqvault.rotation.streams import STREAM
 from pqvault.signing import SigningKey
 from pqvault.storage import LocalStorage
 
-__all__ = ["ReencryptReport", "ReencryptRun", "plan", "public_keys"]
+__all__ = ["JOBS", "ReencryptReport", "ReencryptRun", "plan", "public_keys"]
 
+JOBS: Final = min(8, 2 * (os.cpu_count() or 1))  # threads: half of them wait for the disk
 _NEVER: Final = 2**62  # ms: nothing was encrypted again since then
 
 
@@ -90,7 +90,7 @@ class ReencryptRun:
     find: FindRecipient
     ledger: Ledger | None = None
     sign: Sequence[SigningKey] = ()
-    jobs: int = field(default_factory=default_jobs)
+    jobs: int = JOBS
     progress: Progress = ignore
     report: ReencryptReport = field(init=False)
     _keys: Keys = field(init=False)

@@ -198,7 +198,7 @@ class ArchiveRenewal:
             self._stop.set()
             discard(self.storage, key.part)
             raise
-        self._verify(new, key, pool)
+        self._verify(new, key)
         self.state.refresh()
         remove_replaced(self.state, new, key)
         self._check_state()
@@ -225,7 +225,10 @@ class ArchiveRenewal:
         commit, files = part.commit, list[PartFile]()
 
         def reseal(file: PartFile) -> PartFile:
-            return reseal_file(self.storage, old, key, file, commit.digest, self._tell)
+            new = reseal_file(self.storage, old, key, file, commit.digest, self._tell)
+            # Read back at once: one thread does so while another waits for the disk.
+            check_file(self.storage, key, new, self._tell)
+            return new
 
         self.storage.make_folder(f"parts/{key.part}/objects")
         run_tasks(pool, self.jobs, iter(commit.files), reseal, files.append, self._stop)
@@ -262,19 +265,13 @@ class ArchiveRenewal:
             found[parent] = digest
         return tuple(sorted(found.items()))
 
-    def _verify(self, new: PublicPart, key: RootKey, pool: ThreadPoolExecutor) -> None:
-        """Read all of a new part back from storage, as it was put there."""
-        what = f"part {new.id}"
-        key.check_commit(new.commit, what)
+    def _verify(self, new: PublicPart, key: RootKey) -> None:
+        """Open a new part as a reader does, when one of us may; its files were read back before."""
         if new.envelope is None:
-            raise IntegrityError(f"the envelope of {what} is missing")
+            raise IntegrityError(f"the envelope of part {new.id} is missing")
         if any(w.key_id in self.keys.ring for w in new.envelope.recipients):
             key = self._open(new)
-
-        def check(file: PartFile) -> None:
-            check_file(self.storage, key, file, new.commit.digest, self._tell)
-
-        run_tasks(pool, self.jobs, iter(new.commit.files), check, _nothing, self._stop)
+        key.check_commit(new.commit, f"part {new.id}")
 
     def _tell(self, count: int) -> None:
         if self._stop.is_set():
@@ -283,7 +280,3 @@ class ArchiveRenewal:
             self._done += count
             done = self._done
         self.progress(Report("reencrypt", done=done, total=self._total))
-
-
-def _nothing(_: None) -> None:
-    pass
