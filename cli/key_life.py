@@ -50,7 +50,13 @@ def told(output: Output, made: Made, did: str) -> None:
     """What became of a version."""
     v = made.version
     output.document(
-        {"key": made.address, "state": str(v.state), "key_id": v.key_id, "changed": made.changed}
+        {
+            "key": made.address,
+            "state": str(v.state),
+            "key_id": v.key_id,
+            "profile": v.profile,
+            "changed": made.changed,
+        }
     )
     output.line(f"{made.address} {did}, id {v.key_id}")
 

@@ -79,8 +79,12 @@ def _facts(key: Private) -> dict[str, str]:
     from pqvault.keys import Identity
 
     if isinstance(key, Identity):
-        return {"recipient": key.recipient.text, "key_id": key.key_id}
-    return {"signer": key.signer.text, "key_id": key.signer.signer_id}
+        return {
+            "recipient": key.recipient.text,
+            "key_id": key.key_id,
+            "profile": key.profile.name,
+        }
+    return {"signer": key.signer.text, "key_id": key.signer.signer_id, "suite": key.suite}
 
 
 def _show(output: Output, key: Private) -> None:

@@ -45,5 +45,12 @@ def test_the_runbook_runs_as_printed(tmp_path: Path, shell: dict[str, str]) -> N
 def test_what_the_runbook_has_to_tell() -> None:
     """A section for each thing that happens to operators."""
     page = PAGE.read_text()
-    for title in ("Rotate a key", "An operator leaves", "A key leaks", "A disk dies", "An auditor"):
+    for title in (
+        "Rotate a key",
+        "An operator leaves",
+        "A key leaks",
+        "A disk dies",
+        "An auditor",
+        "Move",
+    ):
         assert re.search(rf"^## \d\. {title}", page, re.MULTILINE), title
