@@ -21,6 +21,7 @@ from pqvault.format.catalog import HOLE, Kind
 
 pytest_plugins = ["hosts_kit"]  # sealed corpora for the tests of host libraries
 
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # its import fetches a page
 MTIME = 1_234_567_890_123_456_789  # odd to the last nanosecond
 REGULAR = os.O_RDONLY | os.O_NOFOLLOW
 
