@@ -103,6 +103,8 @@ def run(job: Job) -> Sample:
     os.sync()
     with tempfile.TemporaryDirectory(prefix="pqvault-measure-") as scratch:
         env = os.environ | job.env
+        # An installed package has its modules compiled; without this ours are compiled each time.
+        env.pop("PYTHONDONTWRITEBYTECODE", None)
         for number, name in enumerate(job.fresh):
             folder = Path(scratch, str(number))
             folder.mkdir(mode=0o700)

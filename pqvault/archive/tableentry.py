@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -14,7 +15,9 @@ from pqvault.format.catalog import Entry
 from pqvault.format.table import TableDoc, TableFileDoc
 from pqvault.names import printable
 from pqvault.rootkey import RootKey
-from pqvault.tablefile import TableFile, parse_schema
+
+if TYPE_CHECKING:  # it imports 100 ms of pyarrow, which an archive without tables does not need
+    from pqvault.tablefile import TableFile
 
 __all__ = ["TableEntry", "has_content", "short_name"]
 
@@ -57,6 +60,8 @@ class TableEntry:
     @cached_property
     def schema(self) -> pa.Schema:
         """Of all columns, also those that no key at hand opens."""
+        from pqvault.tablefile import parse_schema
+
         schema = parse_schema(self.doc.schema, self.what)
         if len(schema) != sum(len(file.columns) for file in self.doc.files):
             raise self.part.bad(f"describes {self.what} with columns in no file, or in two")
@@ -108,6 +113,8 @@ class TableEntry:
     @cached_property
     def files(self) -> dict[str, TableFile]:
         """The files that open, by group, checked against the catalog and with each other."""
+        from pqvault.tablefile import TableFile
+
         opened = {}
         for file in self.doc.files:
             if file.group not in self.keys:

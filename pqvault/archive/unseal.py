@@ -22,8 +22,6 @@ from pqvault.archive.extract import Extractor, Links, TargetFull
 from pqvault.archive.globs import Globs
 from pqvault.archive.part import OpenPart
 from pqvault.archive.tableentry import TableEntry, has_content
-from pqvault.archive.tableparquet import MAX_TABLE, parquet_name, write_parquet
-from pqvault.archive.tablerows import TableRows
 from pqvault.archive.tasks import Located, content_tasks, default_jobs, run_tasks
 from pqvault.errors import NotFound, PQVaultError, UsageError
 from pqvault.format.catalog import HOLE, Entry, Extent, Kind
@@ -215,6 +213,10 @@ class _Run:
 
     def _table(self, path: bytes) -> None:
         """Write a table as Parquet, with all that its parts hold and the keys at hand open."""
+        # Only here: they import 100 ms of pyarrow.
+        from pqvault.archive.tableparquet import MAX_TABLE, parquet_name, write_parquet
+        from pqvault.archive.tablerows import TableRows
+
         rows = TableRows(self._find_table(path))
         if rows.hidden:
             names = ", ".join(sorted(rows.hidden))
