@@ -11,7 +11,7 @@ from blake3 import blake3
 
 from pqvault.errors import FormatError
 
-__all__ = ["DEFAULT", "SIZES", "Hasher", "new"]
+__all__ = ["DEFAULT", "SIZES", "Hasher", "new", "of"]
 
 DEFAULT: Final = "blake3"
 
@@ -36,3 +36,10 @@ def new(name: str = DEFAULT) -> Hasher:
     if maker is None:
         raise FormatError(f"digest {name!r} is not one of {', '.join(_MAKERS)}")
     return maker()
+
+
+def of(data: bytes | bytearray | memoryview, name: str = DEFAULT) -> bytes:
+    """The digest of bytes at hand."""
+    hasher = new(name)
+    hasher.update(data)
+    return hasher.digest()

@@ -364,23 +364,23 @@ def _keep(recent: dict[int, Value], group: int, value: Value) -> Value:
     return value
 
 
+_KINDS: Final = {int(kind): kind for kind in Kind}
+
+
 def entries_of(batch: pa.RecordBatch) -> Iterator[Entry]:
     """The rows of a checked batch as objects."""
-    columns = [column.to_pylist() for column in batch.columns]
-    for path, kind, size, mode, mtime_ns, link, digest, extents, table in zip(
-        *columns, strict=True
-    ):
-        yield Entry(
-            path,
-            Kind(kind),
-            size,
-            mode,
-            mtime_ns,
-            link,
-            digest,
-            tuple(Extent(e["object"], e["offset"], e["length"]) for e in extents),
-            table,
-        )
+    *columns, extents, table = batch.columns
+    values = zip(*(column.to_pylist() for column in columns), table.to_pylist(), strict=True)
+    # Arrow would make a dictionary of each extent.
+    flat = extents.flatten()
+    numbers, offsets, lengths = (flat.field(i).to_pylist() for i in range(3))
+    ends = extents.offsets.to_pylist()
+    at, base = 0, ends[0] if ends else 0
+    for row, (path, kind, size, mode, mtime_ns, link, digest, doc) in enumerate(values, 1):
+        end = ends[row] - base
+        pieces = tuple(map(Extent, numbers[at:end], offsets[at:end], lengths[at:end]))
+        at = end
+        yield Entry(path, _KINDS[kind], size, mode, mtime_ns, link, digest, pieces, doc)
 
 
 def check_ancestors(

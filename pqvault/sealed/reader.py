@@ -217,18 +217,26 @@ class SealedReader(RangeFile):
 
         No copy is made; the view keeps the frame alive.
         """
-        self._check()
         if not length or offset < 0 or offset + length > self.size:
             return None
+        found = self.frame(offset)
+        if found is None or offset + length > found[0] + len(found[1]):
+            return None
+        skip = offset - found[0]
+        return found[1][skip : skip + length]
+
+    def frame(self, offset: int) -> tuple[int, memoryview] | None:
+        """The frame with the content at ``offset``, decoded, and where it begins; None for one
+        that seems to be stored."""
+        self._check()
         frame = self.table.frame_at(offset)
-        if offset + length > self.table.content[frame + 1] or self._may_be_stored(frame):
+        if self._may_be_stored(frame):
             return None
         content = self._cache.get(self._number, frame)
         if content is None:
             content = self._decode(frame)
             self._cache.put(self._number, frame, content)
-        skip = offset - self.table.content[frame]
-        return memoryview(content)[skip : skip + length]
+        return self.table.content[frame], memoryview(content)
 
     def prefix(self, offset: int, length: int) -> bytes:
         """At most ``length`` bytes from ``offset``, none past the end of the frame there; at the

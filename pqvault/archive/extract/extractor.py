@@ -8,7 +8,7 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from pqvault.archive.extract.trouble import (
     failure,
     rename_new,
     unlink_quietly,
+    write_all,
 )
 from pqvault.errors import PQVaultError
 from pqvault.names import printable
@@ -138,18 +139,67 @@ class Extractor:
         return sink
 
     def write_small(self, entry: Entry, content: Buffer) -> None:
-        """Write a whole file whose bytes are at hand: the fewest system calls there can be."""
+        """Write a whole file whose bytes are at hand."""
+        self.write_files([(entry, content)])
+
+    def write_files(
+        self,
+        files: Iterable[tuple[Entry, Buffer]],
+        failed: Callable[[PQVaultError], object] | None = None,
+    ) -> None:
+        """Write whole files whose bytes are at hand, with the fewest calls there can be.
+
+        ``failed`` is told what is wrong with a file, and the rest goes on; without it, and when
+        the target is full, that is raised.
+        """
+        folder: Folder | None = None
+        above = b""
+        files_done = size = 0
         try:
-            sink = FileSink(self, entry)
+            for entry, content in files:
+                try:
+                    parent, name = split(entry.path)
+                    self._tree.claim(entry.path)
+                    if folder is None or parent != above:
+                        if folder is not None:
+                            last, folder = folder, None
+                            self._tree.unpin(last)
+                        folder, above = self._tree.pin(parent), parent
+                    self._write_file(folder.fd, name, entry, content)
+                except TROUBLE as error:
+                    trouble = failure(entry.path, error)
+                    if failed is None or isinstance(trouble, TargetFull):
+                        raise trouble from error
+                    failed(trouble)
+                else:
+                    files_done += 1
+                    size += entry.size
+                    self._remember(entry.path)
+        finally:
+            if folder is not None:
+                self._tree.unpin(folder)
+            with self._lock:
+                self._tally["files"] += files_done
+                self._tally["bytes"] += size
+
+    def _write_file(self, dir_fd: int, name: bytes, entry: Entry, content: Buffer) -> None:
+        # The catalog's size is the cap: no content can fill more of the disk than it says.
+        if len(content) != entry.size:
+            raise Refused(f"its content does not have its {entry.size} bytes")
+        temp = self._temp_name()
+        fd = os.open(temp, FILE_FLAGS, 0o600, dir_fd=dir_fd)
+        try:
             try:
-                if sink._write(content, 0) != entry.size:
-                    raise Refused(f"its content does not have its {entry.size} bytes")
-                sink._finish(resize=False)
-            except BaseException:
-                sink.abort()
-                raise
-        except TROUBLE as error:
-            raise failure(entry.path, error) from error
+                if content:
+                    write_all(fd, content, 0)
+                os.fchmod(fd, entry.mode & self._keep_bits)
+                os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+            finally:
+                os.close(fd)  # before the rename: network file systems report full disks here
+            self._publish(dir_fd, temp, name)
+        except BaseException:
+            unlink_quietly(dir_fd, temp)
+            raise
 
     def make_symlink(self, entry: Entry) -> None:
         """Remember a symbolic link; :meth:`finish` makes it, or reports why not."""
@@ -237,8 +287,13 @@ class Extractor:
         with self._lock:
             self._tally[what] += 1
             self._tally["bytes"] += size
-            if path is not None and (self._link_sources is None or path in self._link_sources):
-                self._extracted.add(path)
+        if path is not None:
+            self._remember(path)
+
+    def _remember(self, path: bytes) -> None:
+        """Of files that hard links may name; adding to a set takes no lock."""
+        if self._link_sources is None or path in self._link_sources:
+            self._extracted.add(path)
 
     def _attempt(self, path: bytes, action: Callable[[], None]) -> bool:
         """Run one step of :meth:`finish`; what fails is kept for the report, but a full disk."""
@@ -371,7 +426,7 @@ class FileSink:
         try:
             if size is not None:
                 self._entry = replace(self._entry, size=size)
-            self._finish(resize=True)
+            self._finish()
         except TROUBLE as error:
             raise failure(self._entry.path, error) from error
 
@@ -385,31 +440,20 @@ class FileSink:
         unlink_quietly(folder.fd, self._temp)
         self._extractor._tree.unpin(folder)
 
-    def _write(self, buffer: Buffer, offset: int) -> int:
+    def _write(self, buffer: Buffer, offset: int) -> None:
         with memoryview(buffer) as view:
             size = view.nbytes
             # The catalog's size is the cap: no content can fill more of the disk than it says.
             if offset < 0 or offset + size > self._entry.size:
                 raise Refused(f"its content goes beyond its {self._entry.size} bytes")
-            written = os.pwrite(self._fd, view, offset) if size else 0
-            if written != size:
-                self._write_rest(view.cast("B"), written, offset)
-        return size
+            write_all(self._fd, view, offset)
 
-    def _write_rest(self, view: memoryview, done: int, offset: int) -> None:
-        while done < len(view):
-            written = os.pwrite(self._fd, view[done:], offset + done)
-            if not written:
-                raise OSError(errno.EIO, "nothing could be written")
-            done += written
-
-    def _finish(self, *, resize: bool) -> None:
+    def _finish(self) -> None:
         entry, extractor, folder = self._entry, self._extractor, self._folder
         if folder is None:
             raise ValueError("this file is committed or aborted already")
         try:
-            if resize:
-                os.ftruncate(self._fd, entry.size)
+            os.ftruncate(self._fd, entry.size)
             os.fchmod(self._fd, entry.mode & extractor._keep_bits)
             os.utime(self._fd, ns=(entry.mtime_ns, entry.mtime_ns))
             fd, self._fd = self._fd, -1

@@ -9,7 +9,15 @@ import os
 from pqvault.errors import PQVaultError
 from pqvault.names import printable
 
-__all__ = ["TROUBLE", "Refused", "TargetFull", "failure", "rename_new", "unlink_quietly"]
+__all__ = [
+    "TROUBLE",
+    "Refused",
+    "TargetFull",
+    "failure",
+    "rename_new",
+    "unlink_quietly",
+    "write_all",
+]
 
 
 class TargetFull(PQVaultError):
@@ -46,6 +54,19 @@ def unlink_quietly(dir_fd: int, name: str | bytes) -> None:
         os.unlink(name, dir_fd=dir_fd)
     except OSError:
         pass
+
+
+def write_all(fd: int, buffer: bytes | bytearray | memoryview, offset: int) -> None:
+    """Write all of ``buffer`` at ``offset``, however many calls it takes."""
+    with memoryview(buffer) as view:
+        done = os.pwrite(fd, view, offset) if view.nbytes else 0
+        if done != view.nbytes:
+            with view.cast("B") as rest:
+                while done < len(rest):
+                    written = os.pwrite(fd, rest[done:], offset + done)
+                    if not written:
+                        raise OSError(errno.EIO, "nothing could be written")
+                    done += written
 
 
 # Python has no rename that refuses to replace. ctypes costs 1 µs a call and drops the GIL.
