@@ -30,6 +30,8 @@ COMMANDS = {
     "cat": "Write one file of an archive to standard output.",
     "mount": "Show an archive as a read-only folder.",
     "parts": "List the parts of an archive and who can open them.",
+    "table": "List, read, import and export the tables of an archive.",
+    "query": "Answer SQL over the tables of an archive.",
     "inspect": "Show what can be read without a key.",
     "verify": "Check an archive, with or without a key.",
     "rotate": "Wrap the keys of archives to other recipients; content is not touched.",

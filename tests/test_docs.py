@@ -43,6 +43,8 @@ def prepared(tmp_path: Path, shell: dict[str, str]) -> tuple[Path, dict[str, str
     pqvault keygen -o key.txt > key.pub && cp key.pub team.pub
     pqvault seal datasets -r @key.pub -q && pqvault encrypt model.safetensors -o s -r @key.pub
     mv s model.safetensors.pqv && pqvault keygen --sign -o sign.txt > sign.pub
+    cp datasets/train.jsonl events.jsonl && pqvault seal datasets/train.jsonl --tables \
+      -o tables.pqv -r @key.pub -q
     pqvault seal datasets -o release.pqv -r @key.pub --sign sign.txt -q
     echo '{"model": "llama", "prompt": "hi"}' | pqvault log pipe serving.pqv -r @key.pub -q
     pqvault keyset new lake-keys.pqv lake pii -r @key.pub -q
@@ -191,3 +193,23 @@ def test_exit_codes_in_the_readme_are_those_of_the_error_classes() -> None:
     listed = README[README.index("### Exit codes") :]
     for code in codes | {0, 130}:
         assert re.search(rf"\b{code} [a-z]", listed), code
+
+
+def test_the_commands_of_the_page_on_tables_run(tmp_path: Path, shell: dict[str, str]) -> None:  # noqa: F811
+    """docs/tables.md: every command and the Python example, as printed."""
+    (tmp_path / "events").mkdir()
+    lines = [f'{{"n": {n}, "prompt": "p{n}", "answer": "a{n}"}}\n' for n in (1, 2, 3)]
+    (tmp_path / "events/train.jsonl").write_text("".join(lines))
+    page = (ROOT / "docs/tables.md").read_text()
+    script = "\n".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL))
+    code = re.search(r"```python\n(.*?)```", page, re.DOTALL)
+    assert script.count("pqvault ") > 10 and code
+    done = subprocess.run(
+        ["bash", "-ec", script], cwd=tmp_path, env=shell, check=True, capture_output=True, text=True
+    )
+    assert "without answer, prompt" not in done.stdout and "p2" in done.stdout
+    assert (tmp_path / "train.csv").read_text() == "n\n1\n2\n3\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code[1]], cwd=tmp_path, env=shell, check=True, capture_output=True
+    )
+    assert b'[["b","c"]]' in done.stdout

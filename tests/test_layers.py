@@ -72,6 +72,8 @@ OUTSIDE = {
     "zstandard": {"sealed", "doctor"},
     "rich": set[str](),
     "click": set[str](),
+    "duckdb": {"tables"},
+    "polars": set[str](),
     "fsspec": {"storage", "integrations"},
     "platformdirs": {"home"},
     "pickle": set[str](),

@@ -23,9 +23,6 @@ __all__ = ["TableOptions", "is_table_name", "seal_table"]
 
 sources = LazyModule("pqvault.sources")
 
-# Of a file that says where its row groups end: what bounds memory when they are larger than that.
-_THEIR_GROUPS = RowGroups(rows=2**31 - 1, size=512 * 1024 * 1024)
-
 
 @dataclass(slots=True)
 class TableOptions:
@@ -63,10 +60,12 @@ def seal_table(
             sink = TableSink(
                 storage, source.schema, files, f"table {name}", digest=options.digest,
                 level=options.level, sorting=source.sorting,
-                row_groups=None if source.row_groups is None else _THEIR_GROUPS,
+                row_groups=None if source.row_groups is None else RowGroups.of_source(),
             )  # fmt: skip
             with sink:
-                _copy(source, sink, job.expected.size, on_bytes)
+                # Progress is told in bytes of the file, which are as many as its rows make them.
+                each = job.expected.size / max(1, source.rows)
+                sink.write_source(source, lambda rows: on_bytes(int(rows * each)))
                 digest = hash_file(job.source, options.digest)
                 doc, listed = sink.finish("replace", (job.expected.size, digest))
             result.notes += source.notes
@@ -89,26 +88,6 @@ def _groups_of(source: Source, tables: TableOptions) -> list[ColumnGroup]:
         if columns:
             found.append(ColumnGroup(group.name, columns, group.recipients))
     return found
-
-
-def _copy(source: Source, sink: TableSink, size: int, on_bytes: Callable[[int], object]) -> None:
-    """All rows, with row groups as the source has them. Progress is told in bytes of the file."""
-    ends = iter(source.row_groups or ())
-    left = next(ends, None)
-    told = rows = 0
-    for batch in source.batches():
-        while left == 0:
-            left = next(ends, None)
-        sink.write(batch)
-        rows += len(batch)
-        now = size * rows // max(1, source.rows)
-        on_bytes(now - told)
-        told = now
-        if left is not None:
-            left -= len(batch)
-            if left == 0:
-                sink.end_row_group()
-    on_bytes(size - told)
 
 
 def _sentence(error: Exception, name: str) -> str:

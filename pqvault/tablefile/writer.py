@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
@@ -30,6 +30,9 @@ from pqvault.tablefile.schemas import (
     sorting_columns,
 )
 
+if TYPE_CHECKING:
+    from pqvault.sources import Source
+
 __all__ = ["OutFile", "RowGroups", "TableSink"]
 
 pq = LazyModule("pyarrow.parquet")
@@ -44,6 +47,12 @@ class RowGroups:
 
     rows: int = 1024 * 1024
     size: int = 64 * 1024 * 1024
+
+    @classmethod
+    def of_source(cls) -> RowGroups:
+        """For rows of a file that says where its row groups end: what bounds memory when they are
+        larger than that."""
+        return cls(rows=2**31 - 1, size=512 * 1024 * 1024)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +160,22 @@ class TableSink:
         self.rows += table.num_rows
         self._groups += 1
         self._on_bytes(size)
+
+    def write_source(
+        self, source: Source, on_rows: Callable[[int], object] = lambda _: None
+    ) -> None:
+        """Write all rows of a source, with row groups as it has them."""
+        ends = iter(source.row_groups or ())
+        left = next(ends, None)
+        for batch in source.batches():
+            while left == 0:
+                left = next(ends, None)
+            self.write(batch)
+            on_rows(len(batch))
+            if left is not None:
+                left -= len(batch)
+                if left == 0:
+                    self.end_row_group()
 
     def finish(
         self, mode: str, source: tuple[int, str] | None = None

@@ -12,7 +12,9 @@ from __future__ import annotations
 from pqvault.archive.columngroups import ColumnGroup
 from pqvault.tablefile import RowGroups
 from pqvault.tables.dataset import TableDataset
+from pqvault.tables.importing import import_table
 from pqvault.tables.reading import count_rows, dataset, head, read_table, schema
+from pqvault.tables.sql import query
 from pqvault.tables.writing import TableWriter, write_table
 
 __all__ = [
@@ -23,6 +25,8 @@ __all__ = [
     "count_rows",
     "dataset",
     "head",
+    "import_table",
+    "query",
     "read_table",
     "schema",
     "write_table",

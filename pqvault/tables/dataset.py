@@ -5,6 +5,7 @@ One Parquet format, with the decryption properties of its own file, for each fra
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -48,6 +49,13 @@ class TableDataset(pds.FileSystemDataset):  # type: ignore[misc]
         """The columns that no key at hand opens, with their group."""
         return self._rows.hidden
 
+    def check_hidden(self, text: str) -> None:
+        """Raise NoKeyFits when a column that no key at hand opens is named in ``text``."""
+        words = set(re.findall(r"\w+", text.lower()))
+        for name in self.hidden:
+            if set(re.findall(r"\w+", name.lower())) <= words:
+                raise self._rows.no_key(name)
+
     @property
     def groups(self) -> dict[str, str]:
         """The group of each column that is in one and that the keys at hand open."""
@@ -79,6 +87,13 @@ class TableDataset(pds.FileSystemDataset):  # type: ignore[misc]
         """See `pyarrow.dataset.Dataset.to_batches`."""
         with trouble(self._rows.what):
             yield from self.scanner(columns, filter, **options).to_batches()
+
+    def reader(self, columns: Any = None, filter: Any = None) -> pa.RecordBatchReader:
+        """The rows as a stream, whose errors are pqvault's too."""
+        scanner = self.scanner(columns, filter)
+        return pa.RecordBatchReader.from_batches(
+            scanner.projected_schema, self.to_batches(columns, filter)
+        )
 
     def head(self, num_rows: int, **options: Any) -> pa.Table:
         """The first rows."""

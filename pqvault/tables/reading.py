@@ -13,11 +13,12 @@ from pqvault.keys import Identity
 from pqvault.tables.dataset import TableDataset
 from pqvault.tables.places import StrPath, storage_of
 
-__all__ = ["count_rows", "dataset", "head", "read_table", "schema"]
+__all__ = ["count_rows", "dataset", "head", "opened", "read_table", "schema"]
 
 
 @contextmanager
-def _opened(archive: Archive | StrPath, identities: Sequence[Identity]) -> Iterator[Archive]:
+def opened(archive: Archive | StrPath, identities: Sequence[Identity]) -> Iterator[Archive]:
+    """The archive that is open already, or one opened for the block."""
     if isinstance(archive, Archive):
         yield archive
     else:
@@ -35,7 +36,7 @@ def dataset(
     the open archive. Raises NotFound, NoKeyFits, IntegrityError; UsageError when the types of
     a column in two parts have nothing in common.
     """
-    with _opened(archive, identities) as found:
+    with opened(archive, identities) as found:
         return TableDataset(found.find_table(name))
 
 

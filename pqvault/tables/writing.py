@@ -15,6 +15,7 @@ from pqvault.keys import Recipient
 from pqvault.memory import Memory
 from pqvault.policy import ANYBODY, Policy
 from pqvault.signing import SigningKey
+from pqvault.sources import Source
 from pqvault.storage import Storage
 from pqvault.tablefile import RowGroups
 from pqvault.tablefile.schemas import Sorting
@@ -78,6 +79,10 @@ class TableWriter:
     def write(self, rows: pa.RecordBatch | pa.Table) -> None:
         """Take rows of the schema, any number of them."""
         self._sink.write(rows)
+
+    def write_source(self, source: Source) -> None:
+        """Take all rows of a file, with row groups as it has them."""
+        self._sink.write_source(source)
 
     def finish(self) -> str:
         """Commit; the part id."""

@@ -1,0 +1,151 @@
+"""Rows for people and for other programs: JSON lines, CSV, Parquet, Arrow."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any, BinaryIO, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow.types as pt
+
+__all__ = ["FORMATS", "plain", "write_rows"]
+
+FORMATS: Final = ("jsonl", "csv", "parquet", "arrow")
+_STEP: Final = 8192  # rows made into Python objects at once
+
+
+def write_rows(reader: pa.RecordBatchReader, kind: str, out: BinaryIO) -> int:
+    """Write all rows to ``out`` as one of FORMATS: how many.
+
+    In JSON lines and CSV times are ISO 8601, bytes base64, decimals and numbers that are not
+    finite texts, maps with keys of text objects; in CSV what is nested is JSON.
+    """
+    if kind == "parquet":
+        with pq.ParquetWriter(out, reader.schema, compression="zstd") as parquet:
+            return _count(reader, parquet.write_batch)
+    if kind == "arrow":
+        with pa.ipc.new_file(out, reader.schema) as arrow:
+            return _count(reader, arrow.write_batch)
+    return _count(reader, _csv(reader.schema, out) if kind == "csv" else _jsonl(out))
+
+
+def _count(reader: pa.RecordBatchReader, write: Any) -> int:
+    count = 0
+    for batch in reader:
+        write(batch)
+        count += len(batch)
+    return count
+
+
+def _jsonl(out: BinaryIO) -> Any:
+    def write(batch: pa.RecordBatch) -> None:
+        for rows in _pieces(batch):
+            lines = (json.dumps(dict(zip(batch.schema.names, r, strict=True)), ensure_ascii=False)
+                     for r in rows)  # fmt: skip
+            out.write("".join(line + "\n" for line in lines).encode("utf-8", "surrogatepass"))
+
+    return write
+
+
+def _csv(schema: pa.Schema, out: BinaryIO) -> Any:
+    def put(rows: list[Any]) -> None:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        out.write(text.getvalue().encode())
+
+    def cell(value: Any) -> Any:
+        if isinstance(value, dict | list):
+            return json.dumps(value, ensure_ascii=False)
+        return ("true" if value else "false") if isinstance(value, bool) else value
+
+    def write(batch: pa.RecordBatch) -> None:
+        for rows in _pieces(batch):
+            put([[cell(value) for value in row] for row in rows])
+
+    put([schema.names])
+    return write
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[Iterator[tuple[Any, ...]]]:
+    for at in range(0, len(batch), _STEP):
+        columns = [plain(column) for column in batch.slice(at, _STEP).columns]
+        yield zip(*columns, strict=True)
+
+
+def plain(array: pa.Array) -> list[Any]:
+    """The values of an array as what JSON has."""
+    kind = array.type
+    if isinstance(array, pa.ExtensionArray):
+        return _texts(array) if str(kind) == "extension<arrow.uuid>" else plain(array.storage)
+    if pt.is_dictionary(kind):
+        return plain(array.dictionary_decode())
+    if pt.is_floating(kind):
+        return [v if v is None or abs(v) < float("inf") else _unusual(v) for v in array.to_pylist()]
+    if pt.is_duration(kind):
+        return plain(array.cast(pa.int64()))
+    if pt.is_temporal(kind):
+        return [None if v is None else v.replace(" ", "T", 1) for v in _cast_text(array)]
+    if pt.is_decimal(kind):
+        return _cast_text(array)
+    if any(f(kind) for f in (pt.is_binary, pt.is_large_binary, pt.is_fixed_size_binary)) or (
+        kind == pa.binary_view()
+    ):
+        return [None if v is None else base64.b64encode(v).decode() for v in array.to_pylist()]
+    if pt.is_struct(kind):
+        fields = [plain(array.field(i)) for i in range(kind.num_fields)]
+        names = [field.name for field in kind]
+        rows = zip(*fields, strict=True) if fields else iter([()] * len(array))
+        there = array.is_valid().to_pylist()
+        return [
+            dict(zip(names, row, strict=True)) if valid else None
+            for row, valid in zip(rows, there, strict=True)
+        ]
+    if pt.is_map(kind):
+        return _maps(array)
+    if pt.is_list_view(kind) or pt.is_large_list_view(kind) or pt.is_fixed_size_list(kind):
+        array = array.cast(pa.large_list(kind.value_field))
+        kind = array.type
+    if pt.is_list(kind) or pt.is_large_list(kind):
+        return _lists(array, plain(array.values))
+    return list(array.to_pylist())
+
+
+def _unusual(value: float) -> str:
+    return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+
+
+def _cast_text(array: pa.Array) -> list[Any]:
+    return list(array.cast(pa.string()).to_pylist())
+
+
+def _texts(array: pa.Array) -> list[Any]:
+    return [None if value is None else str(value) for value in array.to_pylist()]
+
+
+def _lists(array: Any, values: list[Any]) -> list[Any]:
+    ends = array.offsets.to_pylist()
+    there = array.is_valid().to_pylist()
+    return [
+        values[start:end] if valid else None
+        for (start, end), valid in zip(pairwise(ends), there, strict=True)
+    ]
+
+
+def _maps(array: Any) -> list[Any]:
+    pairs = list(zip(plain(array.keys), plain(array.items), strict=True))
+    of_text = pt.is_string(array.type.key_type) or pt.is_large_string(array.type.key_type)
+    found = _lists(array, pairs)
+    return [
+        None
+        if m is None
+        else dict(m)
+        if of_text and len({key for key, _ in m}) == len(m)
+        else [list(pair) for pair in m]
+        for m in found
+    ]

@@ -1,0 +1,130 @@
+"""query: SQL over the tables of an archive, in DuckDB, which reads them through Arrow datasets.
+
+DuckDB runs in memory and may not touch files, extensions or the network: what is not in the
+archive is not there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import pyarrow as pa
+
+from pqvault.archive.archive import Archive
+from pqvault.archive.tableentry import short_name
+from pqvault.errors import IntegrityError, NoKeyFits, PQVaultError, UsageError
+from pqvault.keys import Identity
+from pqvault.tables.dataset import TableDataset
+from pqvault.tables.places import StrPath
+from pqvault.tables.reading import opened
+
+__all__ = ["query"]
+
+_SETTINGS: Final = {
+    "enable_external_access": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "python_enable_replacements": "false",
+}
+_BATCH: Final = 64 * 1024  # rows
+
+
+@contextmanager
+def query(
+    archive: Archive | StrPath, sql: str, *, identities: Sequence[Identity] = ()
+) -> Iterator[pa.RecordBatchReader]:
+    """The rows of a SELECT, as a stream to be read within the ``with`` block.
+
+    Each table is there under its path, in double quotes, and under the last component of it
+    without its ending where only one table has that. Raises UsageError for what DuckDB does not
+    take, NoKeyFits for a column that no identity opens, IntegrityError for a damaged table.
+    """
+    duckdb = _duckdb()
+    with opened(archive, identities) as found:
+        tables = {name: TableDataset(found.find_table(path)) for name, path in _named(found, sql)}
+    connection = duckdb.connect(":memory:", config=_SETTINGS)
+    try:
+        for name, dataset in tables.items():
+            connection.register(name, dataset)
+        connection.execute("SET lock_configuration = true")
+        with _explained(duckdb, tables, sql):
+            relation = connection.sql(sql)
+            if relation is None:
+                raise UsageError("the query has no rows for an answer", hint="write a SELECT")
+            reader = relation.to_arrow_reader(_BATCH)
+        yield pa.RecordBatchReader.from_batches(
+            reader.schema, _checked(reader, duckdb, tables, sql)
+        )
+    finally:
+        connection.close()
+
+
+def _duckdb() -> Any:
+    try:
+        import duckdb
+    except ImportError:
+        raise UsageError(
+            "queries need DuckDB, which is not installed",
+            hint="pip install 'pqvault[duckdb]'",
+        ) from None
+    return duckdb
+
+
+def _named(archive: Archive, sql: str) -> list[tuple[str, bytes]]:
+    """The tables whose names are somewhere in the query, under each of their names."""
+    text = sql.lower()
+    paths = list(archive.table_paths())
+    count = Counter(short_name(path).lower() for path in paths)
+    found: dict[str, tuple[str, bytes]] = {}
+    for path in paths:
+        short = short_name(path)
+        for name in (path, short) if count[short.lower()] == 1 else (path,):
+            # As DuckDB sees it: names that differ only in case are one.
+            decoded = os.fsdecode(name)
+            if decoded.lower().replace('"', '""') not in text:
+                continue
+            known = found.setdefault(decoded.lower(), (decoded, path))
+            if known[1] != path and name == path:
+                if os.fsencode(known[0]) == known[1]:
+                    raise UsageError(f"two tables are named {decoded!r} but for upper case")
+                found[decoded.lower()] = (decoded, path)
+    return list(found.values())
+
+
+def _checked(
+    reader: Any, duckdb: Any, tables: dict[str, TableDataset], sql: str
+) -> Iterator[pa.RecordBatch]:
+    with _explained(duckdb, tables, sql):
+        yield from reader
+
+
+@contextmanager
+def _explained(duckdb: Any, tables: dict[str, TableDataset], sql: str) -> Iterator[None]:
+    try:
+        yield
+    except (duckdb.Error, pa.ArrowException, OSError, RuntimeError) as error:
+        for dataset in tables.values():
+            dataset.check_hidden(sql)
+        raise _in_words(error, duckdb, tables) from None
+
+
+def _in_words(error: Exception, duckdb: Any, tables: dict[str, TableDataset]) -> PQVaultError:
+    words = " ".join(str(error).split("\n\nLINE")[0].split())
+    refused = (duckdb.ProgrammingError, duckdb.PermissionException, duckdb.NotSupportedError)
+    scan = any(mark in words for mark in ("Python exception", "IOError", "decrypt", "arrow_scan"))
+    if isinstance(error, refused) and not scan:
+        return UsageError(
+            f"DuckDB does not take the query: {words}",
+            hint="`pqvault table ls` lists tables, `pqvault table schema` their columns;"
+            ' a name with a dot or a slash needs "quotes"',
+        )
+    for kind in (NoKeyFits, IntegrityError):
+        if kind.__name__ in words:
+            return kind(words.partition(f"{kind.__name__}: ")[2] or words)
+    if scan:
+        return IntegrityError(f"{', '.join(tables)} cannot be read: {words}")
+    return PQVaultError(f"DuckDB: {words}")
