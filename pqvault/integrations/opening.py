@@ -77,7 +77,7 @@ class Opening:
                 hint="name the folder that `pqvault seal` made, usually NAME.pqv",
             )
         return Archive(
-            places.storage_at(fs, path),
+            places.storage_at(fs, path, dict(self.options)),
             references.identities(self.identities),
             as_of=as_of,
             snapshot=self.snapshot,

@@ -12,6 +12,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pqvault.archive.layout import HEADER
 from pqvault.errors import IntegrityError, NotFound, UsageError
 from pqvault.storage import LocalStorage, Storage
+from pqvault.storage import storage_at as find_storage
 
 __all__ = ["RangeSource", "inner", "is_archive", "storage_at"]
 
@@ -31,15 +32,21 @@ def is_archive(fs: Any, path: str) -> bool:
     return bool(fs.exists(f"{path.rstrip('/')}/{HEADER}"))
 
 
-def storage_at(fs: Any, path: str) -> Storage:
-    """The archive's place. Raises UsageError where archives cannot be."""
+def storage_at(fs: Any, path: str, options: dict[str, Any] | None) -> Storage:
+    """The archive's place. ``options``: of the file system that it is on.
+
+    Raises UsageError for options that a store would not get: archives go by the environment.
+    """
     if isinstance(fs, LocalFileSystem):
         return LocalStorage(Path(path))
-    protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
-    raise UsageError(
-        f"archives on {protocol}:// cannot be opened by this version, only sealed streams",
-        hint="copy the archive to a local folder, or mount it",
-    )
+    url = fs.unstrip_protocol(path)
+    if options:
+        raise UsageError(
+            f"{url} is an archive, and options for its file system are not used for archives",
+            hint="set them in the environment or in fsspec's configuration files, so that no"
+            " option has to carry them",
+        )
+    return find_storage(url)
 
 
 class RangeSource:

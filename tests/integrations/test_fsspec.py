@@ -125,6 +125,23 @@ def test_streams_on_other_file_systems(sealed: SealedCorpus) -> None:
             assert file.read() == want
 
 
+def test_archives_on_other_file_systems(sealed: SealedCorpus) -> None:
+    """An archive in memory://: listed, read, written to; options that would be lost are refused."""
+    memory = fsspec.filesystem("memory")
+    memory.put(str(sealed.archive), "/box/data.pqv", recursive=True)
+    url = "pqvault://{}::memory://box/data.pqv"
+    options = sealed.options | {"recipients": sealed.identity.recipient.text}
+    with fsspec.open(url.format("data/notes/a.txt"), **options) as file:
+        assert file.read() == b"first\nsecond\n"
+    with fsspec.open(url.format("new/b.txt"), "wb", **options) as file:
+        file.write(b"third")
+    with fsspec.open(url.format("new/b.txt"), **options) as file:
+        assert file.read() == b"third"
+    with pytest.raises(UsageError, match="options for its file system"):
+        fsspec.open(url.format("data/notes/a.txt"), memory={"x": 1}, **options).open()
+    memory.rm("/box", recursive=True)
+
+
 class Ranges(BaseHTTPRequestHandler):
     """A web server that serves one file, at ranges or not."""
 

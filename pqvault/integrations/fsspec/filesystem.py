@@ -103,7 +103,7 @@ class PQVaultFileSystem(ChainedFileSystem):
         keys = references.identities(self._identities)
         if places.is_archive(fs, path):
             policy = references.policy(self._signers)
-            storage = places.storage_at(fs, path)
+            storage = places.storage_at(fs, path, self._target[1])
             return ArchiveTree(Archive(storage, keys, as_of=self._as_of, policy=policy))
         if isinstance(fs, LocalFileSystem):
             return StreamTree(open_stream(path, keys), path)
@@ -277,7 +277,7 @@ class PQVaultFileSystem(ChainedFileSystem):
 
     def _new_part(self, fs: Any, place: str) -> AppendPart:
         return AppendPart(
-            places.storage_at(fs, place),
+            places.storage_at(fs, place, self._target[1]),
             self._recipient_keys(),
             level=self._level,
             frame_size=self._frame_size,
