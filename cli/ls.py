@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from typing import Any
 
@@ -19,6 +20,7 @@ from .signing import policy_options
 @identity_option
 @click.option("-l", "--long", "long", is_flag=True, help="Type (T: a table) and mode, size, time.")
 @click.option("--as-of", metavar="PART|TIME", help="As the archive was then.")
+@click.option("--versions", is_flag=True, help="Every version of the paths given, oldest first.")
 @memory_option
 @policy_options
 @output_options
@@ -28,6 +30,7 @@ def command(
     identity: tuple[str, ...],
     long: bool,
     as_of: str | None,
+    versions: bool,
     memory: Any,
     policy: Any,
     output: Output,
@@ -39,12 +42,18 @@ def command(
     from pqvault import api
     from pqvault.archive.globs import Globs
     from pqvault.archive.tableentry import TableEntry
+    from pqvault.errors import UsageError
 
+    if versions and not globs:
+        raise UsageError("--versions needs a path", hint="name the files whose versions to list")
     selected = Globs(globs)
     identities = load_identities(identity)
     with api.open(
         archive, identities=identities, as_of=as_of, strict=False, memory=memory, policy=policy
     ) as opened:
+        if versions:
+            _versions(opened, globs, output)
+            return
         for part, entry in opened.located():
             if globs and not selected.match(entry.path):
                 continue
@@ -60,6 +69,28 @@ def command(
         output.failures(opened.problems)
         if opened.problems:
             fail_with(max(3, opened.problems[0].exit_code))
+
+
+def _versions(opened: Any, paths: tuple[str, ...], output: Output) -> None:
+    """A line for each version; a path that no part has ever had is an error."""
+    from pqvault.archive.differences import versions
+    from pqvault.errors import NotFound
+
+    for path in map(os.fsencode, paths):
+        found = list(versions(opened, path.strip(b"/")))
+        if not found:
+            raise NotFound(f"{name(path)} was never in the archive", hint="see `pqvault ls`")
+        for version in found:
+            facts = {"part": version.part, "created": version.created}
+            entry = version.entry
+            removed = {"path": path.strip(b"/"), "kind": None}
+            output.document({**(_facts(entry, "") if entry else removed), **facts})
+            digest = entry.digest.hex()[:16] if entry and entry.digest else "-"
+            what = f"{entry.size:>15,}  {digest:<16}" if entry else f"{'removed':>15}  {'':<16}"
+            output.result(f"{version.part}  {when(version.created)} {what}  {name(path)}")
+    output.failures(opened.problems)
+    if opened.problems:
+        fail_with(max(3, opened.problems[0].exit_code))
 
 
 def _facts(entry: Any, part: str) -> dict[str, Any]:

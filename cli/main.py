@@ -29,6 +29,7 @@ COMMANDS = {
     "ls": "List what an archive holds.",
     "cat": "Write one file of an archive to standard output.",
     "mount": "Show an archive as a read-only folder.",
+    "diff": "List what changed between two states of an archive.",
     "parts": "List the parts of an archive and who can open them.",
     "table": "List, read, import and export the tables of an archive.",
     "query": "Answer SQL over the tables of an archive.",
