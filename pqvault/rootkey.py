@@ -223,6 +223,11 @@ class RootKey:
             )
         return key
 
+    def check_same_profile(self, part: RootKey, what: str) -> None:
+        """Raise IntegrityError for the key of a column group whose profile is not its part's."""
+        if self.profile != part.profile:
+            raise IntegrityError(f"{what} has the profile {self.profile}, its part {part.profile}")
+
     def _envelope_mac(self, envelope: Envelope) -> bytes:
         fields = (*self._ids, envelope.group.encode("ascii"))
         key = kdf.derive(self.secret, mac.MAC_KEY_SIZE, "envelope mac", *fields)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import cryptography_vectors
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from conftest import Box, make_tree
@@ -19,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM1024PrivateKey
 from test_outside_vectors import hpke_aad_decrypt, kat
 
 import pqvault
-from pqvault import attestation
+from pqvault import attestation, tables
 from pqvault.archive.part import read_public
 from pqvault.crypto import kem, oqs_kem, oqs_library, pyca_kem
 from pqvault.crypto.profiles import CNSA2, HIGH, PROFILES, STANDARD, Profile
@@ -29,6 +30,7 @@ from pqvault.format.commit import Commit
 from pqvault.format.envelope import Envelope
 from pqvault.format.keytext import FORMS
 from pqvault.keys import Identity, Recipient, one_profile
+from pqvault.logs import InferenceLog
 from pqvault.policy import Policy
 from pqvault.rootkey import RootKey, keyring
 from pqvault.signing import SigningKey
@@ -412,6 +414,49 @@ def test_cnsa2_is_signed_with_mldsa87(tmp_path: Path) -> None:
     pqvault.rotate(tmp_path / "cnsa2" / "v.pqv", **change, sign=[suites["ML-DSA-87"]])
     made = CliRunner().invoke(cli, ["keygen", "--sign", "--profile", "cnsa2"]).output
     assert "PQVAULT-SIGNING-KEY-CNSA2-1" in made
+
+
+# -- tables, logs and column groups ---------------------------------------------------------
+
+
+@each
+def test_tables_and_logs_have_the_profile(profile: Profile, tmp_path: Path) -> None:
+    """Of their recipients, groups of columns with them; recipients of two are refused there too."""
+    key, other = KEYS[profile.name], Identity.generate(profile)
+    archive, table = tmp_path / "v.pqv", pa.table({"x": [1, 2, 3]})
+    tables.write_table(archive, "runs", table, recipients=[key.recipient])
+    groups = {"content": [other.recipient]}
+    with InferenceLog(archive, recipients=[key.recipient], groups=groups, fsync="flush") as log:
+        log.log({"request_id": "r", "prompt": "hi"})
+    assert tables.read_table(archive, "runs", identities=[key]).equals(table)
+    read = tables.read_table(archive, "inference", identities=[key, other])
+    assert read["input_messages"].to_pylist() == ['"hi"']
+    envelopes = [Envelope.parse(path.read_bytes()) for path in (archive / "envelopes").iterdir()]
+    assert sorted(e.group for e in envelopes) == ["", "", "content"]
+    assert {e.profile for e in envelopes} == {profile.name}
+    assert {part.digest for part in pqvault.inspect(archive).parts} == {profile.digest}
+    assert pqvault.verify(archive, identities=[key]).problems == []
+    wrong = KEYS["high" if profile is STANDARD else "standard"].recipient
+    with pytest.raises(UsageError, match="mixed"):
+        tables.write_table(archive, "runs", table, recipients=[key.recipient, wrong])
+    with pytest.raises(UsageError, match="mixed"):
+        InferenceLog(archive, recipients=[key.recipient], groups={"content": [wrong]})
+
+
+def test_the_envelope_of_a_group_has_the_profile_of_its_part(tmp_path: Path) -> None:
+    """Who can open it cannot wrap it to a key of another profile without a reader's noticing."""
+    key, archive = KEYS["high"], tmp_path / "v.pqv"
+    groups = {"content": [key.recipient]}
+    people = {"recipients": [key.recipient], "groups": groups}
+    with InferenceLog(archive, **people, fsync="flush") as log:
+        log.log({"request_id": "r", "prompt": "hi"})
+    (path,) = (archive / "envelopes").glob("*.content")
+    root = RootKey.unwrap(Envelope.parse(path.read_bytes()), keyring([key]), "it")
+    weaker = dataclasses.replace(root, profile=STANDARD)
+    forged = weaker.envelope([KEYS["standard"].recipient], created=1, group="content")
+    path.write_bytes(forged.marshal())
+    with pytest.raises(IntegrityError, match="has the profile standard, its part high"):
+        tables.read_table(archive, "inference", identities=KEYS.values())
 
 
 def test_nothing_calls_itself_compliant() -> None:

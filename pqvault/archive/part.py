@@ -253,6 +253,7 @@ class OpenPart:
             except NotFound:
                 raise IntegrityError(f"{what} is missing") from None
             key = RootKey.unwrap(envelope, self._identities, what)
+            key.check_same_profile(self._key, what)
             self._policy.check_envelope(envelope, what)
             with self._lock:
                 self._group_keys[group] = key

@@ -123,6 +123,7 @@ def open_keys(
             raise IntegrityError(f"{what} belongs to another archive or part, and was copied here")
         try:
             groups[group] = RootKey.unwrap(envelope, keys, what)
+            groups[group].check_same_profile(groups[""], what)
         except NoKeyFits as error:
             if group and partly:
                 continue
