@@ -120,12 +120,27 @@ def arrow_errors(name: str) -> Iterator[None]:
 
 
 def check_names(schema: pa.Schema, name: str) -> pa.Schema:
-    """The schema. Raises SourceRefused for two columns of one name."""
-    names = schema.names
+    """The schema. Raises SourceRefused for two columns of one name, or names that are no UTF-8."""
+    with arrow_errors(name):
+        for field in schema:
+            _read_names(field)
+        names = schema.names
     if len(set(names)) != len(names):
         twice = min(column for column in names if names.count(column) > 1)
         raise SourceRefused(f"{name} has several columns of the name {twice!r}")
     return schema
+
+
+def _read_names(field: pa.Field) -> str:
+    """The name, after those of all levels below it: bytes that are not UTF-8 raise ValueError."""
+    kind = field.type
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    for index in range(kind.num_fields):
+        _read_names(kind.field(index))
+    return str(field.name)
 
 
 def checked(batch: pa.RecordBatch, name: str) -> pa.RecordBatch:
