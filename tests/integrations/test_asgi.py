@@ -1,0 +1,294 @@
+"""The ASGI middleware before a small OpenAI-compatible application: whole, streamed, broken."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+httpx = pytest.importorskip("httpx")
+pytest.importorskip("starlette")
+
+from starlette.applications import Starlette  # noqa: E402
+from starlette.requests import Request  # noqa: E402
+from starlette.responses import JSONResponse, Response, StreamingResponse  # noqa: E402
+from starlette.routing import Route  # noqa: E402
+from test_logging import KEY, rows  # noqa: E402
+
+from pqvault.integrations.asgi import InferenceLogMiddleware  # noqa: E402
+from pqvault.integrations.openai import StreamedAnswer, answer_of, question_of  # noqa: E402
+from pqvault.logs import InferenceLog  # noqa: E402
+
+ASKED = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "temperature": 0.5}
+WORDS = ["He", "llo ", "wörld", "!"]
+
+
+def event(value: Any) -> bytes:
+    return b"data: " + (value if isinstance(value, bytes) else json.dumps(value).encode()) + b"\n\n"
+
+
+def deltas() -> list[Any]:
+    found: list[Any] = [
+        {"id": "c1", "model": "m-1", "choices": [{"index": 0, "delta": {"role": "assistant"}}]}
+    ]
+    found += [{"id": "c1", "choices": [{"index": 0, "delta": {"content": w}}]} for w in WORDS]
+    found.append({"id": "c1", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    found.append({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4}})
+    return found
+
+
+async def chat(request: Request) -> Response:
+    body = await request.json()
+    if body.get("stream"):
+
+        async def pieces() -> Any:
+            raw = b"".join(map(event, [*deltas(), b"[DONE]"]))
+            for at in range(0, len(raw), 7):  # events come in pieces
+                yield raw[at : at + 7]
+                if body.get("slow"):
+                    await asyncio.sleep(0.01)
+
+        return StreamingResponse(pieces(), media_type="text/event-stream")
+    if body.get("crash"):
+        raise RuntimeError("out of memory")
+    if body.get("refuse"):
+        error = {"message": "no such model", "type": "invalid_request_error", "code": 404}
+        return JSONResponse({"error": error}, 404)
+    return JSONResponse(
+        {
+            "id": "c1",
+            "model": "m-1",
+            "choices": [
+                {"message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}
+            ],
+            "usage": {"prompt_tokens": 3, "completion_tokens": 4},
+        }
+    )
+
+
+async def health(request: Request) -> Response:
+    return Response(b"ok")
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[InferenceLog]:
+    log = InferenceLog(tmp_path / "l.pqv", recipients=[KEY.recipient])
+    yield log
+    log.close()
+
+
+def application(log: InferenceLog, **options: Any) -> Any:
+    routes = [
+        Route("/v1/chat/completions", chat, methods=["POST"]),
+        Route("/health", health, methods=["GET", "POST"]),
+    ]
+    app = Starlette(routes=routes)
+    app.add_middleware(InferenceLogMiddleware, log=log, **options)
+    return app
+
+
+def post(app: Any, body: Any, path: str = "/v1/chat/completions") -> Any:
+    async def go() -> Any:
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            headers = {"x-request-id": "req-7", "authorization": "Bearer sk-secret"}
+            data = body if isinstance(body, bytes) else json.dumps(body).encode()
+            return await client.post(path, content=data, headers=headers)
+
+    return asyncio.run(go())
+
+
+def only(log: InferenceLog, tmp_path: Path) -> dict[str, Any]:
+    log.close()
+    (row,) = rows(tmp_path / "l.pqv")
+    assert "sk-secret" not in str(row)  # attack 40: no header but the request's id
+    return row
+
+
+def test_a_completion(log: InferenceLog, tmp_path: Path) -> None:
+    response = post(application(log), {**ASKED, "tools": [{"type": "function"}]})
+    assert response.json()["choices"][0]["message"]["content"] == "Hello"
+    row = only(log, tmp_path)
+    assert (row["request_id"], row["response_id"]) == ("req-7", "c1")
+    assert (row["model"], row["response_model"], row["status_code"]) == ("m", "m-1", 200)
+    assert (row["input_tokens"], row["output_tokens"], row["finish_reason"]) == (3, 4, "stop")
+    assert json.loads(row["input_messages"]) == ASKED["messages"]
+    assert json.loads(row["output_messages"]) == [{"role": "assistant", "content": "Hello"}]
+    assert json.loads(row["tool_definitions"]) == [{"type": "function"}]
+    assert row["extra"] == {"path": "/v1/chat/completions", "request": {"temperature": 0.5}}
+    assert row["duration_s"] >= row["first_token_s"] >= 0
+
+
+def test_a_stream_passes_untouched_and_is_put_together(log: InferenceLog, tmp_path: Path) -> None:
+    response = post(application(log), {**ASKED, "stream": True})
+    assert response.content == b"".join(map(event, [*deltas(), b"[DONE]"]))
+    row = only(log, tmp_path)
+    assert json.loads(row["output_messages"]) == [{"role": "assistant", "content": "Hello wörld!"}]
+    assert (row["finish_reason"], row["response_model"], row["output_tokens"]) == ("stop", "m-1", 4)
+    assert row["extra"]["stream"] is True and row["first_token_s"] <= row["duration_s"]
+
+
+def test_an_error_of_the_server(log: InferenceLog, tmp_path: Path) -> None:
+    assert post(application(log), {**ASKED, "refuse": True}).status_code == 404
+    row = only(log, tmp_path)
+    assert row["status_code"] == 404 and row["error_type"] == "invalid_request_error"
+    assert row["error_message"] == "no such model"
+
+
+def test_an_exception_is_logged_and_goes_on(log: InferenceLog, tmp_path: Path) -> None:
+    assert post(application(log), {**ASKED, "crash": True}).status_code == 500
+    row = only(log, tmp_path)
+    assert (row["error_type"], row["error_message"]) == ("RuntimeError", "out of memory")
+
+
+def test_what_is_no_json_is_kept_as_text(log: InferenceLog, tmp_path: Path) -> None:
+    post(application(log), b"\xffnot json")
+    row = only(log, tmp_path)
+    assert row["extra"]["request_text"] == "\ufffdnot json"
+
+
+def test_other_paths_and_methods_are_not_logged(log: InferenceLog) -> None:
+    assert post(application(log), {}, "/health").content == b"ok"
+    assert log.stats.logged == 0
+
+
+def test_large_bodies_are_cut_and_counted(log: InferenceLog, tmp_path: Path) -> None:
+    post(application(log, max_body=100), {**ASKED, "prompt": "x" * 1000})
+    row = only(log, tmp_path)
+    assert row["extra"]["request_cut"] > 900 and len(row["extra"]["request_text"]) == 100
+
+
+def test_a_client_that_goes_away(log: InferenceLog, tmp_path: Path) -> None:
+    """What was said until then is logged: the host knows what it gave out."""
+    app = application(log)
+    sent = 0
+
+    async def go() -> None:
+        gone = asyncio.Event()
+        asked = [
+            {
+                "type": "http.request",
+                "body": json.dumps({**ASKED, "stream": True, "slow": True}).encode(),
+            }
+        ]
+
+        async def receive() -> Any:
+            if asked:
+                return asked.pop()
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            nonlocal sent
+            sent += len(message.get("body", b""))
+            if sent > 200:
+                gone.set()
+
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/v1/chat/completions",
+            "headers": [],
+            "query_string": b"",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+        }
+        await app(scope, receive, send)
+
+    asyncio.run(go())
+    row = only(log, tmp_path)
+    assert row["error_type"] == "client_disconnected"
+    content = json.loads(row["output_messages"])[0].get("content", "")
+    assert "Hello wörld!".startswith(content) and sent < 900
+
+
+def test_the_end_of_the_server_closes_the_log(log: InferenceLog, tmp_path: Path) -> None:
+    app = application(log)
+    post(app, ASKED)
+
+    async def go() -> None:
+        messages = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+        said = []
+
+        async def receive() -> Any:
+            return messages.pop(0)
+
+        async def send(message: Any) -> None:
+            said.append(message["type"])
+
+        await app({"type": "lifespan", "asgi": {"version": "3.0"}}, receive, send)
+        assert said == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+    asyncio.run(go())
+    assert len(rows(tmp_path / "l.pqv")) == 1
+
+
+# -- what the API says ---------------------------------------------------------------------
+
+
+def streamed(*events: Any) -> dict[str, object]:
+    answer = StreamedAnswer()
+    for value in events:
+        answer.feed(event(value))
+    return answer.fields()
+
+
+def test_streamed_tool_calls() -> None:
+    def call(index: int, **function: str) -> Any:
+        return {"choices": [{"delta": {"tool_calls": [{"index": index, "function": function}]}}]}
+
+    found = streamed(
+        {"choices": [{"delta": {"tool_calls": [
+            {"index": 0, "id": "t1", "type": "function", "function": {"name": "f", "arguments": ""}}
+        ]}}]},
+        call(0, arguments='{"a"'),
+        call(0, arguments=":1}"),
+        call(1, name="g", arguments="{}"),
+    )  # fmt: skip
+    assert found["output_messages"] == [
+        {
+            "role": "assistant",
+            "tool_calls": [
+                {"id": "t1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}},
+                {"function": {"name": "g", "arguments": "{}"}},
+            ],
+        }
+    ]
+
+
+def test_streams_of_the_other_apis() -> None:
+    responses = streamed(
+        {"type": "response.output_text.delta", "delta": "Hel"},
+        {"type": "response.output_text.delta", "delta": "lo"},
+        {"type": "response.completed", "response": {"id": "r1", "output": [{"x": 1}],
+                                                    "usage": {"input_tokens": 2}}},
+    )  # fmt: skip
+    assert responses["output_messages"] == [{"x": 1}]
+    assert (responses["response_id"], responses["input_tokens"]) == ("r1", 2)
+    messages = streamed({"type": "content_block_delta", "delta": {"text": "Hi"}})
+    assert messages["output_messages"] == [{"role": "assistant", "content": "Hi"}]
+    completions = streamed({"choices": [{"text": "a"}]}, {"choices": [{"text": "b"}]})
+    assert completions["output_messages"] == [{"role": "assistant", "content": "ab"}]
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        b"data: [1,2]\n\n",
+        b"data: {\"choices\": 7}\n\n",
+        b"data: {\"choices\": [7, null, {\"delta\": []}]}\n\n",
+        b'data: {"choices": [{"index": "x", "delta": {"tool_calls": [1, {"index": -9}]}}]}\n\n',
+        b"data: {\"usage\": [], \"error\": \"broken\"}\n\n",
+        b"data: " + b"[" * 100_000 + b"\n\n",
+        b"\x00\xff" * 1000,
+    ],
+)  # fmt: skip
+def test_streams_that_are_none_raise_nothing(hostile: bytes) -> None:
+    answer = StreamedAnswer()
+    answer.feed(hostile)
+    assert answer.fields()["stream"] is True
+    for body in (hostile, b"", b"null", b"[]", b'{"choices": [1, null]}', b'{"error": {}}'):
+        assert isinstance(answer_of(body), dict) and isinstance(question_of(body), dict)
