@@ -32,7 +32,7 @@ __all__ = ["RemoteReader", "RemoteSink", "RemoteStorage"]
 
 FETCH: Final = 8 * 1024 * 1024  # bytes worth one request: no frame is larger
 _BLOCK: Final = 16 * 1024 * 1024  # bytes of a part of an upload
-_REQUESTS: Final = 32  # under way at once
+_REQUESTS: Final = 64  # under way at once
 
 # Where a file appears whole when its upload ends. Elsewhere (SFTP, SMB) it is written beside
 # and renamed.
