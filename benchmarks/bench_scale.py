@@ -41,7 +41,7 @@ TARGETS = {"open s": 2.0, "open MiB": 500.0, "find ms": 50.0, "parts s": 30.0}
 
 
 def rows(paths: list[bytes], kinds: list[int]) -> pa.Table:
-    """A catalog of folders and of files of 100 kB, which no object holds (holes), each with a digest
+    """A catalog of folders and of files of 100 kB that no object holds (holes), each with a digest
     of its own, so that it takes the room of a real one."""
     count = len(paths)
     files = [kind == Kind.FILE for kind in kinds]
