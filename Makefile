@@ -49,6 +49,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 $(VENV)/installed-hosts: $(VENV)/installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(TORCH)'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,hosts]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps litdata
 	touch $@
 
 clean:

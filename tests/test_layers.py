@@ -53,6 +53,7 @@ LEVELS = {
     "rotating": 9,
     "reencrypting": 9,
     "doctor": 9,
+    "leaks": 9,
     "integrations": 9.5,
 }
 APART = {
@@ -84,6 +85,8 @@ OUTSIDE = {
     "tarfile": {"integrations"},
     "torch": {"integrations"},
     "litdata": {"integrations"},
+    "safetensors": {"integrations"},
+    "jax": set[str](),
     "subprocess": {"passphrases"},
     "urllib.request": set[str](),
     "requests": set[str](),
@@ -92,7 +95,7 @@ OUTSIDE = {
 
 
 # What integrations import and this package does not need.
-HOSTS = {"torch", "litdata", "litellm", "opentelemetry"}
+HOSTS = {"torch", "litdata", "litellm", "opentelemetry", "polars"}
 
 
 def modules(root: Path = ROOT) -> list[Path]:

@@ -1,0 +1,215 @@
+"""litData, grain, safetensors and Polars: what their modules promise beyond the examples."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hosts_kit import SealedCorpus
+
+from pqvault import Identity
+from pqvault.errors import FormatError, IntegrityError, NoKeyFits, NotFound, UsageError
+from pqvault.streams import decrypt, encrypt
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # litData's own files
+def test_litdata(sealed: SealedCorpus, tmp_path: Path) -> None:
+    """A dataset of litData written with the public key only, and read with the identity."""
+    litdata = pytest.importorskip("litdata")
+    from litdata.streaming.writer import BinaryWriter
+
+    from pqvault.integrations.litdata import SealedEncryption
+
+    recipient = sealed.identity.recipient.text
+    for level in ("chunk", "sample"):
+        folder = tmp_path / level
+        writing = SealedEncryption(recipients=recipient, level=level)
+        writer = BinaryWriter(str(folder), chunk_bytes=20_000, encryption=writing)
+        for number in range(40):
+            # No dictionary: with those litData 0.2.76 cannot read back what it encrypts itself.
+            writer[number] = (number, f"a plain word {number} ".encode() * 50)
+        writer.done()
+        writer.merge()
+        for path in folder.rglob("*"):
+            assert b"plain word" not in path.read_bytes()
+        assert json.loads((folder / "index.json").read_text())["config"]["encryption"] == {
+            "algorithm": "pqvault",
+            "level": level,
+        }
+        writing.save(str(tmp_path / "settings"))
+        reading = SealedEncryption.load(str(tmp_path / "settings"), f"file:{sealed.key}")
+        data = litdata.StreamingDataset(str(folder), encryption=reading)
+        assert [data[n][0] for n in (3, 39, 0)] == [3, 39, 0]
+        assert sealed.identity.seed not in pickle.dumps(reading)
+
+
+def test_litdata_messages_are_sealed_streams(sealed: SealedCorpus, tmp_path: Path) -> None:
+    """What it makes, `pqvault decrypt` opens, and the other way round; damage is refused."""
+    pytest.importorskip("litdata")
+    from pqvault.integrations.litdata import SealedEncryption
+
+    one = SealedEncryption(sealed.identity.recipient.text, f"file:{sealed.key}")
+    out = io.BytesIO()
+    decrypt(io.BytesIO(one.encrypt(b"hello")), out, [sealed.identity])
+    assert out.getvalue() == b"hello"
+    stream = io.BytesIO()
+    encrypt(io.BytesIO(b"again"), stream, [sealed.identity.recipient])
+    assert one.decrypt(stream.getvalue()) == b"again" and one.decrypt(one.encrypt(b"")) == b""
+    bad = bytearray(one.encrypt(os.urandom(1000)))
+    bad[-50] ^= 1
+    with pytest.raises(IntegrityError):
+        one.decrypt(bytes(bad))
+    with pytest.raises(UsageError, match="level"):
+        SealedEncryption(level="file")
+    other = tmp_path / "other"
+    Identity.generate().save_file(other)
+    with pytest.raises(NoKeyFits):
+        SealedEncryption(identities=str(other)).decrypt(one.encrypt(b"x"))
+
+
+def test_hugging_faces_cache_leaks_and_is_found(sealed: SealedCorpus, tmp_path: Path) -> None:
+    """The documented leak: without streaming all rows lie in the cache, and doctor says so."""
+    pytest.importorskip("datasets")
+    code = (
+        "from datasets import load_dataset\n"
+        f"url = 'pqvault://data/train.jsonl::{sealed.archive}'\n"
+        "print(len(load_dataset('json', data_files=url, split='train', streaming=STREAMING)"
+        ".take(5) if STREAMING else load_dataset('json', data_files=url, split='train')))"
+    )
+    cache = tmp_path / "hf"
+    env = os.environ | {"HF_HOME": str(cache), "PQVAULT_IDENTITY": str(sealed.key)}
+
+    def left(streaming: bool) -> bool:
+        run = code.replace("STREAMING", str(streaming)).replace("print(len", "print((list, len)[0]")
+        subprocess.run([sys.executable, "-c", run], env=env, check=True, capture_output=True)
+        files = [p for p in cache.rglob("*") if p.is_file()]
+        return any(b"word word" in path.read_bytes() for path in files)
+
+    assert not left(streaming=True)
+    assert left(streaming=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "pqvault_cli", "doctor", "--leaks", "--json"],
+        env=env | {"PQVAULT_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    (found,) = (
+        leak
+        for leak in json.loads(done.stdout)["leaks"]
+        if leak["place"] == "Hugging Face datasets"
+    )
+    assert found["path"] == str(cache / "datasets")
+    if found["on"] == "disk":
+        assert found["files"] >= 1 and done.returncode == 1 and "streaming=True" in found["set"]
+
+
+def test_grain(sealed: SealedCorpus) -> None:
+    """A source for grain: shuffled, batched, equal to the files."""
+    grain = pytest.importorskip("grain")
+    from pqvault.integrations.jax import SealedSource
+
+    source = SealedSource(sealed.archive, globs="data/rows/*", **sealed.options)
+    samples = list(grain.MapDataset.source(source).shuffle(seed=1))
+    assert sorted(s.path for s in samples) == [f"data/rows/part-{n}.parquet" for n in range(3)]
+    for sample in samples:
+        assert sample.data == (sealed.plain.parent / sample.path).read_bytes()
+    again = pickle.loads(pickle.dumps(source))  # noqa: S301
+    assert again[1] == source[1] and again._getitems([2, 0]) == [source[2], source[0]]
+
+
+def sealed_tensors(sealed: SealedCorpus, content: bytes) -> str:
+    path = sealed.plain / "x.safetensors"
+    path.write_bytes(content)
+    return f"pqvault::file://{sealed.seal_file(path)}"
+
+
+def test_safetensors_reads_what_is_asked(sealed: SealedCorpus) -> None:
+    """Tensors, slices and metadata equal the library's; only their ranges are decrypted."""
+    torch = pytest.importorskip("torch")
+    library = pytest.importorskip("safetensors.torch")
+    from pqvault.integrations.safetensors import safe_open
+
+    weights = {
+        "a": torch.randn(300, 1000),
+        "b": torch.arange(12, dtype=torch.int64).reshape(3, 4),
+        "c": torch.tensor(5.0, dtype=torch.bfloat16),
+        "d": torch.zeros(0, 7),
+    }
+    url = sealed_tensors(sealed, library.save(weights, {"who": "me"}))
+    with safe_open(url, **sealed.options) as file:
+        assert sorted(file.keys()) == list("abcd") and file.metadata() == {"who": "me"}
+        for name, tensor in weights.items():
+            assert torch.equal(file.get_tensor(name), tensor)
+        part = file.get_slice("a")
+        assert part.get_shape() == [300, 1000] and part.get_dtype() == "F32"
+        for where in (
+            slice(5, 9),
+            (slice(5, 9), 3),
+            slice(-2, None),
+            (slice(None), slice(2, 4)),
+            7,
+        ):
+            assert torch.equal(part[where], weights["a"][where])
+        assert torch.equal(part[::3], weights["a"][::3])
+        with pytest.raises(NotFound, match="no tensor 'z'"):
+            file.get_tensor("z")
+
+
+def header(value: Any, data: bytes = b"", length: int | None = None) -> bytes:
+    text = json.dumps(value).encode()
+    return (len(text) if length is None else length).to_bytes(8, "little") + text + data
+
+
+F32 = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0" * 7,
+        header({}, length=2**62),
+        header([]),
+        header({"a": 1}),
+        header({"a": F32 | {"data_offsets": [0, -4]}}, b"1234"),
+        header({"a": F32 | {"data_offsets": [0, 2**70]}}, b"1234"),
+        header({"a": F32 | {"data_offsets": [4, 8]}}, b"12345678"),
+        header({"a": F32, "b": F32}, b"1234"),
+        header({"a": F32}, b"12345"),
+        header({"a": F32 | {"shape": ["x"]}}, b"1234"),
+    ],
+    ids=range(11),
+)
+def test_bad_safetensors(sealed: SealedCorpus, content: bytes) -> None:
+    """attack 30: a header that contradicts itself is refused before anything is allocated."""
+    from pqvault.integrations.safetensors import safe_open
+
+    with pytest.raises(FormatError):
+        safe_open(sealed_tensors(sealed, content), **sealed.options)
+
+
+def test_polars_pushes_down(sealed: SealedCorpus) -> None:
+    """Columns, predicates and limits give what Polars gives over the plain files."""
+    pl = pytest.importorskip("polars")
+    from pqvault.integrations.polars import scan_parquet
+
+    ours = scan_parquet(sealed.url("data/rows"), **sealed.options)
+    plain = pl.scan_parquet(f"{sealed.plain}/rows/*.parquet")
+    for query in (
+        lambda rows: rows,
+        lambda rows: rows.select("label"),
+        lambda rows: rows.filter(pl.col("label") == 3).select("id"),
+        lambda rows: rows.filter(pl.col("id") > 100).head(7),
+        lambda rows: rows.head(1500).filter(pl.col("label") == 1),
+        lambda rows: rows.group_by("label").len().sort("label"),
+    ):
+        assert query(ours).collect().equals(query(plain).collect())
