@@ -74,7 +74,7 @@ OUTSIDE = {
     "rich": set[str](),
     "click": set[str](),
     "duckdb": {"tables"},
-    "polars": set[str](),
+    "polars": {"integrations"},
     "fsspec": {"storage", "integrations"},
     "platformdirs": {"home"},
     "pickle": set[str](),
