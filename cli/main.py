@@ -39,6 +39,7 @@ COMMANDS = {
     "reencrypt": "Give archives new root keys: everything is encrypted again.",
     "attest": "Write the signed list of files as an in-toto Statement.",
     "log": "Inference logs: write, read, recover, expire.",
+    "prune": "Forget old states: remove the parts that no kept state needs.",
     "gc": "Remove leftovers of interrupted seals.",
     "scan": "Note which archives the keys of the keystore open.",
     "keyset": "Master keys for Parquet's own encryption, sealed to recipients.",

@@ -167,6 +167,8 @@ REMOVED = {
     "archive": ID,
     "part": ID,
     "removed": ID,
+    "seq": integer(1),
+    "committed": integer(0),
     "commit": HASH,
     "reason": matches("replaced|pruned"),
     "by": listed(ID, str),

@@ -497,6 +497,8 @@ def removal(*by: Part, **changes: Any) -> Files:
         "archive": ONE.archive.hex(),
         "part": by[0].id,
         "removed": ONE.part.hex(),
+        "seq": 1,
+        "committed": CREATED,
         "commit": DIGESTS["blake3"](part().commit_file()).hex(),
         "reason": "replaced",
         "by": [one.id for one in by],
@@ -549,11 +551,11 @@ def parts_replaced_by_one() -> Made:
     return folder(part(), second, both), [*LINES, line(row, NEWER)]
 
 
-@case("success", "a part was pruned, by a record that no part vouches for")
+@case("success", "a part was pruned, which no state from the later one on needs")
 def parts_pruned() -> Made:
     row = file(b"log", NEWER)
     child = later([row])
-    return folder(child) | removal(child, by=[], reason="pruned"), [line(row, NEWER)]
+    return folder(child) | removal(child, reason="pruned"), [line(row, NEWER)]
 
 
 @case("success", "a parent with digests of 48 bytes, which its child names it by")

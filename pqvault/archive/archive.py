@@ -15,8 +15,9 @@ from pqvault.archive import layout
 from pqvault.archive.entryfile import EntryFile
 from pqvault.archive.part import OpenObjects, OpenPart, PublicPart, check_parents, read_public
 from pqvault.archive.removal import FOLDER as REMOVED
-from pqvault.archive.removal import lost
+from pqvault.archive.removal import check_state, lost
 from pqvault.archive.replacement import check_claims, check_replaced, replaced_ids
+from pqvault.archive.states import select_parts
 from pqvault.archive.tableentry import TableEntry, has_content, short_name
 from pqvault.archive.tasks import side_by_side
 from pqvault.archive.view import View
@@ -27,7 +28,7 @@ from pqvault.memory import Memory
 from pqvault.names import printable
 from pqvault.policy import ANYBODY, Policy
 from pqvault.progress import Progress, ignore
-from pqvault.rootkey import Keyring, keyring
+from pqvault.rootkey import Keyring, RootKey, keyring
 from pqvault.sealed import FrameCache
 from pqvault.storage import Storage
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 Name = str | bytes | os.PathLike[Any]  # of an entry
 
-__all__ = ["Archive", "PublicState", "select_parts"]
+__all__ = ["Archive", "PublicState"]
 
 _CATALOGS: Final = 64  # read when the archive is opened; of more parts, each when it is needed
 _TRIES: Final = 5  # parts may be replaced by others while they are read
@@ -114,58 +115,6 @@ class PublicState:
         return [p for p in self.ordered() if p.id not in parents and p.envelope is not None]
 
 
-def select_parts(parts: list[PublicPart], as_of: str | datetime | None) -> list[PublicPart]:
-    """The parts up to one (its id or a prefix of at least 4 characters) or up to a time."""
-    if as_of is None:
-        return parts
-    if isinstance(as_of, str):
-        matches = [i for i, part in enumerate(parts) if part.id.startswith(as_of.lower())]
-        if len(as_of) >= 4 and len(matches) == 1:
-            return parts[: matches[0] + 1]
-        if len(matches) > 1:
-            raise UsageError(f"{as_of!r} names several parts", hint="give more of the part id")
-        holder = _holder(parts, as_of.lower()) if len(as_of) >= 4 else None
-        if holder is not None:
-            return parts[: parts.index(holder) + 1]
-        as_of = _parse_time(as_of)
-    at = int(as_of.timestamp() * 1000)
-    chosen = [part for part in parts if part.commit.created <= at]
-    if not chosen:
-        raise NotFound(
-            f"the archive has no part as old as {as_of.isoformat()}",
-            hint="`pqvault parts` lists its parts and their times",
-        )
-    return chosen
-
-
-def _holder(parts: list[PublicPart], text: str) -> PublicPart | None:
-    """The part that took the place of just the one whose id begins with ``text``.
-
-    Raises NotFound when it took the place of others too: then that state is no more.
-    """
-    found = [p for p in parts if any(one.startswith(text) for one in replaced_ids(p))]
-    if not found:
-        return None
-    holder = max(found, key=lambda part: len(part.commit.replaces))
-    if len(holder.commit.replaces) > 1:
-        raise NotFound(
-            f"part {text} was replaced by part {holder.id}, with others",
-            hint=f"give {holder.id[:8]} for the state with all of those",
-        )
-    return holder
-
-
-def _parse_time(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise NotFound(
-            f"{text!r} is no part of this archive and no time",
-            hint="give a part id from `pqvault parts`, or a time like 2026-11-23T18:00",
-        ) from None
-    return moment if moment.tzinfo else moment.astimezone()
-
-
 class Archive:
     """An archive that identities open.
 
@@ -225,7 +174,7 @@ class Archive:
         """The parts of the view in their order, and what is wrong. Format sections 5.3, 5.6."""
         problems = list(state.problems)
         known = {part.id: part for part in self.parts}
-        chosen = self._chosen(state.ordered())
+        chosen = self._chosen(state)
         opened: dict[str, OpenPart] = {}
         replaced: set[str] = set()
         # What replaces most is read first: what it names is not read at all.
@@ -252,8 +201,10 @@ class Archive:
         problems += [error for _, error in checked if error is not None]
         return [part for part, error in checked if error is None], problems
 
-    def _chosen(self, ordered: list[PublicPart]) -> list[PublicPart]:
-        chosen = select_parts(ordered, self._as_of)
+    def _chosen(self, state: PublicState) -> list[PublicPart]:
+        chosen, until = select_parts(state.ordered(), self._as_of)
+        if self._as_of is not None:
+            check_state(self.storage, state.archive, state.removed, chosen, until)
         if self._snapshot is None:
             return chosen
         wanted = set(self._snapshot)
@@ -270,6 +221,10 @@ class Archive:
         return OpenPart(
             self.storage, public, self._keyring, self.cache, self._policy, self._objects
         )
+
+    def open_key(self, public: PublicPart) -> RootKey:
+        """The root key of a part that is not of the view, checked as any."""
+        return self._open_part(public).key
 
     def _on_damage(self, error: PQVaultError) -> None:
         if self._strict:

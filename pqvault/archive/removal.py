@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Final
 
 from pqvault.archive import layout
 from pqvault.archive.part import OpenPart, PublicPart
 from pqvault.archive.replacement import replaced_ids
-from pqvault.errors import PQVaultError, RolledBack
+from pqvault.errors import NotFound, PQVaultError, RolledBack
 from pqvault.format.removed import Reason, Removed
 from pqvault.format.textdoc import MAX_SIZE
 from pqvault.rootkey import RootKey
 from pqvault.storage import Storage
 
-__all__ = ["FOLDER", "lost", "problems", "read_record", "remove_part"]
+__all__ = ["FOLDER", "check_state", "lost", "problems", "read_record", "remove_part"]
 
 FOLDER: Final = "removed"
 
 
 def remove_part(
-    storage: Storage, key: RootKey, part: PublicPart, reason: Reason, by: tuple[str, ...] = ()
+    storage: Storage, key: RootKey, part: PublicPart, reason: Reason, by: tuple[str, ...]
 ) -> None:
     """Write the record that hides a part. ``key``: of a part that stays, which vouches for it.
 
-    ``by``: the parts that hold its content. A record that is there already stays as it is.
+    ``by``: the parts that hold its content, or the one from whose state on nothing needs it. A
+    record that is there already stays as it is.
     """
     record = key.remove(
         Removed(
             archive=key.archive,
             part=key.part,
             removed=part.id,
+            seq=part.commit.seq,
+            committed=part.commit.created,
             commit=part.commit_digest,
             reason=reason,
             by=tuple(sorted(by)),
@@ -55,7 +59,7 @@ def read_record(storage: Storage, archive: str, part: str) -> Removed | None:
 def lost(
     storage: Storage, archive: str, removed: set[str], parts: Mapping[str, PublicPart]
 ) -> list[RolledBack]:
-    """Parts that hold what removed ones held, by their records, and are not there."""
+    """Parts that removed ones gave way to, by their records, and that are not there."""
     found: dict[str, RolledBack] = {}
     accounted = {replaced for part in parts.values() for replaced in replaced_ids(part)}
     for part in sorted(removed - accounted):
@@ -63,10 +67,54 @@ def lost(
         for other in record.by if record else ():
             if other not in parts and other not in removed:
                 found[other] = RolledBack(
-                    f"part {other} is missing, which holds what the removed part {part} held",
+                    f"part {other} is missing, which the removed part {part} gave way to",
                     hint="restore it from a copy",
                 )
     return list(found.values())
+
+
+def check_state(
+    storage: Storage,
+    archive: str,
+    removed: set[str],
+    chosen: Sequence[PublicPart],
+    until: datetime | None,
+) -> None:
+    """Raise NotFound when an earlier state of the archive is no longer whole.
+
+    ``chosen``: the parts of that state that are there, in their order. ``until``: its time, None
+    when it is that of its last part. Format section 5.7.
+    """
+    there = {part.id for part in chosen}
+    records = {part: read_record(storage, archive, part) for part in removed}
+    for record in records.values():
+        if record is None:
+            continue
+        if until is not None:
+            belongs = record.committed <= until.timestamp() * 1000
+        else:
+            belongs = bool(chosen) and (record.seq, record.committed) <= chosen[-1].commit.order[:2]
+        if belongs and not _stands(record, records, there):
+            why = "pruned" if record.reason == "pruned" else "merged into a later one"
+            raise NotFound(
+                f"that state is no longer whole: its part {record.removed} was {why}",
+                hint="`pqvault parts` lists the parts; the states of the newest are whole",
+            )
+
+
+def _stands(record: Removed, records: Mapping[str, Removed | None], there: set[str]) -> bool:
+    """Whether all that a removed part gave way to is there, or gave way to what is."""
+    left, seen = list(record.by), {record.removed}
+    while left:
+        part = left.pop()
+        if part in there or part in seen:
+            continue
+        seen.add(part)
+        follower = records.get(part)
+        if follower is None:
+            return False
+        left += follower.by
+    return True
 
 
 def problems(

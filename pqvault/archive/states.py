@@ -1,0 +1,66 @@
+"""Earlier states of an archive: the parts up to one, or up to a time."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pqvault.archive.part import PublicPart
+from pqvault.archive.replacement import replaced_ids
+from pqvault.errors import NotFound, UsageError
+
+__all__ = ["select_parts"]
+
+
+def select_parts(
+    parts: list[PublicPart], as_of: str | datetime | None
+) -> tuple[list[PublicPart], datetime | None]:
+    """The parts up to one (its id or a prefix of at least 4 characters) or up to a time, and that
+    time."""
+    if as_of is None:
+        return parts, None
+    if isinstance(as_of, str):
+        matches = [i for i, part in enumerate(parts) if part.id.startswith(as_of.lower())]
+        if len(as_of) >= 4 and len(matches) == 1:
+            return parts[: matches[0] + 1], None
+        if len(matches) > 1:
+            raise UsageError(f"{as_of!r} names several parts", hint="give more of the part id")
+        holder = _holder(parts, as_of.lower()) if len(as_of) >= 4 else None
+        if holder is not None:
+            return parts[: parts.index(holder) + 1], None
+        as_of = _parse_time(as_of)
+    at = int(as_of.timestamp() * 1000)
+    chosen = [part for part in parts if part.commit.created <= at]
+    if not chosen:
+        raise NotFound(
+            f"the archive has no part as old as {as_of.isoformat()}",
+            hint="`pqvault parts` lists its parts and their times",
+        )
+    return chosen, as_of
+
+
+def _holder(parts: list[PublicPart], text: str) -> PublicPart | None:
+    """The part that took the place of just the one whose id begins with ``text``.
+
+    Raises NotFound when it took the place of others too: then that state is no more.
+    """
+    found = [p for p in parts if any(one.startswith(text) for one in replaced_ids(p))]
+    if not found:
+        return None
+    holder = max(found, key=lambda part: len(part.commit.replaces))
+    if len(holder.commit.replaces) > 1:
+        raise NotFound(
+            f"part {text} was replaced by part {holder.id}, with others",
+            hint=f"give {holder.id[:8]} for the state with all of those",
+        )
+    return holder
+
+
+def _parse_time(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise NotFound(
+            f"{text!r} is no part of this archive and no time",
+            hint="give a part id from `pqvault parts`, or a time like 2026-11-23T18:00",
+        ) from None
+    return moment if moment.tzinfo else moment.astimezone()

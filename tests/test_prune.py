@@ -1,0 +1,186 @@
+"""`pqvault prune`: old states go, and what is kept stays what it is, at every moment."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from conftest import make_tree
+
+import pqvault
+from pqvault.archive.prune import PruneReport, prune
+from pqvault.errors import Locked, NotFound, RolledBack, UsageError
+from pqvault.storage import LocalStorage
+from pqvault_cli.main import cli
+
+KEY = pqvault.Identity.generate()
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PQVAULT_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def seal(source: Path, archive: Path) -> None:
+    pqvault.seal(
+        source, archive, recipients=[KEY.recipient], identities=[KEY], delete=True, yes=True
+    )
+
+
+def run(archive: Path, **options: Any) -> PruneReport:
+    return prune(LocalStorage(archive), [KEY], **options)
+
+
+def states(archive: Path) -> list[str]:
+    with pqvault.open(archive, identities=[KEY]) as opened:
+        return [part.id for part in opened.parts]
+
+
+def listing(archive: Path, as_of: str | None = None) -> list[Any]:
+    with pqvault.open(archive, identities=[KEY], as_of=as_of) as opened:
+        return [
+            (e, opened.open_file(e.path).read() if e.kind.letter in "fh" else b"")
+            for e in opened.entries()
+        ]
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """Five states: `a` changes in each, `b` is of the first, `c` comes and goes."""
+    source, path = make_tree(tmp_path / "src", {"b": b"stays"}), tmp_path / "a.pqv"
+    for number in range(5):
+        (source / "a").write_bytes(b"%d" % number)
+        if number == 1:
+            (source / "c").write_bytes(b"comes")
+        if number == 3:
+            (source / "c").unlink()
+        seal(source, path)
+    return path
+
+
+def test_what_no_kept_state_needs_goes(archive: Path) -> None:
+    ids = states(archive)
+    before = {part: listing(archive, part) for part in ids}
+    told = run(archive, keep_last=2, dry_run=True)
+    assert states(archive) == ids
+    report = run(archive, keep_last=2)
+    assert (told.removed, told.size) == (report.removed, report.size) and report.size > 0
+    assert report.kept == ids[3:] and ids[0] in report.needed  # `b` is there
+    assert set(report.removed) == {ids[1], ids[2]} and report.opened_by == [KEY.key_id]
+    for part in ids[3:]:
+        assert listing(archive, part) == before[part]
+    assert listing(archive) == before[ids[4]]
+    assert pqvault.verify(archive, identities=[KEY]).problems == []
+    assert listing(archive, ids[0]) == before[ids[0]]  # no part of it went
+    for part in (ids[1], ids[2]):
+        with pytest.raises(NotFound):
+            listing(archive, part)
+    pqvault.gc(archive, older_than=0)
+    assert len(list((archive / "parts").iterdir())) == 3
+    assert listing(archive) == before[ids[4]]
+    assert run(archive, keep_last=2).removed == []
+
+
+def test_a_state_that_is_no_longer_whole_is_not_shown(archive: Path) -> None:
+    """Its time still names it: a part of what it was would pass for all of it."""
+    from datetime import UTC, datetime
+
+    with pqvault.open(archive, identities=[KEY]) as opened:
+        at = [datetime.fromtimestamp(p.commit.created / 1000, UTC) for p in opened.parts]
+    run(archive, keep_last=1)
+    with pytest.raises(NotFound, match="no longer whole"):
+        listing(archive, at[2].isoformat())
+    assert len(listing(archive, at[4].isoformat())) == 3
+
+
+def test_what_hides_something_stays(tmp_path: Path) -> None:
+    """A tombstone, and a file in the place of a folder: without them old entries would be back."""
+    source, path = make_tree(tmp_path / "src", {"x": b"x", "keep": b"k"}), tmp_path / "a.pqv"
+    (source / "d").mkdir()
+    (source / "d" / "in").write_bytes(b"in")
+    seal(source, path)
+    (source / "x").unlink()
+    (source / "d" / "in").unlink()
+    (source / "d").rmdir()
+    (source / "d").write_bytes(b"a file")
+    seal(source, path)
+    (source / "d").unlink()
+    (source / "d").mkdir()
+    for number in range(3):
+        (source / "new").write_bytes(b"%d" % number)
+        seal(source, path)
+    before = listing(path)
+    report = run(path, keep_last=1)
+    assert len(report.removed) == 1 and len(report.needed) == 3
+    assert listing(path) == before
+
+
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 20))]
+)
+def test_any_history(tmp_path: Path, seed: int) -> None:
+    """Kept states are the same after it, and the newest is after each single removal on the way."""
+    rng, source, path = random.Random(seed), tmp_path / "src", tmp_path / "a.pqv"
+    source.mkdir()
+    for number in range(6):
+        for name in "pqr":
+            target = source / name
+            if target.is_dir():
+                shutil.rmtree(target)
+            target.unlink(missing_ok=True)
+            kind = rng.choice(["none", "file", "file", "folder", "folder"])
+            if kind == "file":
+                target.write_bytes(rng.choice([b"one", b"%d" % number]))
+            elif kind == "folder":
+                make_tree(target, {f: b"%d" % rng.randrange(2) for f in rng.sample("xyz", 2)})
+        seal(source, path)
+    ids = states(path)
+    keep = rng.randrange(1, 4)
+    before = {part: listing(path, part) for part in ids[-keep:]}
+    shutil.copytree(path, tmp_path / "copy.pqv")
+    report = run(path, keep_last=keep)
+    for part in ids[-keep:]:
+        assert listing(path, part) == before[part]
+    (tmp_path / "copy.pqv" / "removed").mkdir(exist_ok=True)
+    for part in report.removed:
+        shutil.copy(path / "removed" / part, tmp_path / "copy.pqv" / "removed")
+        assert listing(tmp_path / "copy.pqv") == before[ids[-1]]
+
+
+def test_the_part_that_others_gave_way_to_is_missed(archive: Path) -> None:
+    """attack 14: the record names the oldest kept state."""
+    ids = states(archive)
+    report = run(archive, keep_last=1)
+    assert report.kept == [ids[4]]
+    (archive / "commits" / ids[4]).unlink()
+    with pytest.raises(RolledBack):
+        listing(archive)
+
+
+def test_ages_and_counts(archive: Path) -> None:
+    assert run(archive, keep_within=3600.0, dry_run=True).removed == []
+    assert len(run(archive, keep_within=0.0, dry_run=True).kept) == 1
+    assert len(run(archive, keep_within=0.0, keep_last=3, dry_run=True).kept) == 3
+    with pytest.raises(UsageError):
+        run(archive)
+
+
+def test_two_at_once(archive: Path) -> None:
+    with LocalStorage(archive).locked("pqvault.json"), pytest.raises(Locked):
+        run(archive, keep_last=1)
+
+
+def test_the_command_says_whether_backups_are_reached(archive: Path, tmp_path: Path) -> None:
+    KEY.save_file(tmp_path / "key.txt")
+    args = ["prune", str(archive), "-i", str(tmp_path / "key.txt"), "--keep-last", "1"]
+    shown = CliRunner().invoke(cli, [*args, "--dry-run"])
+    assert shown.exit_code == 0 and "would remove 3 parts" in shown.output, shown.output
+    shown = CliRunner().invoke(cli, args)
+    assert shown.exit_code == 0 and f"not reached: copies still open with {KEY.key_id}" in (
+        shown.output
+    )
