@@ -5,31 +5,21 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from tables_kit import KEY, read, write
 
 import pqvault
 from pqvault import tables
 from pqvault.errors import IntegrityError, NotFound, UsageError
 
-KEY = pqvault.Identity.generate()
-
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
     return tmp_path / "a.pqv"
-
-
-def write(archive: Path, table: pa.Table, name: str = "runs", **options: Any) -> str:
-    return tables.write_table(archive, name, table, recipients=[KEY.recipient], **options)
-
-
-def read(archive: Path, name: str = "runs", **options: Any) -> pa.Table:
-    return tables.read_table(archive, name, identities=[KEY], **options)
 
 
 def numbers(rows: int = 1000, start: int = 0, kind: pa.DataType | None = None) -> pa.Table:

@@ -16,7 +16,7 @@ from pqvault.format.table import is_group
 from pqvault.keys import Recipient
 from pqvault.rootkey import RootKey, new_id
 from pqvault.signing import SigningKey
-from pqvault.tablefile import OutFile
+from pqvault.tablefile import OutFile, check_schema
 
 __all__ = ["ColumnGroup", "PartKeys", "check_groups", "everybody", "plan_columns", "plan_files"]
 
@@ -81,6 +81,7 @@ def plan_columns(
     schema: pa.Schema, keys: PartKeys, groups: Mapping[str, Sequence[str]], what: str
 ) -> list[OutFile]:
     """The same, where only the columns of each group are known and not its members."""
+    check_schema(schema, what)
     taken = {column: group for group, columns in groups.items() for column in columns}
     files = []
     for group, columns in sorted(groups.items()):

@@ -86,7 +86,13 @@ def check_schema(schema: pa.Schema, what: str) -> None:
     if len(set(schema.names)) != len(schema):
         twice = next(name for name in schema.names if schema.names.count(name) > 1)
         raise UsageError(f"{what} has two columns named {twice!r}", hint="rename one of them")
-    for column in schema:
+    try:
+        stored = as_stored(schema)
+    except (pa.ArrowException, ValueError):
+        suspects = list(schema)  # one by one, to name it
+    else:
+        suspects = [c for c, s in zip(schema, stored, strict=True) if c.type != s.type]
+    for column in suspects:
         _check_column(column, what)
 
 

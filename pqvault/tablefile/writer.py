@@ -24,7 +24,6 @@ from pqvault.tablefile.encryption import MAX_ROW_GROUPS, encryption
 from pqvault.tablefile.reader import TableFile
 from pqvault.tablefile.schemas import (
     Sorting,
-    check_schema,
     first_line,
     same_types,
     sorting_columns,
@@ -71,7 +70,6 @@ class TableSink:
 
     ``files``: the first has the group "". ``schema``: what every batch has. ``sorting``: how the
     caller's rows are sorted. ``on_bytes`` is told what was taken.
-    Raises UsageError for a schema that a table cannot hold.
     """
 
     def __init__(
@@ -87,7 +85,6 @@ class TableSink:
         sorting: Sorting = (),
         on_bytes: Callable[[int], object] = lambda _: None,
     ) -> None:
-        check_schema(schema, what)
         self.schema = schema
         self.rows = 0
         self._what = what

@@ -52,9 +52,10 @@ def query(
             connection.register(name, dataset)
         connection.execute("SET lock_configuration = true")
         with _explained(duckdb, tables, sql):
+            statements = connection.extract_statements(sql)
+            if [statement.type for statement in statements] != [duckdb.StatementType.SELECT]:
+                raise UsageError("this is not one SELECT, and nothing else is answered")
             relation = connection.sql(sql)
-            if relation is None:
-                raise UsageError("the query has no rows for an answer", hint="write a SELECT")
             reader = relation.to_arrow_reader(_BATCH)
         yield pa.RecordBatchReader.from_batches(
             reader.schema, _checked(reader, duckdb, tables, sql)
