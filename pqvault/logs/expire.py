@@ -11,10 +11,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from pqvault.archive import layout
-from pqvault.archive.archive import PublicState
-from pqvault.archive.part import PublicPart
 from pqvault.errors import Locked, PQVaultError
-from pqvault.format.commit import CATALOG, is_table
+from pqvault.format.commit import CATALOG, Commit, is_table
 from pqvault.format.envelope import Envelope
 from pqvault.format.textdoc import MAX_SIZE
 from pqvault.keystore import State, index, lifecycle
@@ -51,18 +49,20 @@ class _Run:
     report: ExpireReport
     key_ids: set[str] = field(default_factory=set)  # that what expired was sealed to
 
-    def committed(self, part: PublicPart) -> None:
-        """A part with a commit."""
-        created = part.commit.created / 1000
+    def committed(self, part: str) -> None:
+        """A part with a commit; its envelope may be overwritten already, by a run before."""
+        name = layout.commit_name(part)
+        commit = Commit.parse(self.storage.read(name, MAX_SIZE), name)
+        created = commit.created / 1000
         if created > time.time() + _LONGEST:
-            self.report.ahead.append(part.id)
+            self.report.ahead.append(part)
         elif created >= self.before:
             return
-        elif not all(file.name == CATALOG or is_table(file.name) for file in part.commit.files):
-            self.report.kept.append(part.id)
+        elif not all(file.name == CATALOG or is_table(file.name) for file in commit.files):
+            self.report.kept.append(part)
         else:
-            self.key_ids.update(part.commit.sealed_to)
-            self._expire(part.id)
+            self.key_ids.update(commit.sealed_to)
+            self._expire(part)
 
     def open(self) -> None:
         """Parts that were never committed, but for those that a process writes now."""
@@ -119,12 +119,13 @@ def expire(
     archive_id = layout.read_header(storage)
     report = ExpireReport(dry_run=dry_run)
     run = _Run(storage, time.time() - older_than, report)
-    state = PublicState(storage)
-    report.problems += state.problems
-    for part in state.ordered():
+    removed = set(layout.listed_ids(storage, "removed")[0])
+    for part in layout.listed_ids(storage, "commits")[0]:
+        if part in removed:
+            continue
         _gather(report, lambda part=part: run.committed(part))  # type: ignore[misc]
     _gather(report, run.open)
-    for part_id in state.removed:  # what an interrupted run left
+    for part_id in removed:  # what an interrupted run left
         if not dry_run and not storage.exists(layout.envelope_name(part_id)):
             _gather(report, lambda part_id=part_id: _remove_files(storage, part_id))  # type: ignore[misc]
     if keystore is not None:

@@ -121,7 +121,9 @@ class RowQueue(Generic[T]):
                 size += its
             self._size -= size
             self._open.add(first)
-            self._putters.notify_all()
+            # Half empty: who waits then has room for many rows, and is not woken for each few.
+            if self._size <= self._limit // 2:
+                self._putters.notify_all()
             return Batch(first, rows, size)
 
     def done(self, batches: list[Batch[T]]) -> None:

@@ -132,8 +132,10 @@ class Writer:
                 break
             self._write(batch)
             written += batch.size
-            # Whoever logs waits for the interpreter's lock, and gets it only when we sleep.
-            time.sleep(0.00005)
+            # Whoever logs waits for the interpreter's lock, and gets it only when we sleep. When
+            # much waits, they wait for room and not for the lock.
+            if self._queue.full_share < 0.5:
+                time.sleep(0.00005)
         if self._settings.fsync != "interval":
             self._sync()
 
