@@ -25,7 +25,7 @@ from pqvault.rotation.runs import Run
 from pqvault.rotation.streamrenewal import StreamRenewal
 from pqvault.rotation.streams import STREAM
 from pqvault.signing import SigningKey
-from pqvault.storage import LocalStorage
+from pqvault.storage import is_archive, storage_at
 
 __all__ = ["JOBS", "ReencryptReport", "ReencryptRun", "plan", "public_keys"]
 
@@ -129,10 +129,10 @@ class ReencryptRun:
             raise self._incomplete()
         return report
 
-    def _one(self, path: Path) -> Rotated:
+    def _one(self, path: str) -> Rotated:
         work: ArchiveRenewal | StreamRenewal | None = None
         try:
-            if not path.is_dir():
+            if not is_archive(path):
                 work = self._stream(path)
                 self._expect(STREAM, path, work.look()[2])
                 return work.run()
@@ -142,11 +142,11 @@ class ReencryptRun:
             return work.run()
         except PQVaultError as error:
             # Of an archive, what was done before stays done.
-            result = work.result if isinstance(work, ArchiveRenewal) else Rotated(str(path))
+            result = work.result if isinstance(work, ArchiveRenewal) else Rotated(path)
             result.problems.append(error)
             return result
 
-    def _stream(self, path: Path) -> StreamRenewal:
+    def _stream(self, path: str) -> StreamRenewal:
         done, total = 0, 2 * os.path.getsize(path)
 
         def tell(count: int) -> None:
@@ -155,11 +155,11 @@ class ReencryptRun:
             self.progress(Report("reencrypt", done=done, total=total))
 
         run = self.run_file
-        return StreamRenewal(path, run.change, self._keys, self.find, run.started, tell)
+        return StreamRenewal(Path(path), run.change, self._keys, self.find, run.started, tell)
 
-    def _archive(self, path: Path, memory: Memory | None) -> ArchiveRenewal:
+    def _archive(self, path: str, memory: Memory | None) -> ArchiveRenewal:
         return ArchiveRenewal(
-            LocalStorage(path),
+            storage_at(path),
             self.run_file.change,
             self._keys,
             self.find,
@@ -172,9 +172,9 @@ class ReencryptRun:
             progress=self.progress,
         )
 
-    def _expect(self, archive: str, path: Path, recipients: Any) -> None:
+    def _expect(self, archive: str, path: str, recipients: Any) -> None:
         if self.ledger is not None and recipients:
-            self.ledger.expect(archive, str(path), {r.key_id for r in recipients})
+            self.ledger.expect(archive, path, {r.key_id for r in recipients})
 
     def _audit(self) -> None:
         report = self.report
@@ -203,7 +203,7 @@ class ReencryptRun:
 
 
 def plan(
-    path: Path,
+    path: str,
     change: Change,
     find: FindRecipient,
     *,
@@ -214,19 +214,21 @@ def plan(
 
     ``signs``: whether new parts would be signed.
     """
-    what = "archive" if path.is_dir() else STREAM
+    what = "archive" if is_archive(path) else STREAM
     try:
         if what == STREAM:
-            envelope, copy, recipients = StreamRenewal(path, change, Keys(), find, _NEVER).look()
+            envelope, copy, recipients = StreamRenewal(
+                Path(path), change, Keys(), find, _NEVER
+            ).look()
             found = [(envelope, copy, recipients)]
         else:
-            storage = LocalStorage(path)
+            storage = storage_at(path)
             work = ArchiveRenewal(storage, change, Keys(), find, _NEVER, memory=memory)
             pending = work.pending(signs=signs)
             found = [(p.envelope, p.size, rs) for p, rs in pending if p.envelope is not None]
     except PQVaultError as error:
-        return Planned(str(path), what, problem=error)
+        return Planned(path, what, problem=error)
     now = {w.key_id: None for envelope, _, _ in found for w in envelope.recipients}
     then = {r.key_id: None for _, _, recipients in found for r in recipients}
     size = sum(size for _, size, _ in found)
-    return Planned(str(path), what, len(found), size, tuple(now), tuple(then))
+    return Planned(path, what, len(found), size, tuple(now), tuple(then))

@@ -27,7 +27,7 @@ from pqvault.rotation.ledger import Ledger
 from pqvault.rotation.runs import Run
 from pqvault.rotation.streams import STREAM, StreamRotation
 from pqvault.signing import SigningKey
-from pqvault.storage import LocalStorage
+from pqvault.storage import is_archive, is_url, storage_at
 
 __all__ = [
     "JOBS",
@@ -98,19 +98,23 @@ class RotateReport:
         self.finished += not result.problems
 
 
-def targets_of(paths: Iterable[str | os.PathLike[str]], *, recursive: bool) -> Iterator[Path]:
-    """Archives and sealed streams, absolute. ``recursive``: all below folders that are neither.
+def targets_of(paths: Iterable[str | os.PathLike[str]], *, recursive: bool) -> Iterator[str]:
+    """Archives and sealed streams: absolute paths, and URLs of archives. ``recursive``: all below
+    folders that are neither.
 
     Raises NotFound for what is not there, or a folder that is no archive.
     """
     for given in paths:
+        if is_url(given):
+            yield storage_at(given).where("")
+            continue
         path = Path(os.path.realpath(given))
         if path.is_file() or (path / HEADER).exists():
-            yield path
+            yield str(path)
         elif not path.is_dir():
             raise NotFound(f"{os.fspath(given)} is not there", hint="check the path")
         elif recursive:
-            yield from (found for found in find(path) if not found.is_symlink())
+            yield from (str(found) for found in find(path) if not found.is_symlink())
         else:
             raise NotFound(
                 f"{os.fspath(given)} is not an archive: it has no {HEADER}",
@@ -119,7 +123,7 @@ def targets_of(paths: Iterable[str | os.PathLike[str]], *, recursive: bool) -> I
 
 
 def plan(
-    target: Path,
+    target: str,
     change: Change,
     memory: Memory | None = None,
     *,
@@ -128,23 +132,23 @@ def plan(
 ) -> Planned:
     """What would become of one target. Needs no private key but those that would sign; nothing
     is verified."""
-    what = "archive" if target.is_dir() else STREAM
+    what = "archive" if is_archive(target) else STREAM
     copy = 0
     try:
         if what == STREAM:
-            envelope, copy, members = StreamRotation(target, change, Keys()).look()
+            envelope, copy, members = StreamRotation(Path(target), change, Keys()).look()
             found = [(envelope, members)] if members is not None else []
         else:
-            storage = LocalStorage(target)
+            storage = storage_at(target)
             rotation = ArchiveRotation(
                 storage, change, Keys(), sign=sign, policy=policy, memory=memory
             )
             found = list(rotation.pending())
     except PQVaultError as error:
-        return Planned(str(target), what, problem=error)
+        return Planned(target, what, problem=error)
     now = {w.key_id: None for envelope, _ in found for w in envelope.recipients}
     then = {m.key_id: None for _, members in found for m in members}
-    return Planned(str(target), what, len(found), copy if found else 0, tuple(now), tuple(then))
+    return Planned(target, what, len(found), copy if found else 0, tuple(now), tuple(then))
 
 
 class RotateRun:
@@ -201,17 +205,17 @@ class RotateRun:
             raise self._incomplete()
         return report
 
-    def _one(self, item: tuple[int, Path]) -> tuple[int, Rotated]:
+    def _one(self, item: tuple[int, str]) -> tuple[int, Rotated]:
         number, path = item
         try:
             result = self._rotate(path)
         except PQVaultError as error:
-            result = Rotated(str(path), problems=[error])
+            result = Rotated(path, problems=[error])
         return number, result
 
-    def _rotate(self, path: Path) -> Rotated:
-        if not path.is_dir():
-            stream = StreamRotation(path, self._change, self._keys)
+    def _rotate(self, path: str) -> Rotated:
+        if not is_archive(path):
+            stream = StreamRotation(Path(path), self._change, self._keys)
             members = stream.look()[2] or ()
             self._expect(STREAM, path, {m.key_id for m in members if isinstance(m, Recipient)})
             result = stream.run()
@@ -222,7 +226,7 @@ class RotateRun:
             return result
         with self._turn:
             rotation = ArchiveRotation(
-                LocalStorage(path),
+                storage_at(path),
                 self._change,
                 self._keys,
                 allow_retired=self._run.allow_retired,
@@ -234,9 +238,9 @@ class RotateRun:
             self._expect(rotation.state.archive, path, rotation.wraps_to())
             return rotation.run()
 
-    def _expect(self, archive: str, path: Path, key_ids: set[str]) -> None:
+    def _expect(self, archive: str, path: str, key_ids: set[str]) -> None:
         if self._ledger is not None and key_ids:
-            self._ledger.expect(archive, str(path), key_ids)
+            self._ledger.expect(archive, path, key_ids)
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:

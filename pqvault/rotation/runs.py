@@ -76,7 +76,7 @@ class Run:
     @classmethod
     def create(
         cls,
-        targets: Iterable[Path],
+        targets: Iterable[str | os.PathLike[str]],
         change: Change,
         *,
         allow_retired: bool = False,
@@ -84,8 +84,8 @@ class Run:
         policy: Policy = ANYBODY,
         kind: Kind = "rotations",
     ) -> Run:
-        """Write down a new run, durably. ``targets``: absolute paths. ``signers``: ids of the keys
-        that are to sign."""
+        """Write down a new run, durably. ``targets``: absolute paths, URLs. ``signers``: ids of
+        the keys that are to sign."""
         folder = home.folder(kind)
         name = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         path = folder / f"{name}-{secrets.token_hex(4)}.jsonl"
@@ -113,13 +113,15 @@ class Run:
         return cls(path, file)
 
     @classmethod
-    def again(cls, targets: Iterable[Path], change: Change, kind: Kind) -> Run | None:
+    def again(
+        cls, targets: Iterable[str | os.PathLike[str]], change: Change, kind: Kind
+    ) -> Run | None:
         """The unfinished run that is about the same, if there is one. Raises Locked."""
         wanted = [os.fspath(target) for target in targets]
         for path in unfinished(kind):
             with path.open("rb") as file:
                 found = cls(path, file, ours=False)
-                same = [os.fspath(target) for _, target in found.targets()] == wanted
+                same = [target for _, target in found.targets()] == wanted
             if same and found.change.to_json() == change.to_json():
                 return cls.open(path)
         return None
@@ -162,14 +164,14 @@ class Run:
         if problem:
             self.failed[number] = problem
 
-    def targets(self) -> Iterator[tuple[int, Path]]:
+    def targets(self) -> Iterator[tuple[int, str]]:
         """All targets and their numbers."""
         with self.path.open("rb") as file:
             file.seek(self._targets)
             for number in range(self.total):
-                yield number, Path(json.loads(file.readline()))
+                yield number, str(json.loads(file.readline()))
 
-    def pending(self) -> Iterator[tuple[int, Path]]:
+    def pending(self) -> Iterator[tuple[int, str]]:
         """What is not done, what failed included."""
         return ((n, path) for n, path in self.targets() if self._states[n] != _DONE)
 
@@ -187,7 +189,7 @@ class Run:
 
     def status(self, *, running: bool) -> RunStatus:
         """How far it is."""
-        failed = tuple((str(p), self.failed[n]) for n, p in self.targets() if n in self.failed)
+        failed = tuple((p, self.failed[n]) for n, p in self.targets() if n in self.failed)
         done = self._states.count(_DONE)
         return RunStatus(self.id, self.started, self.total, done, failed, running)
 

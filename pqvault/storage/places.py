@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from pqvault.storage.base import Storage
 from pqvault.storage.local import LocalStorage
 
-__all__ = ["is_url", "storage_at"]
+__all__ = ["is_archive", "is_url", "storage_at"]
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.DOTALL)
 
@@ -18,6 +18,11 @@ _URL = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.DOTALL)
 def is_url(place: str | os.PathLike[str]) -> bool:
     """Whether a place is a URL (``s3://bucket/corpus.pqv``) and not a path."""
     return isinstance(place, str) and _URL.match(place) is not None
+
+
+def is_archive(place: str) -> bool:
+    """Whether a place is to be taken as an archive: a folder, or a URL. Else it is one file."""
+    return is_url(place) or os.path.isdir(place)
 
 
 def storage_at(place: str | os.PathLike[str]) -> Storage:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TypeAlias
 
-from pqvault.storage import LocalStorage, Storage
+from pqvault.storage import Storage, storage_at
 
 __all__ = ["StrPath", "storage_of"]
 
@@ -14,7 +13,7 @@ StrPath: TypeAlias = str | os.PathLike[str]
 
 
 def storage_of(archive: StrPath | Storage) -> Storage:
-    """The storage of an archive's folder."""
+    """The storage of an archive: a folder or a URL."""
     if isinstance(archive, str | os.PathLike):
-        return LocalStorage(Path(archive))
+        return storage_at(archive)
     return archive

@@ -17,7 +17,14 @@ import pytest
 from faultproxy import FaultProxy, none
 
 import pqvault
-from pqvault.errors import FormatError, IntegrityError, NotFound, PQVaultError, UsageError
+from pqvault.errors import (
+    FormatError,
+    IntegrityError,
+    NoKeyFits,
+    NotFound,
+    PQVaultError,
+    UsageError,
+)
 from pqvault.storage import LocalStorage, Storage, retry, storage_at
 from pqvault.storage import remote as remote_module
 from pqvault.storage.ahead import Ahead
@@ -363,6 +370,24 @@ def test_an_archive_on_s3(
     assert pqvault.verify(url).problems == []
     done = subprocess.run(["diff", "-r", corpus, tmp_path / "out/data"], capture_output=True)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("what", [None, "503", "lost"])
+def test_rotation_on_s3(bucket: str, proxy: FaultProxy, corpus: Path, what: Any) -> None:
+    """Envelopes are rewrapped where the archive is, also by a store that loses answers. New root
+    keys take a lock, which no store has."""
+    old, new = (pqvault.Identity.generate() for _ in range(2))
+    url = f"{bucket}/c.pqv"
+    pqvault.seal(corpus, url, recipients=[old.recipient])
+    proxy.fault = every(what, 5) if what else none
+    report = pqvault.rotate(url, identities=[old], to=new.recipient)
+    assert (report.rewrapped, report.finished) == (1, 1)
+    with pytest.raises(NoKeyFits):
+        pqvault.open(url, identities=[old])
+    assert pqvault.verify(url, identities=[new]).problems == []
+    proxy.fault = none
+    with pytest.raises(UsageError, match="cannot be locked"):
+        pqvault.reencrypt(url, identities=[new])
 
 
 def test_a_reader_while_a_writer_commits(bucket: str, corpus: Path) -> None:
