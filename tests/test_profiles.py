@@ -25,7 +25,7 @@ from pqvault.archive.part import read_public
 from pqvault.crypto import kem, oqs_kem, oqs_library, pyca_kem
 from pqvault.crypto.profiles import CNSA2, HIGH, PROFILES, STANDARD, Profile
 from pqvault.crypto.sign import SUITES
-from pqvault.errors import FormatError, IntegrityError, PQVaultError, UsageError
+from pqvault.errors import FormatError, IntegrityError, NoKeyFits, PQVaultError, UsageError
 from pqvault.format.commit import Commit
 from pqvault.format.envelope import Envelope
 from pqvault.format.keytext import FORMS
@@ -249,6 +249,22 @@ def test_streams_and_archives_go_round(profile: Profile, tmp_path: Path) -> None
     assert [p.envelope.profile for p in facts if p.envelope] == [profile.name] * 2
     assert {p.digest for p in facts} == {profile.digest}
     assert box.contents()["src/b/c"] == ("f", b"two" * 1000)
+
+
+@pytest.mark.parametrize("profile", [HIGH, CNSA2], ids=str)
+def test_no_byte_of_the_envelope_can_change(profile: Profile) -> None:
+    """One bit in every third byte of a sealed stream's envelope: never the content."""
+    key, out = KEYS[profile.name], io.BytesIO()
+    pqvault.encrypt(io.BytesIO(b"content"), out, [key.recipient])
+    sealed = out.getvalue()
+    size = Envelope.parse_prefix(sealed)[1]
+    for at in range(0, size, 3):
+        bad = bytearray(sealed)
+        bad[at] ^= 1 << at % 7
+        back = io.BytesIO()
+        with pytest.raises((IntegrityError, FormatError, NoKeyFits)):
+            pqvault.decrypt(io.BytesIO(bytes(bad)), back, [key])
+        assert back.getvalue() == b""
 
 
 @each

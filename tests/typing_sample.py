@@ -15,6 +15,9 @@ def watch(report: Report) -> None:
 
 def sample() -> None:
     """Every public name in use."""
+    pqvault.use_kem_provider("cryptography")
+    high: pqvault.Identity = pqvault.Identity.generate("high")
+    print(high.profile.name, high.recipient.profile.kem)
     key: pqvault.Identity = pqvault.Identity.generate()
     recipient: pqvault.Recipient = key.recipient
     text: str = recipient.text
