@@ -338,6 +338,21 @@ def test_recover_says_what_it_found(work: Path, shell: dict[str, str]) -> None: 
     run(shell, work, "pqvault log cat nowhere.pqv -i ops.txt", 10)
 
 
+@pytest.mark.slow
+def test_the_serving_example(tmp_path: Path) -> None:
+    """examples/serving.py: under load, killed, recovered, asked, expired."""
+    example = Path(__file__).parent.parent / "examples" / "serving.py"
+    done = subprocess.run(
+        [sys.executable, example, "--seconds", "0.6", "--folder", tmp_path / "s"],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "then kill -9" in done.stdout and "1 part recovered" in done.stdout
+    assert "expired 2 parts" in done.stdout
+
+
 def test_recovery_twice_is_recovery_once(archive: Path) -> None:
     part(archive)
     assert recover(archive, [KEY]).rows == 0
