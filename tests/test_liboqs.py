@@ -28,6 +28,7 @@ from test_docs import with_keystore
 from test_keystore_cli import run
 from test_outside_vectors import kat
 from test_profiles import BY, PROVIDERS, VECTORS, WITHOUT_LIBOQS, published
+from test_vectors import STREAMS, check_failure, in_order, sha256
 
 import pqvault
 from pqvault.crypto import hpke, kem, oqs_kem, oqs_library, pyca_kem
@@ -150,6 +151,22 @@ def test_hpke_vectors_key_schedule(profile: Profile) -> None:
         ct, aad = bytes.fromhex(message["ct"]), bytes.fromhex(message["aad"])
         opened = AESGCM(key).decrypt(bytes.fromhex(message["nonce"]), ct, aad)
         assert opened == bytes.fromhex(message["pt"])
+
+
+@needs_liboqs
+def test_vectors_of_envelopes_read_the_same() -> None:
+    """Every vector of a sealed stream that has to do with its envelope: what opens, what comes
+    out, and the exit code of what does not, as with the first provider."""
+    pqvault.use_kem_provider("liboqs")
+    chosen = [v for v in STREAMS if v.name.startswith(("envelope_", "stream_of_"))]
+    assert len(chosen) > 80
+    for vector in chosen:
+        out, error = in_order(vector)
+        if vector.expect == "success":
+            assert error is None, vector.name
+        else:
+            check_failure(vector, error)
+        assert sha256(out) == vector.released, vector.name
 
 
 @needs_liboqs
