@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pqvault.errors import FormatError, IntegrityError, NotFound
+from pqvault.errors import FormatError, IntegrityError, NotFound, UsageError
 from pqvault.lazy import LazyModule
 from pqvault.storage import Storage
 from pqvault.tablefile.encryption import MAGIC, MAX_ROW_GROUPS, decryption
@@ -27,9 +27,13 @@ def trouble(what: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowException, OSError) as error:
-        raise IntegrityError(
-            f"{what} failed authentication or is damaged: {first_line(error)}"
-        ) from None
+        words = first_line(error)
+        if words.startswith("Casting from "):  # milliseconds of the year 100000 as nanoseconds
+            raise UsageError(
+                f"{what} has values that the type for all of its parts does not hold: {words}",
+                hint="read the parts one by one with --as-of, or write the table anew",
+            ) from None
+        raise IntegrityError(f"{what} failed authentication or is damaged: {words}") from None
 
 
 class TableFile:

@@ -88,7 +88,7 @@ def check_schema(schema: pa.Schema, what: str) -> None:
         raise UsageError(f"{what} has two columns named {twice!r}", hint="rename one of them")
     try:
         stored = as_stored(schema)
-    except (pa.ArrowException, ValueError):
+    except (pa.ArrowException, ValueError, OSError):  # OSError: nested too deeply
         suspects = list(schema)  # one by one, to name it
     else:
         suspects = [c for c, s in zip(schema, stored, strict=True) if c.type != s.type]
@@ -101,7 +101,7 @@ def _check_column(column: pa.Field, what: str) -> None:
         stored = as_stored(pa.schema([column])).field(0).type
         if stored != column.type:
             pa.nulls(1, stored).cast(column.type)
-    except (pa.ArrowException, ValueError) as error:
+    except (pa.ArrowException, ValueError, OSError) as error:
         raise UsageError(
             f"the column {column.name!r} of {what} has the type {column.type}, which a table"
             f" cannot hold: {first_line(error)}",
