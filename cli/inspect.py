@@ -39,6 +39,9 @@ def command(path: str, output: Output) -> None:
             output.result(f"  follows {parent}  (unverified)")
         if part.envelope is not None:
             _envelope(output, part.envelope, "  ")
+        for envelope in part.groups:
+            output.result(f"  column group {envelope.group}  (unverified)")
+            _envelope(output, envelope, "    ")
     output.failures(found.problems)
     if found.problems:
         fail_with(max(3, found.problems[0].exit_code))

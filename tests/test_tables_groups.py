@@ -219,3 +219,35 @@ def test_a_column_hidden_in_one_part_is_hidden_in_all(tmp_path: Path) -> None:
     assert read(archive).schema.names == ["n", "model"] and read(archive).num_rows == 10
     both = [KEY, MEMBER]
     assert tables.read_table(archive, "runs", identities=both).equals(talk(10))
+
+
+def test_reencrypt_gives_tables_and_groups_new_keys(archive: Path) -> None:
+    """New root keys, new files, new envelopes of groups; rows, row groups and recipients stay."""
+    before = {path.name for path in archive.rglob("*.parquet")}
+    envelopes = {path.name for path in (archive / "envelopes").iterdir()}
+    # Who lacks the key of a group cannot encrypt its columns again, and nothing is touched.
+    with pytest.raises(NoKeyFits, match="column group 'pii'"):
+        pqvault.reencrypt(archive, identities=[KEY], add=[MEMBER.recipient])
+    assert {path.name for path in (archive / "envelopes").iterdir()} == envelopes
+    report = pqvault.reencrypt(archive, identities=[MEMBER], add=[KEY.recipient])
+    assert report.parts == 2
+    assert read(archive, key=MEMBER).equals(talk(2000))
+    assert read(archive).schema.names == ["n", "model"]
+    left = {path.name for path in (archive / "envelopes").iterdir()}
+    assert len(left) == 4 and not left & envelopes
+    with pqvault.open(archive, identities=[MEMBER]) as opened:
+        for entry in opened.find_table("runs"):
+            assert entry.files[""].row_groups() == entry.files["pii"].row_groups() == [100] * 10
+            assert not before & {file.file.partition("/")[2] for file in entry.doc.files}
+    pqvault.gc(archive, older_than=0)
+    assert not before & {path.name for path in archive.rglob("*.parquet")}
+    assert pqvault.verify(archive, identities=[MEMBER]).problems == []
+
+
+def test_leftovers_of_groups_are_collected(archive: Path) -> None:
+    """gc takes the envelopes of groups with those of parts that are not there, and no others."""
+    lost, kept = "0" * 32, {path.name for path in (archive / "envelopes").iterdir()}
+    for name in (lost, f"{lost}.pii", f"{lost}.not a group"):
+        (archive / "envelopes" / name).write_bytes(b"x")
+    pqvault.gc(archive, older_than=0)
+    assert {p.name for p in (archive / "envelopes").iterdir()} == kept | {f"{lost}.not a group"}

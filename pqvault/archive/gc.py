@@ -41,6 +41,7 @@ def collect(storage: Storage, *, older_than: float = GRACE, dry_run: bool = Fals
     state = PublicState(storage)
     report = GcReport(dry_run=dry_run)
     now = time.time()
+    envelopes = layout.envelope_names(storage)
     committed = set(layout.listed_ids(storage, "commits")[0]) - state.removed
     gone = state.removed.intersection(layout.listed_ids(storage, "commits")[0])
     for part in sorted(gone.union(layout.listed_ids(storage, "parts")[0])):
@@ -50,7 +51,7 @@ def collect(storage: Storage, *, older_than: float = GRACE, dry_run: bool = Fals
         before = now - older_than
         if part in state.removed:
             # The envelope first: from then on nothing here opens what is still there.
-            names = [layout.envelope_name(part), layout.commit_name(part), *names]
+            names = [*envelopes.get(part, ()), layout.commit_name(part), *names]
             # Counted from the removal. The record itself stays: children still name the part.
             old = storage.mtime(layout.removed_name(part)) <= before
             before = now if old else 0.0
@@ -60,9 +61,9 @@ def collect(storage: Storage, *, older_than: float = GRACE, dry_run: bool = Fals
         _remove(storage, names, before, report)
         if not dry_run:
             storage.remove_folder(f"parts/{part}")
-    for part in sorted(set(layout.listed_ids(storage, "envelopes")[0]) - committed - state.removed):
+    for part in sorted(envelopes.keys() - committed - state.removed):
         if not storage.list(f"parts/{part}"):
-            _remove(storage, [layout.envelope_name(part)], now - older_than, report)
+            _remove(storage, envelopes[part], now - older_than, report)
     for public in state.ordered():
         listed = {layout.part_file(public.id, file.name) for file in public.commit.files}
         for name in storage.walk(f"parts/{public.id}", leftovers=True):

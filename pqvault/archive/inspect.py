@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pqvault.archive.archive import Archive, PublicState
-from pqvault.archive.part import PublicPart
+from pqvault.archive.layout import envelope_names
+from pqvault.archive.part import PublicPart, read_envelope
 from pqvault.errors import NotFound, PQVaultError
+from pqvault.format.commit import is_table
 from pqvault.format.envelope import Envelope
 from pqvault.memory import Memory
 from pqvault.storage import Storage, is_url, storage_at
@@ -29,6 +31,7 @@ class EnvelopeFacts:
     recipients: tuple[tuple[str, str], ...]  # (KEM name, key id)
     signers: tuple[str, ...] = ()
     signed_by: tuple[str, ...] = ()
+    group: str = ""
 
     @classmethod
     def of(cls, envelope: Envelope, signed_by: tuple[str, ...] = ()) -> EnvelopeFacts:
@@ -42,6 +45,7 @@ class EnvelopeFacts:
             recipients,
             tuple(signature.signer for signature in envelope.signatures),
             signed_by,
+            envelope.group,
         )
 
 
@@ -51,7 +55,8 @@ class PartFacts:
 
     ``level``: ``unverified`` (no key used), ``sealed`` (opened with a key) or ``damaged``.
     ``entries``: None without a key. ``signers``: ids that its signatures name, unverified;
-    ``signed_by``: the trusted signers whose signatures were verified.
+    ``signed_by``: the trusted signers whose signatures were verified. ``groups``: the envelopes
+    of its column groups, unverified.
     """
 
     part: str
@@ -67,6 +72,7 @@ class PartFacts:
     entries: int | None = None
     signers: tuple[str, ...] = ()
     signed_by: tuple[str, ...] = ()
+    groups: tuple[EnvelopeFacts, ...] = ()
 
 
 @dataclass(slots=True)
@@ -88,7 +94,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     if is_url(path) or target.is_dir():
         storage = storage_at(path)
         state = PublicState(storage)
-        parts = [_facts(part) for part in state.ordered()]
+        parts = _with_groups(state, [_facts(part) for part in state.ordered()])
         size = sum(part.size for part in parts)
         where = storage.where("") if is_url(path) else str(target)
         return Inspection("archive", where, size, state.archive, None, parts, state.problems)
@@ -119,7 +125,28 @@ def list_parts(
             facts.append(replace(found, signed_by=open_part.signed_by))
         else:
             facts.append(_facts(part, "damaged"))
+    facts = _with_groups(state, facts)
     return facts, state.problems if archive is None else archive.problems
+
+
+def _with_groups(state: PublicState, facts: list[PartFacts]) -> list[PartFacts]:
+    """The same with the envelopes of column groups; what is wrong with one is a problem."""
+    if not any(is_table(f.name) for p in state.parts.values() for f in p.commit.files):
+        return facts
+    names = envelope_names(state.storage)
+    found = []
+    for part in facts:
+        groups = []
+        for name in names.get(part.part, ()):
+            group = name.partition(".")[2]
+            try:
+                if group:
+                    envelope = read_envelope(state.storage, state.archive, part.part, group)
+                    groups.append(EnvelopeFacts.of(envelope))
+            except PQVaultError as error:
+                state.problems.append(error)
+        found.append(replace(part, groups=tuple(groups)))
+    return found
 
 
 def _facts(

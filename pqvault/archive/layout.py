@@ -9,6 +9,7 @@ from typing import Final
 
 from pqvault.errors import FormatError, NotFound
 from pqvault.format.catalog import Kind
+from pqvault.format.table import is_group
 from pqvault.rootkey import new_id
 from pqvault.storage import Storage
 
@@ -17,6 +18,7 @@ __all__ = [
     "commit_name",
     "create_archive",
     "envelope_name",
+    "envelope_names",
     "group_envelope_name",
     "is_id",
     "listed_ids",
@@ -52,6 +54,16 @@ def envelope_name(part: str) -> str:
 def group_envelope_name(part: str, group: str) -> str:
     """Where the envelope of a column group of a part is."""
     return f"envelopes/{part}.{group}"
+
+
+def envelope_names(storage: Storage) -> dict[str, list[str]]:
+    """Where the envelopes of each part are, its column groups' among them, by part id."""
+    found: dict[str, list[str]] = {}
+    for name in storage.list("envelopes"):
+        part, _, group = name.partition(".")
+        if is_id(part) and (name == part or is_group(group)):
+            found.setdefault(part, []).append(f"envelopes/{name}")
+    return found
 
 
 def removed_name(part: str) -> str:

@@ -187,8 +187,12 @@ def _revived(whole: View, gone: Collection[int]) -> set[int]:
 
 def _paths(view: View) -> Iterator[tuple[bytes, str]]:
     for batch, where in view.batches():
-        for path, index in zip(batch.column(0).to_pylist(), where, strict=True):
-            yield path, view.parts[index].id
+        kinds = batch.column(1).to_pylist()
+        for path, kind, index in zip(batch.column(0).to_pylist(), kinds, where, strict=True):
+            if kind == Kind.TABLE:  # which other parts may belong to
+                yield path, " ".join(part.id for part, _ in view.find_table(path))
+            else:
+                yield path, view.parts[index].id
 
 
 def _hider(whole: View, gone: Collection[int], path: bytes) -> int:

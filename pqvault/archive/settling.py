@@ -14,9 +14,11 @@ from pqvault.archive.archive import PublicState
 from pqvault.archive.part import PublicPart
 from pqvault.archive.removal import remove_part
 from pqvault.archive.replacement import replaced_ids
+from pqvault.format.commit import is_table
 from pqvault.rootkey import RootKey
+from pqvault.storage import Storage
 
-__all__ = ["remove_replaced", "settle"]
+__all__ = ["remove_envelopes", "remove_replaced", "settle"]
 
 
 def settle(state: PublicState, open_part: Callable[[PublicPart], RootKey]) -> None:
@@ -33,7 +35,7 @@ def settle(state: PublicState, open_part: Callable[[PublicPart], RootKey]) -> No
         if replaced_ids(part) <= accounted:
             ids = tuple(old.id for old in there)
             remove_part(storage, open_part(there[0]), part, "replaced", ids)
-            storage.remove(layout.envelope_name(part.id))
+            remove_envelopes(storage, part)
         else:
             remove_replaced(state, part, open_part(part))
         state.refresh()
@@ -46,13 +48,22 @@ def remove_replaced(state: PublicState, new: PublicPart, key: RootKey) -> None:
     names = replaced_ids(new)
     for old in [part for part in state.parts.values() if part.id in names]:
         remove_part(state.storage, key, old, "replaced", (new.id,))
-        state.storage.remove(layout.envelope_name(old.id))
+        remove_envelopes(state.storage, old)
     state.refresh()
+
+
+def remove_envelopes(storage: Storage, part: PublicPart) -> None:
+    """The envelope of a part and those of its column groups, which only parts with tables have."""
+    if any(is_table(file.name) for file in part.commit.files):
+        for name in layout.envelope_names(storage).get(part.id, ()):
+            storage.remove(name)
+    storage.remove(layout.envelope_name(part.id))
 
 
 def _clear_envelopes(state: PublicState) -> None:
     """Those of parts that were replaced by a process that was killed before it came to them."""
     names = {one for part in state.parts.values() for one in replaced_ids(part)}
-    there = set(layout.listed_ids(state.storage, "envelopes")[0])
-    for part in sorted(names & state.removed & there):
-        state.storage.remove(layout.envelope_name(part))
+    there = layout.envelope_names(state.storage)
+    for part in sorted(names & state.removed & there.keys()):
+        for name in there[part]:
+            state.storage.remove(name)

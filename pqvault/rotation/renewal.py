@@ -16,14 +16,17 @@ from dataclasses import dataclass, field, replace
 
 from pqvault.archive import layout
 from pqvault.archive.archive import PublicState
-from pqvault.archive.part import PublicPart, read_public
-from pqvault.archive.partwriter import discard, put_part
+from pqvault.archive.columngroups import PartKeys
+from pqvault.archive.objects import SealOptions
+from pqvault.archive.part import OpenPart, PublicPart, read_envelope, read_public
+from pqvault.archive.partwriter import discard, put_part, write_catalog
 from pqvault.archive.replacement import id_in_place, replaced_ids, successors
 from pqvault.archive.sealedfiles import check_file, reseal_file
 from pqvault.archive.settling import remove_replaced, settle
 from pqvault.archive.tasks import default_jobs, run_tasks
 from pqvault.errors import IntegrityError, Locked, PolicyRefused, PQVaultError, UsageError
-from pqvault.format.commit import Commit, PartFile, is_table
+from pqvault.format.commit import Commit, PartFile, is_table, object_number
+from pqvault.format.envelope import Envelope
 from pqvault.keys import Recipient, one_profile
 from pqvault.memory import Memory
 from pqvault.policy import ANYBODY, Policy
@@ -32,6 +35,9 @@ from pqvault.rootkey import RootKey
 from pqvault.rotation import retiring
 from pqvault.rotation.archives import Rotated
 from pqvault.rotation.change import Change, Keys
+from pqvault.rotation.tablerenewal import groups_of, renew_tables
+from pqvault.sealed import FrameCache
+from pqvault.sealed.writer import DEFAULT_FRAME, STORE
 from pqvault.signing import SigningKey, sign_document
 from pqvault.storage import Storage
 
@@ -102,11 +108,6 @@ class ArchiveRenewal:
                     f"part {part.id} of {self.storage.where('')} is signed, and the part in its"
                     " place would not be",
                     hint="sign the new parts with --sign KEY",
-                )
-            if any(is_table(file.name) for file in part.commit.files):
-                raise UsageError(
-                    f"part {part.id} holds tables, which cannot be encrypted again yet",
-                    hint="write the tables to a new archive",
                 )
             what = f"the envelope of part {part.id}"
             found.append((part, self.change.recipients(envelope, what, self.find)))
@@ -231,9 +232,13 @@ class ArchiveRenewal:
             return new
 
         self.storage.make_folder(f"parts/{key.part}/objects")
-        run_tasks(pool, self.jobs, iter(commit.files), reseal, files.append, self._stop)
         envelope = key.envelope(recipients, created=int(time.time() * 1000))
-        envelope = sign_document(envelope, self.sign)
+        envelopes = [sign_document(envelope, self.sign)]
+        names = commit.files
+        if any(is_table(file.name) for file in names):
+            names = tuple(file for file in names if object_number(file.name) >= 0)
+            envelopes = self._write_tables(part, key, files) + envelopes
+        run_tasks(pool, self.jobs, iter(names), reseal, files.append, self._stop)
         self._refresh()
         if read_public(self.storage, old.archive, part.id) != part:
             raise Locked(
@@ -251,8 +256,36 @@ class ArchiveRenewal:
             signatures=(),
         )
         new = sign_document(key.sign_off(new), self.sign)
-        put_part(self.storage, [envelope], new, new.marshal())
+        put_part(self.storage, envelopes, new, new.marshal())
         return read_public(self.storage, key.archive, key.part)
+
+    def _write_tables(
+        self, part: PublicPart, key: RootKey, files: list[PartFile]
+    ) -> list[Envelope]:
+        """The tables of a part and the catalog that names their files; the envelopes of their
+        column groups."""
+        old = OpenPart(self.storage, part, self.keys.ring, FrameCache(), self.policy)
+        try:
+            groups = {
+                group: RootKey.generate(key.archive, key.part, key.profile)
+                for group in groups_of(old)
+            }
+            self.storage.make_folder(f"parts/{key.part}/tables")
+            listed, catalog = renew_tables(self.storage, old, PartKeys(key, groups), self._tell)
+        finally:
+            old.close()
+        options = SealOptions(STORE, DEFAULT_FRAME, part.commit.digest)
+        numbers = frozenset(object_number(file.name) for file in part.commit.files) - {-1}
+        files += [*listed, write_catalog(catalog, key, self.storage, options, numbers)]
+        return [self._group_envelope(part, group, own) for group, own in groups.items()]
+
+    def _group_envelope(self, part: PublicPart, group: str, key: RootKey) -> Envelope:
+        what = f"the envelope of column group {group!r} of part {part.id}"
+        old = read_envelope(self.storage, key.archive, part.id, group)
+        recipients = self.change.recipients(old, what, self.find)
+        self.keys.prove(recipients)
+        envelope = key.envelope(recipients, created=int(time.time() * 1000), group=group)
+        return sign_document(envelope, self.sign)
 
     def _parents(self, commit: Commit) -> tuple[tuple[str, str], ...]:
         """Those of the old part, or what took their place."""

@@ -1,0 +1,106 @@
+"""Encrypt the tables of a part again: new files under new keys, and a catalog that says so.
+
+Parquet encrypts page by page, each bound to its file, so that pages are read and written anew.
+Rows, row groups, columns and groups stay what they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+
+from pqvault.archive.columngroups import PartKeys
+from pqvault.archive.layout import new_table_name, part_file
+from pqvault.archive.part import OpenPart
+from pqvault.archive.sealedfiles import sealed_pieces
+from pqvault.archive.tableentry import TableEntry
+from pqvault.archive.tablerows import PartRows, shaped
+from pqvault.format.catalog import SCHEMA, entries_of
+from pqvault.format.commit import PartFile, object_number
+from pqvault.storage import Storage
+from pqvault.tablefile import OutFile, RowGroups, TableSink
+from pqvault.tablefile.schemas import sorting_columns, sorting_of
+
+__all__ = ["groups_of", "renew_tables"]
+
+
+def groups_of(part: OpenPart) -> dict[str, str]:
+    """The column groups of the tables of a part: name -> a table that has it.
+
+    Raises NoKeyFits for one that no identity opens: its columns cannot be encrypted again.
+    """
+    found: dict[str, str] = {}
+    for table in _tables(part):
+        for file in table.doc.files:
+            part.table_key(file)
+            if file.group:
+                found.setdefault(file.group, table.what)
+    return found
+
+
+def _tables(part: OpenPart) -> list[TableEntry]:
+    return [
+        TableEntry(part, entry)
+        for batch in part.batches()
+        if batch.column("table").null_count < len(batch)
+        for entry in entries_of(batch)
+        if entry.table is not None
+    ]
+
+
+def renew_tables(
+    storage: Storage, part: OpenPart, keys: PartKeys, tell: Callable[[int], object]
+) -> tuple[list[PartFile], pa.Table]:
+    """Write the tables of ``part`` under new keys: their files, and the rows of the new catalog."""
+    files: list[PartFile] = []
+    batches = []
+    # Whoever knew the old root key could have exchanged them: only what the commit lists is taken.
+    for file in part.commit.files:
+        if object_number(file.name) < 0:
+            name = part_file(part.id, file.name)
+            for piece in sealed_pieces(storage, name, file, part.commit.digest):
+                tell(len(piece))
+    for batch in part.batches():
+        docs: list[bytes | None] = []
+        for entry in entries_of(batch):
+            doc = None
+            if entry.table is not None:
+                doc, listed = _renew(storage, TableEntry(part, entry), keys, tell)
+                files += listed
+            docs.append(doc)
+        columns = [*batch.columns[:-1], pa.array(docs, pa.binary())]
+        batches.append(pa.RecordBatch.from_arrays(columns, schema=SCHEMA))
+    return files, pa.Table.from_batches(batches, SCHEMA)
+
+
+def _renew(
+    storage: Storage, table: TableEntry, keys: PartKeys, tell: Callable[[int], object]
+) -> tuple[bytes, list[PartFile]]:
+    out = [
+        OutFile(
+            file.group,
+            keys.groups[file.group] if file.group else keys.root,
+            new_table_name(),
+            file.columns,
+        )
+        for file in table.doc.files
+    ]
+    main = table.columns(table.doc.files[0])
+    sorting: Any = sorting_of(table.files[""].fragment.metadata)
+    sorting = sorting_columns(sorting, main, table.schema) or ()
+    sink = TableSink(
+        storage, table.schema, out, table.what, digest=table.part.commit.digest,
+        row_groups=RowGroups.of_source(), sorting=sorting,
+    )  # fmt: skip
+    with sink:
+        rows = PartRows(table)
+        each = table.size // max(1, len(rows.rows))
+        for index, count in enumerate(rows.rows):
+            found = rows.read(index, table.schema.names)
+            sink.write(shaped(found, count, table.schema, table.what))
+            sink.end_row_group()
+            tell(each)
+        doc, listed = sink.finish(table.doc.mode, table.doc.source)
+    return doc.marshal(), listed
