@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Final
 
 from pqvault.archive.columngroups import PartKeys
@@ -10,13 +11,17 @@ from pqvault.archive.layout import commit_name
 from pqvault.archive.tablepart import TablePart
 from pqvault.errors import IntegrityError
 from pqvault.format.wal import is_wal
+from pqvault.logs.ahead import ahead
 from pqvault.logs.rows import LogRows
 from pqvault.signing import SigningKey
 from pqvault.storage import LocalStorage
+from pqvault.tablefile import RowGroups
 
 __all__ = ["LEVEL", "close_part", "rows_of"]
 
 LEVEL: Final = 1  # of zstd: what a serving host has to spare
+_AHEAD: Final = 4  # records
+_ROW_GROUPS: Final = RowGroups(size=16 * 1024 * 1024)  # in memory twice while a part closes
 
 
 def rows_of(storage: LocalStorage, keys: PartKeys) -> LogRows:
@@ -41,12 +46,21 @@ def close_part(
     damaged, unless ``accept_damage``.
     """
     _clear(into, rows.part)
-    with TablePart(into, (), keys=keys, sealed_to=sealed_to, sign=sign, allow_retired=True) as part:
+    # Opening records and packing pages keep a processor busy each.
+    with (
+        closing(ahead(rows.batches(), _AHEAD)) as batches,
+        TablePart(into, (), keys=keys, sealed_to=sealed_to, sign=sign, allow_retired=True) as part,
+    ):
         sink = None
-        for batch in rows.batches():
+        for batch in batches:
             if sink is None:
                 sink = part.table(
-                    table, batch.schema, mode="append", level=LEVEL, columns=rows.columns
+                    table,
+                    batch.schema,
+                    mode="append",
+                    level=LEVEL,
+                    columns=rows.columns,
+                    row_groups=_ROW_GROUPS,
                 )
             sink.write(batch)
         if not accept_damage:
