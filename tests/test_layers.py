@@ -39,7 +39,7 @@ LEVELS = {
     "keystore": 4.5,
     "sealed": 5,
     "sources": 3,
-    "tablefile": 5,
+    "tablefile": 5.5,
     "streams": 6,
     "keyset": 6.5,
     "archive": 7,

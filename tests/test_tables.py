@@ -143,3 +143,20 @@ def test_a_scan_leaves_the_interpreter_in_peace(archive: Path) -> None:
             [sys.executable, "-c", code], cwd=archive.parent, capture_output=True, timeout=60
         )
         assert (done.returncode, done.stdout.split(), done.stderr) == (0, [b"1"], b"")
+
+
+def test_tables_in_an_object_store(tmp_path: Path) -> None:
+    """Written to and read from a URL; no thread of Arrow's outlives a read of a Python file."""
+    url = f"memory://{tmp_path.name}/a.pqv"
+    table = numbers()
+    write(url, table, row_groups=tables.RowGroups(rows=100))  # type: ignore[arg-type]
+    data = tables.dataset(url, "runs", identities=[KEY])
+    assert data.to_table().equals(table)
+    found = data.to_table(["s"], filter=pc.field("x") >= 995)
+    assert found.column("s").to_pylist() == [f"row {i}" for i in range(995, 1000)]
+    assert type(data.scanner()).__name__ == "TableScanner"
+    with pqvault.open(url, identities=[KEY]) as opened:
+        assert opened.unseal(tmp_path / "out").tables == 1
+    assert pqvault.verify(url, identities=[KEY]).problems == []
+    with tables.query(url, "select sum(x) as s from runs", identities=[KEY]) as reader:
+        assert reader.read_all().to_pylist() == [{"s": 499500}]

@@ -75,6 +75,8 @@ class TableEntry:
     def columns(self, file: TableFileDoc) -> pa.Schema:
         """The columns of one file."""
         schema = self.schema
+        if len(file.columns) == len(schema):
+            return schema
         return pa.schema([schema.field(place) for place in file.columns], schema.metadata)
 
     @cached_property

@@ -33,8 +33,10 @@ class TableRows:
         self._hidden = {
             name: (entry, group) for entry in entries for name, group in entry.hidden.items()
         }
-        seen = [field for field in self.whole if field.name not in self._hidden]
-        self.schema = pa.schema(seen, self.whole.metadata)
+        self.schema = self.whole
+        if self._hidden:
+            seen = [field for field in self.whole if field.name not in self._hidden]
+            self.schema = pa.schema(seen, self.whole.metadata)
         """The columns that the keys at hand open, in all parts."""
 
     @cached_property

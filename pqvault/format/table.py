@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from pqvault.errors import FormatError
@@ -75,6 +76,7 @@ class TableDoc:
         )
 
     @classmethod
+    @lru_cache(maxsize=16)  # a table is looked up, and then read
     def parse(cls, data: bytes, what: str) -> TableDoc:
         """Raises FormatError naming ``what``."""
         if len(data) > MAX_TABLE_DOC:

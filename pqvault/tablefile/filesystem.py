@@ -2,20 +2,69 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
-from pqvault.errors import UsageError
 from pqvault.lazy import LazyModule
-from pqvault.storage import LocalStorage, Storage
+from pqvault.sealed import RangeFile
+from pqvault.storage import LocalStorage, ReadAt, Storage
 
 __all__ = ["arrow_place"]
 
+pa = LazyModule("pyarrow")
 pafs = LazyModule("pyarrow.fs")
 
 
 def arrow_place(storage: Storage, name: str) -> tuple[Any, str]:
-    """A pyarrow file system and a path in it. Its own file system, so that no scan calls back
-    into Python, which can abort the interpreter at its end (landmine of pyarrow 26)."""
+    """A pyarrow file system and a path in it.
+
+    On a local disk its own file system, so that no scan calls back into Python, which can abort
+    the interpreter at its end (pyarrow 26, issues 50482 and 33975). Elsewhere one over the
+    storage, which `pqvault.tables.scanner` reads within its own calls.
+    """
     if isinstance(storage, LocalStorage):
         return pafs.LocalFileSystem(), storage.where(name)
-    raise UsageError(f"tables cannot be read from {storage.where('')} yet")
+    return pafs.PyFileSystem(_handler(storage)), name
+
+
+class _File(RangeFile):
+    """A file of a storage, open to be read."""
+
+    def __init__(self, source: ReadAt) -> None:
+        super().__init__()
+        self._source = source
+        self.size = source.size
+
+    def pread_into(self, out: memoryview, offset: int) -> None:
+        self._source.pread_into(out, offset)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._source.close()
+        super().close()
+
+
+def _handler(storage: Storage) -> Any:
+    """What pyarrow asks of a file system: only to open files."""
+
+    def refuse(*_: Any, **__: Any) -> NoReturn:
+        raise NotImplementedError("this file system opens files and does nothing else")
+
+    def open_file(_: Any, path: str) -> Any:
+        return pa.PythonFile(_File(storage.open(path)), mode="r")
+
+    def file_info(_: Any, paths: list[str]) -> list[Any]:
+        found = []
+        for path in paths:
+            with storage.open(path) as source:
+                found.append(pafs.FileInfo(path, pafs.FileType.File, size=source.size))
+        return found
+
+    abstract = pafs.FileSystemHandler.__abstractmethods__
+    methods = dict.fromkeys(abstract, refuse) | {
+        "get_type_name": lambda _: "pqvault",
+        "normalize_path": lambda _, path: path,
+        "get_file_info": file_info,
+        "open_input_stream": open_file,
+        "open_input_file": open_file,
+    }
+    return type("StorageHandler", (pafs.FileSystemHandler,), methods)()

@@ -111,7 +111,7 @@ def _check_column(column: pa.Field, what: str) -> None:
 
 def same_types(one: pa.Schema, other: pa.Schema) -> bool:
     """Names, types and nullability; what is said beside them does not matter."""
-    return bool(one.remove_metadata().equals(other.remove_metadata()))
+    return bool(one.equals(other))
 
 
 def first_line(error: BaseException) -> str:

@@ -34,8 +34,10 @@ class TableDataset(pds.FileSystemDataset):  # type: ignore[misc]
         self._rows = rows = TableRows(entries)
         files = [entry.files[""] for entry in entries]
         fragments = [file.fragment for file in files]
-        main = [f for f in rows.schema if rows.groups.get(f.name, "") == ""]
-        schema = pa.schema(main, rows.schema.metadata)
+        schema = rows.schema
+        if rows.groups:
+            main = [field for field in schema if field.name not in rows.groups]
+            schema = pa.schema(main, schema.metadata)
         super().__init__(fragments, schema, files[0].format, fragments[0].filesystem)
         self._local = all(isinstance(e.part.storage, LocalStorage) for e in entries)
 

@@ -1,4 +1,4 @@
-"""Where an archive is: a path, or a storage."""
+"""Where an archive is: a path, a URL, or a storage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,5 @@ StrPath: TypeAlias = str | os.PathLike[str]
 
 
 def storage_of(archive: StrPath | Storage) -> Storage:
-    """The storage of an archive: a folder or a URL."""
-    if isinstance(archive, str | os.PathLike):
-        return storage_at(archive)
-    return archive
+    """The storage of an archive: a folder, or what a URL names."""
+    return storage_at(archive) if isinstance(archive, str | os.PathLike) else archive
