@@ -96,7 +96,8 @@ class WalWriter:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Records that do not open, with others behind them. ``offset``, ``size``: bytes."""
+    """Records that do not open, or bytes of none, with others behind them. ``offset``, ``size``:
+    bytes."""
 
     sequence: int
     records: int
@@ -217,11 +218,11 @@ class WalReader:
         is bound to stands right before it.
         """
         damaged_at, expected = self.offset, self.sequence
-        numbers = [(expected + n).to_bytes(8, "big") for n in range(1, _AHEAD)]
+        numbers = [(expected + n).to_bytes(8, "big") for n in range(_AHEAD)]
         pattern = re.compile(b"|".join(re.escape(number) for number in numbers))
         for place in _places(self.source, pattern, damaged_at):
             offset = place - 4  # the length stands before the number
-            if offset < max(damaged_at, wal.LINK_SIZE):
+            if offset <= damaged_at or offset < wal.LINK_SIZE:
                 continue
             number, before = bytearray(8), bytearray(wal.LINK_SIZE)
             self.source.pread_into(number, place)
