@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import resource
@@ -89,6 +90,8 @@ def main(args: list[str] | None = None) -> NoReturn:
     """Run and exit. Codes: 0 ok, 1 error, 2 usage, 3 incomplete, 10-16 see `pqvault.errors`,
     130 interrupted."""
     _no_core_dumps()
+    # Entries come and go by the hundred thousand and hold no cycles: look for some less often.
+    gc.set_threshold(50_000)
     argv = sys.argv[1:] if args is None else args
     output = Output(json="--json" in argv)
     try:

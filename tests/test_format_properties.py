@@ -884,6 +884,13 @@ class FakePart:
         kind = self.entries.get(path)
         return None if kind is None else catalog.Entry(path, kind)
 
+    @property
+    def catalog(self) -> FakePart:
+        return self
+
+    def least(self, start: bytes = b"") -> bytes | None:
+        return min(self.entries, default=None)
+
     def batches(self) -> Iterator[pa.RecordBatch]:
         ordered = sorted(self.entries.items())
         for at in range(0, len(ordered), self.step):

@@ -188,7 +188,9 @@ class Dealer:
     def _place(self, piece: Piece, job: ObjectJob) -> tuple[list[Job], ObjectJob]:
         """Put a file where it goes: the jobs that are full by it, and the one still open."""
         size = sum(length for _, length in piece.data())
-        if size > self._target or not size:
+        # A file in several objects is read once more for its digest, so one that is not much larger
+        # than an object stays whole.
+        if size > min(2 * self._target, OBJECT_SIZE * 5 // 4) or not size:
             return self._spread(piece, job)
         full: list[Job] = []
         if job.pieces and job.size + size > self._target * 5 // 4:

@@ -11,6 +11,9 @@ streams; :class:`RandomReader` is ours, from the text of https://c2sp.org/chunke
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, Protocol
 
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
@@ -189,9 +192,11 @@ class RandomReader:
         Fetched in one read: a disk or a store answers one request sooner than three.
         """
         rest = min(end * CHUNK_SIZE, self.size) - first * CHUNK_SIZE
-        sealed = bytearray(rest + TAG_SIZE * (end - first))
-        self._source.pread_into(memoryview(sealed), HEADER_SIZE + first * SEALED_CHUNK_SIZE)
-        view = memoryview(sealed)
+        with _scratch(rest + TAG_SIZE * (end - first)) as sealed:
+            self._source.pread_into(sealed, HEADER_SIZE + first * SEALED_CHUNK_SIZE)
+            self._decrypt(sealed, first, end, skip, out)
+
+    def _decrypt(self, view: memoryview, first: int, end: int, skip: int, out: memoryview) -> None:
         aead, base = self._aead, self._nonce
         chunk = first
         try:
@@ -208,6 +213,23 @@ class RandomReader:
                     out[max(0, at) : stop] = piece[max(0, -at) : len(out) - at]
         except LIBRARY_ERRORS as error:
             raise failure(error, f"chunk {chunk} of {self._chunks} of {self._what}") from None
+
+
+_local = threading.local()
+
+
+@contextmanager
+def _scratch(size: int) -> Iterator[memoryview]:
+    """Room for sealed bytes, this thread's own and used again: new memory costs as much as
+    opening what is read into it. Not shared with a reader that is the source of this one."""
+    room: memoryview | None = getattr(_local, "room", None)
+    _local.room = None
+    if room is None or len(room) < size:
+        room = memoryview(bytearray(size))
+    try:
+        yield room[:size]
+    finally:
+        _local.room = room
 
 
 def _expand(key: bytes, salt: bytes, context: bytes) -> bytes:

@@ -8,7 +8,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from typing import Any, Final
 
@@ -206,11 +206,25 @@ class SealedReader(RangeFile):
             start = max(offset, self.table.content[frame])
             stop = min(end, self.table.content[frame + 1])
             jobs.append((frame, start, out[start - offset : stop - offset]))
-        if len(out) >= _FAN_OUT and len(jobs) > 2:
-            list(_fan_out_pool().map(lambda job: self._read_frame(*job), jobs))
-        else:
-            for job in jobs:
-                self._read_frame(*job)
+        if len(out) < _FAN_OUT or len(jobs) <= 2:
+            self._read_frames(jobs)
+            return
+        # As many runs of frames as there are threads, one of them for this thread.
+        share = -(-len(jobs) // _threads())
+        others = [
+            _fan_out_pool().submit(self._read_frames, jobs[at : at + share])
+            for at in range(share, len(jobs), share)
+        ]
+        try:
+            self._read_frames(jobs[:share])
+        finally:
+            wait(others)  # they write to the caller's buffer
+        for other in others:
+            other.result()
+
+    def _read_frames(self, jobs: list[tuple[int, int, memoryview]]) -> None:
+        for job in jobs:
+            self._read_frame(*job)
 
     def view(self, offset: int, length: int) -> memoryview | None:
         """Content that lies in one frame, as a view of the decoded frame; None when it does not.
@@ -392,10 +406,14 @@ def decode_frame(sealed: bytes | bytearray | memoryview, size: int, what: str) -
     return content
 
 
+def _threads() -> int:
+    return min(8, os.cpu_count() or 1)
+
+
 @cache
 def _fan_out_pool() -> ThreadPoolExecutor:
     # One for the process: readers come and go by the thousand, threads must not.
-    return ThreadPoolExecutor(min(8, os.cpu_count() or 1), "pqvault-read")
+    return ThreadPoolExecutor(_threads(), "pqvault-read")
 
 
 # A child of fork has the pool object but none of its threads.
