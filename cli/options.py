@@ -21,6 +21,7 @@ __all__ = [
     "Duration",
     "Percent",
     "Size",
+    "engine_options",
     "identity_option",
     "jobs_option",
     "load_identities",
@@ -182,6 +183,32 @@ def jobs_option(command: Command) -> Command:
         help="Threads to work with [default: the processors, at most 4].",
     )
     return decorate(command)
+
+
+def engine_options(command: Command) -> Command:
+    """``--engine``, ``--ray-address``; the command gets a context manager as ``engine``."""
+
+    @click.option(
+        "--engine",
+        type=click.Choice(["threads", "ray"]),
+        default="threads",
+        show_default=True,
+        help="Where objects are sealed: here, or by workers of Ray that reach SRC and ARCHIVE.",
+    )
+    @click.option("--ray-address", metavar="ADDRESS", help="Of the cluster [default: RAY_ADDRESS].")
+    @wraps(command)
+    def wrapped(*args: Any, engine: str, ray_address: str | None, **kwargs: Any) -> Any:
+        if engine == "threads":
+            if ray_address is not None:
+                raise UsageError("--ray-address goes with --engine ray")
+            return command(*args, engine=None, **kwargs)
+        from pqvault.integrations.ray import RayEngine
+
+        with RayEngine(kwargs.get("jobs"), ray_address) as ray:
+            kwargs["jobs"] = ray.jobs
+            return command(*args, engine=ray, **kwargs)
+
+    return wrapped  # type: ignore[return-value]
 
 
 def load_identities(paths: tuple[str, ...], *, needed: bool = True) -> list[Identity]:

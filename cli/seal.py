@@ -13,6 +13,7 @@ from .groups import GroupedCommand, group_option
 from .main import fail_with
 from .options import (
     Size,
+    engine_options,
     identity_option,
     jobs_option,
     load_identities,
@@ -65,6 +66,7 @@ from .signing import policy_options, sign_option
     "--bad-lines", type=click.Path(), metavar="FILE", help="Put lines there that do not parse."
 )
 @group_option
+@engine_options
 @memory_option
 @policy_options
 @sign_option
@@ -112,6 +114,7 @@ def command(src: tuple[str, ...], output: Output, **options: Any) -> None:
             allow_changed=options["allow_changed"],
             allow_retired=options["allow_retired"],
             expect_key_ids=options["expect_key_id"],
+            **({} if options["engine"] is None else {"engine": options["engine"]}),
             memory=options["memory"],
             policy=options["policy"],
             sign=options["sign"],

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from pqvault.archive.archive import Archive
 from pqvault.archive.columngroups import ColumnGroup
+from pqvault.archive.engine import THREADS, Engine
 from pqvault.archive.gc import GRACE, GcReport, collect
 from pqvault.archive.inspect import PartFacts, list_parts
 from pqvault.archive.seal import SealReport, SealRun
@@ -104,6 +105,8 @@ class SealKeywords(TypedDict, total=False):
     ``sign``: signing keys, objects or paths of their files, that sign what is added. ``policy``:
     whose signatures what is read of the archive must have.
     ``expect_key_ids``: refuse other recipients. ``memory``: of what was seen of the archive before.
+    ``engine``: where objects are sealed, threads of this process if nothing is said;
+    `pqvault.integrations.ray.RayEngine` is another.
     ``progress``: called with a :class:`pqvault.progress.Report`, from several threads.
     ``tables``: files of Parquet, JSON lines, CSV and Arrow become tables, values and not bytes;
     ``keep_files``: and are sealed as they are, too. ``groups``: columns of them for other
@@ -128,6 +131,7 @@ class SealKeywords(TypedDict, total=False):
     policy: Policy
     expect_key_ids: Sequence[str]
     memory: Memory | None
+    engine: Engine
     progress: Progress
     tables: bool
     keep_files: bool
@@ -171,6 +175,7 @@ def sealing(
         policy=options.get("policy", ANYBODY),
         expect_key_ids=options.get("expect_key_ids", ()),
         memory=options.get("memory"),
+        engine=options.get("engine", THREADS),
         progress=options.get("progress", ignore),
         tables=_table_options(options),
     )

@@ -14,8 +14,9 @@ from pqvault.archive import layout, retired
 from pqvault.archive.archive import Archive, PublicState
 from pqvault.archive.columngroups import ColumnGroup, PartKeys, check_groups, everybody
 from pqvault.archive.deal import Dealer, DigestJob, Job, PartRows, TableJob, object_size
+from pqvault.archive.engine import THREADS, Engine
 from pqvault.archive.journal import Journal, Known
-from pqvault.archive.objects import Sealed, SealOptions, seal_object, take_digest
+from pqvault.archive.objects import Sealed, SealOptions
 from pqvault.archive.partwriter import (
     PartTables,
     discard,
@@ -80,6 +81,7 @@ class SealRun:
     ``level``: zstd 0 (store) to 22; ``frame_size``: bytes; ``jobs``: threads. ``sign``: keys that
     sign what is committed; ``policy``: what is read of the archive must have been signed so.
     ``tables``: how files whose names say so become tables; None: they are sealed as files.
+    ``engine``: where objects are sealed, ``jobs`` of them at once.
     """
 
     storage: Storage
@@ -104,6 +106,7 @@ class SealRun:
     expect_key_ids: Sequence[str] = ()
     tables: TableOptions | None = None
     memory: Memory | None = None
+    engine: Engine = THREADS
     progress: Progress = ignore
     report: SealReport = field(default_factory=SealReport, init=False)
     _stop: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
@@ -367,14 +370,11 @@ class SealRun:
 
         def do(job: Job) -> Sealed:
             if isinstance(job, DigestJob):
-                return take_digest(job, options.digest, check)
+                return self.engine.digest(job, options.digest, check)
             if isinstance(job, TableJob):
                 assert self.tables is not None
                 return seal_table(job, keys, self.storage, options, self.tables, on_bytes)
-            name = layout.new_object_name(job.number)
-            return seal_object(
-                job, name, *key.object(name), self.storage, key.part, options, on_bytes
-            )
+            return self.engine.seal(job, key, self.storage, options, on_bytes)
 
         self.storage.make_folder(f"parts/{key.part}/objects")
         if self.tables is not None:

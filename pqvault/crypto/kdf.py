@@ -12,7 +12,15 @@ from typing import Final
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-__all__ = ["KEYSET_PURPOSES", "KEYSTORE_PURPOSES", "PURPOSES", "ROOT_KEY_SIZE", "bind", "derive"]
+__all__ = [
+    "HANDOVER_PURPOSES",
+    "KEYSET_PURPOSES",
+    "KEYSTORE_PURPOSES",
+    "PURPOSES",
+    "ROOT_KEY_SIZE",
+    "bind",
+    "derive",
+]
 
 ROOT_KEY_SIZE: Final = 32  # bytes; a part's root key, uniformly random
 
@@ -43,6 +51,9 @@ KEYSET_PURPOSES: Final = MappingProxyType(
     }
 )
 
+# The same for keys on their way to a worker process; what is made with it is never kept.
+HANDOVER_PURPOSES: Final = MappingProxyType({"handover": ("archive", "part", "name", "key id")})
+
 # The same for keys at rest: docs/keystore.md has this table.
 KEYSTORE_PURPOSES: Final = MappingProxyType(
     {
@@ -57,7 +68,9 @@ KEYSTORE_PURPOSES: Final = MappingProxyType(
     }
 )
 
-_ALL: Final = MappingProxyType({**PURPOSES, **KEYSET_PURPOSES, **KEYSTORE_PURPOSES})
+_ALL: Final = MappingProxyType(
+    {**PURPOSES, **KEYSET_PURPOSES, **HANDOVER_PURPOSES, **KEYSTORE_PURPOSES}
+)
 
 
 def bind(purpose: str, *fields: bytes) -> bytes:

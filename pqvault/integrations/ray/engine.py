@@ -1,0 +1,209 @@
+"""The engine that seals on Ray: the driver plans, deals and commits, workers seal objects.
+
+Workers read the sources and write the archive themselves, so both must be where they can reach
+them: a shared file system, or an archive at a URL. What goes through Ray is lists of paths, keys
+sealed to a key that the worker made, and digests.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from pqvault.archive.deal import DigestJob, ObjectJob
+from pqvault.archive.layout import new_object_name, part_file
+from pqvault.archive.objects import Sealed, SealOptions
+from pqvault.crypto.profiles import PROFILES
+from pqvault.errors import PQVaultError, UsageError
+from pqvault.handover import HandedKey
+from pqvault.integrations.ray.worker import Worker
+from pqvault.keys import Recipient
+from pqvault.rootkey import RootKey
+from pqvault.storage import Storage
+
+__all__ = ["RayEngine"]
+
+_TRIES: Final = 3  # of one unit of work whose worker ended
+_POLL: Final = 0.25  # seconds between looks whether the run was stopped
+_START: Final = 120.0  # seconds for a worker to come, which may take a new node
+
+Result = TypeVar("Result")
+
+
+class _WorkerLostError(Exception):
+    """A worker ended in the middle of its work."""
+
+
+@dataclass(slots=True)
+class _Hand:
+    """A worker and its public keys by profile."""
+
+    actor: Any
+    recipients: dict[str, Recipient] = field(default_factory=dict)
+
+
+class RayEngine:
+    """Up to ``jobs`` workers, one processor each; as many as the cluster has when nothing is said.
+
+    Used as a context manager: connects, to ``address`` or as ``ray.init`` does, unless the process
+    is connected already; the workers end with it. Raises UsageError when Ray is not installed.
+    """
+
+    def __init__(self, jobs: int | None = None, address: str | None = None) -> None:
+        self._ray = _library()
+        self._jobs = jobs
+        self._address = address
+        self._mine = False
+        self._idle: queue.LifoQueue[_Hand | None] = queue.LifoQueue()
+
+    def __enter__(self) -> Self:
+        if not self._ray.is_initialized():
+            # Where Ray makes a cluster of its own, it must not warn about what we do not use.
+            os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+            self._ray.init(
+                address=self._address,
+                log_to_driver=False,
+                logging_level="ERROR",
+                **({} if self._address else {"include_dashboard": False}),
+            )
+            self._mine = True
+        if self._jobs is None:
+            self._jobs = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+        for _ in range(self._jobs):
+            self._idle.put(None)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        while not self._idle.empty():
+            hand = self._idle.get()
+            if hand is not None:
+                self._ray.kill(hand.actor)
+        if self._mine:
+            self._ray.shutdown()
+
+    @property
+    def jobs(self) -> int:
+        """How many units of work go side by side."""
+        assert self._jobs is not None, "the engine is used as a context manager"
+        return self._jobs
+
+    # -- what an engine does ---------------------------------------------------------------
+
+    def seal(
+        self,
+        job: ObjectJob,
+        key: RootKey,
+        storage: Storage,
+        options: SealOptions,
+        on_bytes: Callable[[int], object],
+    ) -> Sealed:
+        """Seal an object on a worker; on another one when that ends, under another name."""
+        profile = key.profile.name
+        lost: list[str] = []
+
+        def work(hand: _Hand) -> Any:
+            for name in lost:  # nobody will commit it
+                storage.remove(part_file(key.part, name))
+            lost[:] = [new_object_name(job.number)]
+            handed = HandedKey.to(self._recipient(hand, profile), key, lost[0])
+            return hand.actor.seal.remote(job, handed, profile, storage, options)
+
+        sealed: Sealed = self._do(f"object {job.number}", work, lambda: on_bytes(0))
+        on_bytes(job.size)
+        return sealed
+
+    def digest(self, job: DigestJob, digest: str, check: Callable[[], object]) -> Sealed:
+        """Take the digest of a file on a worker."""
+        found: Sealed = self._do(
+            "a digest", lambda hand: hand.actor.digest.remote(job, digest), check
+        )
+        return found
+
+    # -- workers ---------------------------------------------------------------------------
+
+    def _do(self, what: str, begin: Callable[[_Hand], Any], check: Callable[[], object]) -> Any:
+        """The result of what ``begin`` starts on a worker; again on another when that one ends.
+
+        A worker that is killed changes nothing: what it wrote is named by no commit.
+        """
+        for _ in range(_TRIES):
+            try:
+                with self._hand() as hand:
+                    return self._wait(hand, begin(hand), check)
+            except _WorkerLostError:
+                continue
+        raise PQVaultError(
+            f"{_TRIES} workers of Ray ended while they were at {what}",
+            hint="see Ray's logs: too little memory, most likely; give fewer --jobs",
+        )
+
+    @contextmanager
+    def _hand(self) -> Iterator[_Hand]:
+        """A worker that has nothing to do, for this thread alone."""
+        hand = self._idle.get()
+        try:
+            if hand is None:
+                hand = _Hand(self._ray.remote(num_cpus=1, max_restarts=0)(Worker).remote())
+            yield hand
+        except BaseException as error:
+            # It may be in the middle of something, or gone.
+            if hand is not None and not isinstance(error, PQVaultError):
+                self._ray.kill(hand.actor)
+                hand = None
+            raise
+        finally:
+            self._idle.put(hand)
+
+    def _recipient(self, hand: _Hand, profile: str) -> Recipient:
+        found = hand.recipients.get(profile)
+        if found is None:
+            reference = hand.actor.public_key.remote(profile)
+            public_key = self._result(reference, timeout=_START)
+            found = hand.recipients[profile] = Recipient(public_key, profile=PROFILES[profile])
+        return found
+
+    def _wait(self, hand: _Hand, reference: Any, check: Callable[[], object]) -> Any:
+        done: list[Any] = []
+        while not done:
+            try:
+                check()
+            except BaseException:
+                self._ray.kill(hand.actor)  # it is not to go on with what nobody wants
+                hand.recipients.clear()
+                raise
+            done, _ = self._ray.wait([reference], timeout=_POLL)
+        return self._result(reference)
+
+    def _result(self, reference: Any, timeout: float | None = None) -> Any:
+        errors = self._ray.exceptions
+        try:
+            return self._ray.get(reference, timeout=timeout)
+        except errors.RayTaskError as error:
+            if isinstance(error.cause, PQVaultError):
+                raise error.cause from None
+            raise
+        except errors.GetTimeoutError:
+            raise PQVaultError(
+                f"Ray started no worker within {_START:.0f} seconds",
+                hint="see `ray status`: all processors may be taken",
+            ) from None
+        except (errors.RayActorError, errors.WorkerCrashedError, errors.ObjectLostError):
+            raise _WorkerLostError from None
+
+
+def _library() -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise UsageError("this engine needs Ray", hint="pip install 'pqvault[ray]'") from None
+    return ray
