@@ -11,11 +11,11 @@ import os
 import queue
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from pqvault.archive.deal import DigestJob, ObjectJob
+from pqvault.archive.deal import DigestJob, ObjectJob, Piece
 from pqvault.archive.layout import new_object_name, part_file
 from pqvault.archive.objects import Sealed, SealOptions
 from pqvault.crypto.profiles import PROFILES
@@ -109,6 +109,7 @@ class RayEngine:
     ) -> Sealed:
         """Seal an object on a worker; on another one when that ends, under another name."""
         profile = key.profile.name
+        job = replace(job, pieces=[_anywhere(piece) for piece in job.pieces])
         lost: list[str] = []
 
         def work(hand: _Hand) -> Any:
@@ -124,6 +125,7 @@ class RayEngine:
 
     def digest(self, job: DigestJob, digest: str, check: Callable[[], object]) -> Sealed:
         """Take the digest of a file on a worker."""
+        job = DigestJob(_anywhere(job.piece))
         found: Sealed = self._do(
             "a digest", lambda hand: hand.actor.digest.remote(job, digest), check
         )
@@ -199,6 +201,12 @@ class RayEngine:
             ) from None
         except (errors.RayActorError, errors.WorkerCrashedError, errors.ObjectLostError):
             raise _WorkerLostError from None
+
+
+def _anywhere(piece: Piece) -> Piece:
+    """Its source as a path that a process in another folder can open. Joined, not normalised:
+    what ``..`` means is for the file system to say."""
+    return piece._replace(source=os.path.join(os.getcwdb(), piece.source))
 
 
 def _library() -> Any:

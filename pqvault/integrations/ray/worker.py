@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 
 from pqvault.archive.deal import DigestJob, ObjectJob
@@ -16,6 +17,10 @@ __all__ = ["Worker"]
 
 class Worker:
     """An actor. Its private keys are made here, one for each profile, and never leave."""
+
+    def process(self) -> int:
+        """Its process, for who looks at a cluster."""
+        return os.getpid()
 
     def public_key(self, profile: str) -> bytes:
         """What keys for this worker are sealed to."""

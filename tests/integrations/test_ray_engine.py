@@ -1,0 +1,192 @@
+"""`--engine ray`: objects sealed by workers of Ray, on this machine's own cluster."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pqvault
+from pqvault.errors import IntegrityError, PQVaultError
+from pqvault.handover import HandedKey
+from pqvault.rootkey import RootKey, new_id
+
+pytest.importorskip("ray")
+pytestmark = [
+    # Ray's own: sockets and files that it leaves to the collector, warnings about what is to come.
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.timeout(300),
+]
+
+TOOL = Path(sys.executable).with_name("pqvault")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A cluster of this machine's processors."""
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """Files for several objects: one large one, many small ones, a sparse one."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for number in range(300):
+        (folder / f"{number:03}.txt").write_bytes(b"%d\n" % number * 2000)
+    for number in range(4):
+        (folder / f"large{number}").write_bytes(os.urandom(20_000_000))
+    with open(folder / "sparse", "wb") as file:
+        file.truncate(5_000_000)
+    return folder
+
+
+def check(archive: Path, key: pqvault.Identity, corpus: Path, tmp_path: Path) -> None:
+    """All of it is there, and nothing else lies about."""
+    assert pqvault.verify(archive, identities=[key]).problems == []
+    with pqvault.open(archive, identities=[key]) as opened:
+        opened.unseal(tmp_path / "out")
+        listed = {f"parts/{p.id}/{f.name}" for p in opened.parts for f in p.commit.files}
+    found = {str(f.relative_to(archive)) for f in archive.glob("parts/**/*") if f.is_file()}
+    assert found == listed
+    done = subprocess.run(["diff", "-r", corpus, tmp_path / "out/data"], capture_output=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_seal_on_ray_is_a_seal(cluster: Any, corpus: Path, tmp_path: Path) -> None:
+    """What workers sealed reads like what threads sealed; the next run finds nothing to do."""
+    from pqvault.integrations.ray import RayEngine
+
+    key = pqvault.Identity.generate()
+    archive = tmp_path / "a.pqv"
+    with RayEngine() as engine:
+        assert engine.jobs == 2
+        report = pqvault.seal(
+            corpus, archive, recipients=[key.recipient], engine=engine, jobs=engine.jobs
+        )
+        assert report.files == 305
+        again = pqvault.seal(
+            corpus, archive, recipients=[key.recipient], engine=engine, jobs=engine.jobs
+        )
+    assert (again.parts, again.unchanged) == ([], 306)
+    check(archive, key, corpus, tmp_path)
+
+
+def test_workers_that_are_killed_change_nothing(
+    cluster: Any, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in the middle of an object: another worker seals it, under another name."""
+    from pqvault.integrations.ray import RayEngine
+    from pqvault.integrations.ray import engine as engine_module
+
+    key = pqvault.Identity.generate()
+    kills = threading.Semaphore(3)
+    wait = engine_module.RayEngine._wait
+    killed: list[int] = []
+
+    recipient = engine_module.RayEngine._recipient
+    pids: dict[Any, int] = {}
+
+    def remembering(self: RayEngine, hand: Any, profile: str) -> Any:
+        pids[hand.actor] = cluster.get(hand.actor.process.remote())
+        return recipient(self, hand, profile)
+
+    def killing(self: RayEngine, hand: Any, reference: Any, check: Any) -> Any:
+        if hand.actor in pids and kills.acquire(blocking=False):
+            pid = pids.pop(hand.actor)
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
+        return wait(self, hand, reference, check)
+
+    monkeypatch.setattr(engine_module.RayEngine, "_recipient", remembering)
+    monkeypatch.setattr(engine_module.RayEngine, "_wait", killing)
+    with RayEngine() as engine:
+        pqvault.seal(corpus, tmp_path / "a.pqv", recipients=[key.recipient], engine=engine, jobs=2)
+    assert len(killed) == 3
+    check(tmp_path / "a.pqv", key, corpus, tmp_path)
+
+
+def test_workers_that_always_end_are_an_error(
+    cluster: Any, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After three of them: a sentence, and nothing is left of the part."""
+    from pqvault.integrations.ray import RayEngine
+    from pqvault.integrations.ray import engine as engine_module
+
+    def lost(self: RayEngine, hand: Any, reference: Any, check: Any) -> Any:
+        raise engine_module._WorkerLostError
+
+    monkeypatch.setattr(engine_module.RayEngine, "_wait", lost)
+    key = pqvault.Identity.generate()
+    with RayEngine() as engine, pytest.raises(PQVaultError, match="3 workers of Ray ended"):
+        pqvault.seal(corpus, tmp_path / "a.pqv", recipients=[key.recipient], engine=engine)
+    assert not list((tmp_path / "a.pqv/commits").iterdir())
+
+
+def test_a_workers_error_is_the_runs(cluster: Any, corpus: Path, tmp_path: Path) -> None:
+    """A file that cannot be read is named; an object that cannot be written ends the run."""
+    from pqvault.integrations.ray import RayEngine
+
+    key = pqvault.Identity.generate()
+    (corpus / "000.txt").unlink()
+    (corpus / "000.txt").symlink_to("nowhere")
+    archive = tmp_path / "a.pqv"
+    with RayEngine() as engine:
+        pqvault.seal(corpus, archive, recipients=[key.recipient], engine=engine)
+        (corpus / "new").write_bytes(b"more")
+        (archive / "parts").chmod(0o555)
+        if os.geteuid():
+            with pytest.raises(PQVaultError, match="permission denied"):
+                pqvault.seal(corpus, archive, recipients=[key.recipient], engine=engine)
+    (archive / "parts").chmod(0o755)
+
+
+def test_keys_are_handed_over_sealed() -> None:
+    """attack 40: what a task is called with holds no key, and opens for one worker only."""
+    worker, other = pqvault.Identity.generate(), pqvault.Identity.generate()
+    key = RootKey.generate(new_id(), new_id())
+    name = "objects/000000-00000000"
+    handed = HandedKey.to(worker.recipient, key, name)
+    secret, context = key.object(name)
+    assert handed.open(worker) == (secret, context)
+    data = pickle.dumps(handed)
+    assert secret not in data and key.secret not in data
+    with pytest.raises(IntegrityError):
+        handed.open(other)
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(key)
+    import dataclasses
+
+    for change in ({"name": "objects/000001-00000000"}, {"part": new_id()}, {"archive": new_id()}):
+        with pytest.raises(IntegrityError):
+            dataclasses.replace(handed, **change).open(worker)
+
+
+def test_the_command_line(cluster: Any, corpus: Path, tmp_path: Path) -> None:
+    """`pqvault seal --engine ray`, which connects to a cluster by its address."""
+    address = cluster.get_runtime_context().gcs_address
+    script = f"""
+    {TOOL} keygen -o key.txt > key.pub 2> /dev/null
+    {TOOL} seal data -r @key.pub --engine ray --ray-address {address} --jobs 2
+    {TOOL} verify data.pqv -i key.txt
+    {TOOL} seal data -r @key.pub --ray-address {address} || echo $?
+    """
+    env = {**os.environ, "PQVAULT_HOME": str(tmp_path / "home")}
+    done = subprocess.run(
+        ["bash", "-ec", script], cwd=tmp_path, env=env, capture_output=True, text=True
+    )
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("sealed 305 files"), done.stderr
+    assert lines[-2].startswith("sealed: 1 part") and lines[-1] == "2"
