@@ -41,6 +41,7 @@ COMMANDS = {
     "attest": "Write the signed list of files as an in-toto Statement.",
     "log": "Inference logs: write, read, recover, expire.",
     "prune": "Forget old states: remove the parts that no kept state needs.",
+    "compact": "Merge many small parts into few.",
     "gc": "Remove leftovers of interrupted seals.",
     "scan": "Note which archives the keys of the keystore open.",
     "keyset": "Master keys for Parquet's own encryption, sealed to recipients.",

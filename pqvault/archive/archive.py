@@ -142,7 +142,7 @@ class Archive:
         self._snapshot = snapshot
         self._memory = memory
         self._policy = policy
-        self._keyring: Keyring = keyring(identities)
+        self.keyring: Keyring = keyring(identities)
         # One of each for all parts, so that memory and open files do not grow with them.
         self.cache = cache or FrameCache()
         self._objects = OpenObjects()
@@ -218,9 +218,7 @@ class Archive:
         return chosen
 
     def _open_part(self, public: PublicPart) -> OpenPart:
-        return OpenPart(
-            self.storage, public, self._keyring, self.cache, self._policy, self._objects
-        )
+        return OpenPart(self.storage, public, self.keyring, self.cache, self._policy, self._objects)
 
     def open_key(self, public: PublicPart) -> RootKey:
         """The root key of a part that is not of the view, checked as any."""

@@ -62,6 +62,14 @@ class PublicPart:
         return Sight(self.id, tuple(parent for parent, _ in self.commit.parents), generations)
 
 
+def public_of(commit: Commit, envelope: Envelope | None) -> PublicPart:
+    """What was read, or is about to be put."""
+    hasher = digests.new(commit.digest)
+    hasher.update(commit.marshal())
+    size = sum(file.size for file in commit.files)
+    return PublicPart(commit, hasher.digest().hex(), envelope, size)
+
+
 def read_public(storage: Storage, archive: str, part: str) -> PublicPart:
     """Parse commit and envelope of a part. Raises IntegrityError naming what is damaged."""
     name = commit_name(part)
@@ -69,14 +77,11 @@ def read_public(storage: Storage, archive: str, part: str) -> PublicPart:
     commit = Commit.parse(data, name)
     if (commit.archive, commit.part) != (archive, part):
         raise IntegrityError(f"{name} belongs to another archive or part, and was copied here")
-    hasher = digests.new(commit.digest)
-    hasher.update(data)
-    size = sum(file.size for file in commit.files)
     try:
         envelope = read_envelope(storage, archive, part)
     except NotFound:
         envelope = None
-    return PublicPart(commit, hasher.digest().hex(), envelope, size)
+    return public_of(commit, envelope)
 
 
 def read_envelope(storage: Storage, archive: str, part: str, group: str = "") -> Envelope:

@@ -13,19 +13,19 @@ from dataclasses import dataclass, field
 
 from pqvault.archive import layout
 from pqvault.archive.archive import Archive, PublicState
-from pqvault.archive.part import OpenPart, PublicPart
+from pqvault.archive.merged import view_of
+from pqvault.archive.part import OpenPart
 from pqvault.archive.removal import remove_part
 from pqvault.archive.settling import settle
 from pqvault.archive.view import View
-from pqvault.errors import Locked, PolicyRefused, PQVaultError, UsageError
+from pqvault.errors import Locked, PolicyRefused, UsageError
 from pqvault.format.catalog import Kind, entries_of
 from pqvault.keys import Identity
 from pqvault.memory import Memory
 from pqvault.policy import ANYBODY, Policy
-from pqvault.rootkey import RootKey
 from pqvault.storage import Storage
 
-__all__ = ["PruneReport", "prune", "unneeded"]
+__all__ = ["PruneReport", "first_kept", "prune", "unneeded"]
 
 
 @dataclass(slots=True)
@@ -71,7 +71,7 @@ def prune(
     with storage.locked(layout.HEADER):
         state = PublicState(storage, memory)
         with Archive(storage, identities, memory=memory, policy=policy) as archive:
-            settle(state, lambda part: _key_of(archive, part))
+            settle(state, archive.open_key)
         with Archive(storage, identities, memory=memory, policy=policy) as archive:
             report = _chosen(storage, archive, keep_last, keep_within, dry_run=False)
             state.refresh()
@@ -87,13 +87,6 @@ def prune(
         return report
 
 
-def _key_of(archive: Archive, part: PublicPart) -> RootKey:
-    for opened in archive.parts:
-        if opened.id == part.id:
-            return opened.key
-    return archive.open_key(part)
-
-
 def _chosen(
     storage: Storage,
     archive: Archive,
@@ -103,7 +96,7 @@ def _chosen(
     dry_run: bool,
 ) -> PruneReport:
     parts = archive.parts
-    first = _first_kept(parts, keep_last, keep_within)
+    first = first_kept(parts, keep_last, keep_within)
     gone = unneeded(parts, first)
     report = PruneReport(storage.where(""), dry_run)
     report.kept = [part.id for part in parts[first:]]
@@ -118,7 +111,7 @@ def _chosen(
     return report
 
 
-def _first_kept(parts: Sequence[OpenPart], keep_last: int | None, keep_within: float | None) -> int:
+def first_kept(parts: Sequence[OpenPart], keep_last: int | None, keep_within: float | None) -> int:
     """The index of the oldest state that is kept."""
     first = max(0, len(parts) - 1)
     if keep_last is not None:
@@ -137,7 +130,7 @@ def unneeded(parts: Sequence[OpenPart], first: int) -> set[int]:
     Raises PQVaultError for a catalog that is damaged, PolicyRefused where unsigned parts hide what
     signed ones hold.
     """
-    whole = _view(parts[: first + 1])
+    whole = view_of(parts[: first + 1])
     needed = _standing_in(whole)
     while True:
         gone = set(range(first)) - needed
@@ -147,13 +140,6 @@ def unneeded(parts: Sequence[OpenPart], first: int) -> set[int]:
         if not revived:
             return gone
         needed |= revived
-
-
-def _view(parts: Sequence[OpenPart]) -> View:
-    def refuse(error: PQVaultError) -> None:
-        raise error
-
-    return View(parts, refuse)
 
 
 def _standing_in(view: View) -> set[int]:
@@ -177,7 +163,7 @@ def _revived(whole: View, gone: Collection[int]) -> set[int]:
     found: set[int] = set()
     there = _paths(whole)
     known = next(there, None)
-    for path, part in _paths(_view(left)):
+    for path, part in _paths(view_of(left)):
         while known is not None and known[0] < path:
             known = next(there, None)
         if known != (path, part):

@@ -7,11 +7,12 @@ carried on by doing it again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
+from pqvault.archive.recipients import FindRecipient, known_recipients
 from pqvault.errors import (
     FormatError,
     IntegrityError,
@@ -78,7 +79,7 @@ class Change:
         return self._members(envelope, there, what).keys() == there.keys()
 
     def recipients(
-        self, envelope: Envelope, what: str, find: Callable[[str], Recipient | None]
+        self, envelope: Envelope, what: str, find: FindRecipient
     ) -> tuple[Recipient, ...]:
         """To whom a new root key is to be wrapped, when it takes the place of that of ``envelope``.
 
@@ -94,16 +95,13 @@ class Change:
                     " would be the new root key",
                     hint="make a new version with `pqvault key rotate`, or use --to or --remove",
                 )
-        found = [self.new.get(key_id) or find(key_id) for key_id in members]
-        # A public key is what its key id says, whoever keeps it; the envelope's MAC covers that.
-        known = [r for r, key_id in zip(found, members, strict=True) if r and r.key_id == key_id]
-        if len(known) < len(members):
-            unknown = sorted(members.keys() - {recipient.key_id for recipient in known})
-            raise UsageError(
-                f"{what} is sealed to {', '.join(unknown)}, whose public keys are not known here",
-                hint="give them with --add RECIPIENT, or leave them out with --remove KEYID",
-            )
-        return tuple(known)
+        new = self.new
+        return known_recipients(
+            members,
+            lambda key_id: new.get(key_id) or find(key_id),
+            what,
+            "give them with --add RECIPIENT, or leave them out with --remove KEYID",
+        )
 
     def _members(
         self, envelope: Envelope, there: Mapping[str, WrappedKey], what: str

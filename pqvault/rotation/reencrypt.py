@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from pqvault.archive.recipients import FindRecipient
 from pqvault.errors import Incomplete, PQVaultError
 from pqvault.keys import Identity, Recipient
 from pqvault.keystore import Keystore
@@ -19,7 +20,7 @@ from pqvault.progress import Progress, Report, ignore
 from pqvault.rotation.archives import Rotated
 from pqvault.rotation.change import Change, Keys
 from pqvault.rotation.ledger import Ledger
-from pqvault.rotation.renewal import ArchiveRenewal, FindRecipient
+from pqvault.rotation.renewal import ArchiveRenewal
 from pqvault.rotation.run import Planned, check_signers
 from pqvault.rotation.runs import Run
 from pqvault.rotation.streamrenewal import StreamRenewal

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -20,6 +20,7 @@ from pqvault.archive.columngroups import PartKeys
 from pqvault.archive.objects import SealOptions
 from pqvault.archive.part import OpenPart, PublicPart, read_envelope, read_public
 from pqvault.archive.partwriter import discard, put_part, write_catalog
+from pqvault.archive.recipients import FindRecipient
 from pqvault.archive.replacement import id_in_place, replaced_ids, successors
 from pqvault.archive.sealedfiles import check_file, reseal_file
 from pqvault.archive.settling import remove_replaced, settle
@@ -41,9 +42,7 @@ from pqvault.sealed.writer import DEFAULT_FRAME, STORE
 from pqvault.signing import SigningKey, sign_document
 from pqvault.storage import Storage
 
-__all__ = ["ArchiveRenewal", "FindRecipient"]
-
-FindRecipient = Callable[[str], Recipient | None]
+__all__ = ["ArchiveRenewal"]
 
 
 @dataclass(slots=True)

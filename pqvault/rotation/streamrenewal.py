@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pqvault.archive.recipients import FindRecipient
 from pqvault.archive.sealedfiles import STEP, reseal
 from pqvault.crypto.cobblestone import MessageReader, MessageWriter
 from pqvault.errors import IntegrityError, Locked
@@ -16,7 +17,6 @@ from pqvault.keys import Recipient, one_profile
 from pqvault.rootkey import STREAM_ARCHIVE, STREAM_OBJECT, RootKey, new_id
 from pqvault.rotation.archives import Rotated
 from pqvault.rotation.change import Change, Keys
-from pqvault.rotation.renewal import FindRecipient
 from pqvault.rotation.streams import STREAM, opened, replace_file, write_all
 from pqvault.storage.base import explained
 from pqvault.storage.replacing import is_named, lock_file

@@ -319,13 +319,17 @@ class SealedReader(RangeFile):
         out[:] = memoryview(content)[skip : skip + len(out)]
 
     def _decode(self, frame: int) -> bytes:
-        start, end = self.table.sealed[frame], self.table.sealed[frame + 1]
         size = self.table.content[frame + 1] - self.table.content[frame]
-        if end - start > zstdseek.MAX_SEALED_FRAME:
-            raise FormatError(f"frame {frame} of {self._what} is longer than a frame can be")
-        sealed = self._random.pread(start, end - start)
+        sealed = self.sealed_frame(frame)
         self._cache.decoded += size
         return decode_frame(sealed, size, f"frame {frame} of {self._what}")
+
+    def sealed_frame(self, frame: int) -> bytearray:
+        """One zstd frame as it is, authenticated and not looked at."""
+        start, end = self.table.sealed[frame], self.table.sealed[frame + 1]
+        if end - start > zstdseek.MAX_SEALED_FRAME:
+            raise FormatError(f"frame {frame} of {self._what} is longer than a frame can be")
+        return self._random.pread(start, end - start)
 
     # -- stored frames ---------------------------------------------------------------------
 

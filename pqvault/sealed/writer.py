@@ -142,6 +142,22 @@ class SealedWriter:
         else:
             self._limit = grown
 
+    def put_frame(self, frame: bytes | bytearray, size: int) -> None:
+        """A whole frame of ``size`` bytes of content, as another object has it. Raises FormatError.
+
+        What was written before is closed into frames of its own.
+        """
+        self._check_open()
+        zstdseek.check_frame(frame, size, "a frame that is copied")
+        if self._filled:
+            self._close_frame()
+        while self._pending:
+            self._drain_one()
+        self._sealed_sizes.append(len(frame))
+        self._content_sizes.append(size)
+        self._total += size
+        self._emit([memoryview(frame)])
+
     def flush(self) -> None:
         """Nothing: frames are written when they are full. For zipfile and others who call it."""
 

@@ -1,0 +1,114 @@
+"""What several parts hold together: the rows of one catalog in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import pyarrow as pa
+
+from pqvault.archive.entryfile import EntryFile
+from pqvault.archive.part import OpenPart
+from pqvault.archive.repack import Places
+from pqvault.archive.view import View
+from pqvault.errors import PQVaultError
+from pqvault.format.catalog import SCHEMA, Entry, Kind, entries_of
+
+__all__ = [
+    "Row",
+    "digest_in",
+    "facts_of",
+    "gone_from",
+    "merged_table",
+    "rows_of",
+    "side_by_side",
+    "view_of",
+]
+
+Row = tuple[int, Entry]  # index of its part
+
+
+def view_of(parts: Sequence[OpenPart]) -> View:
+    """The view of some parts, which ends with an error where one is damaged."""
+
+    def refuse(error: PQVaultError) -> None:
+        raise error
+
+    return View(parts, refuse)
+
+
+def rows_of(view: View) -> Iterator[Row]:
+    """What stands, with the index of its part."""
+    for batch, where in view.batches():
+        yield from zip(where, entries_of(batch), strict=True)
+
+
+def gone_from(older: Sequence[OpenPart], group: Sequence[OpenPart]) -> Iterator[bytes]:
+    """The paths of older parts that are not there any more after the group."""
+    for one, other in side_by_side(view_of(older), view_of([*older, *group])):
+        if one is not None and other is None:
+            yield one.path
+
+
+def side_by_side(one: View, other: View) -> Iterator[tuple[Entry | None, Entry | None]]:
+    """The entries of two views, path by path; None where one has none."""
+    left, right = rows_of(one), rows_of(other)
+    a, b = next(left, None), next(right, None)
+    while a is not None or b is not None:
+        if b is None or (a is not None and a[1].path < b[1].path):
+            yield (a[1] if a else None), None
+            a = next(left, None)
+        elif a is None or b[1].path < a[1].path:
+            yield None, b[1]
+            b = next(right, None)
+        else:
+            yield a[1], b[1]
+            a, b = next(left, None), next(right, None)
+
+
+def facts_of(entry: Entry | None) -> object:
+    """What two entries must have in common: all but where their content lies. Another name of a
+    file may have become a file."""
+    if entry is None:
+        return None
+    file = entry.kind in (Kind.FILE, Kind.HARDLINK)
+    kind, link = (Kind.FILE, None) if file else (entry.kind, entry.link)
+    return kind, link, entry.size, entry.mode, entry.mtime_ns, entry.digest, entry.table
+
+
+def merged_table(
+    group: Sequence[OpenPart], rows: Sequence[Row], gone: Sequence[bytes], places: Places
+) -> pa.Table:
+    """The rows of the new catalog: what stands, and a tombstone for what does not any more."""
+    first_names = {entry.path: index for index, entry in rows if entry.kind == Kind.FILE}
+    rest: tuple[Any, ...] = (int(Kind.TOMBSTONE), 0, 0, 0, None, None, [], None)
+    made: list[tuple[Any, ...]] = [(path, *rest) for path in gone]
+    for index, entry in rows:
+        kind, link = entry.kind, entry.link
+        # Another name is one only of the entry of its own part: else it is a file by now.
+        if kind == Kind.HARDLINK and first_names.get(link or b"") != index:
+            kind, link = Kind.FILE, None
+        moved = places.extents(
+            group[index].id, [(e.object, e.offset, e.length) for e in entry.extents]
+        )
+        extents = [{"object": n, "offset": o, "length": size} for n, o, size in moved]
+        facts = (int(kind), entry.size, entry.mode, entry.mtime_ns, link, entry.digest)
+        made.append((entry.path, *facts, extents, entry.table))
+    made.sort(key=lambda row: row[0])
+    assert all(a[0] < b[0] for a, b in pairwise(made)), "a path twice"
+    columns = zip(*made, strict=True) if made else [[] for _ in SCHEMA]
+    arrays = [pa.array(list(c), f.type) for c, f in zip(columns, SCHEMA, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+def digest_in(view: View, path: bytes) -> bytes:
+    """Of a file that has none in its catalog: it changed while it was read."""
+    found = view.find(path)
+    if found is None:
+        return b""
+    file = EntryFile(*found)
+    hasher = file.hasher()
+    for _, data, _ in file.steps(4 * 1024 * 1024):
+        hasher.update(data)
+    return hasher.digest()
