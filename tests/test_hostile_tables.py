@@ -107,13 +107,18 @@ def test_flipped_bytes(archive: Path, step: int) -> None:
     right = answers(archive)
     (file,) = files_of(archive, part)
     whole = file.read_bytes()
-    ways = () if step > 1 else ("read_table", "filtered")
+    ways, spellings = () if step > 1 else ("read_table", "filtered"), list[int]()
     for at in range(0, len(whole), step):
         file.write_bytes(whole[:at] + bytes([whole[at] ^ 0x40]) + whole[at + 1 :])
-        assert "read_table" not in agree(archive, right, ways=ways)
+        if "read_table" in agree(archive, right, ways=ways):
+            spellings.append(at)
+            assert pqvault.verify(archive).problems
         if at % 2317 == 0:
             assert pqvault.verify(archive, identities=[KEY]).problems
             assert pqvault.verify(archive).problems
+    # Three bytes that end Thrift structures, in what Parquet says of the encryption itself, can be
+    # written in other ways that mean the same.
+    assert len(spellings) <= 3
     file.write_bytes(whole)
     assert agree(archive, right) == set(right)
 
