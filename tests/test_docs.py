@@ -209,6 +209,7 @@ def test_the_commands_of_the_page_on_tables_run(tmp_path: Path, shell: dict[str,
     )
     assert "without answer, prompt" not in done.stdout and "p2" in done.stdout
     assert (tmp_path / "train.csv").read_text() == "n\n1\n2\n3\n"
+    assert '"line": 2' in done.stdout and "the column 'n': NaN is no JSON number" in done.stdout
     done = subprocess.run(
         [sys.executable, "-c", code[1]], cwd=tmp_path, env=shell, check=True, capture_output=True
     )
