@@ -199,3 +199,144 @@ def test_parts_of_one_moment_keep_their_order(tmp_path: Path) -> None:
     before = listing(forger.archive, OLD)
     pqvault.reencrypt(forger.archive, identities=[OLD])
     assert listing(forger.archive, OLD) == before
+
+
+# -- what somebody else puts there ---------------------------------------------------------
+
+
+def forged(archive: Path, replaces: list[str], seq: int = 1, **options: object) -> str:
+    """A part of a stranger who knows the public key, and says that it replaces others."""
+    import dataclasses
+
+    import hostile as h
+
+    from pqvault.rootkey import RootKey, keyring
+
+    forger = h.Forger(archive, OLD.recipient)
+    part = forger.part([h.file_row(b"forged", b"x")], {0: h.plain_of(b"x")}, seq=seq)
+    commit = Commit.parse((archive / "commits" / part).read_bytes())
+    named = tuple(
+        sorted((p, h.blake((archive / "commits" / p).read_bytes()).hex()) for p in replaces)
+    )
+    envelope = Envelope.parse((archive / "envelopes" / part).read_bytes())
+    key = RootKey.unwrap(envelope, keyring([OLD]), "it")
+    commit = key.sign_off(dataclasses.replace(commit, replaces=named, **options))  # type: ignore[arg-type]
+    (archive / "commits" / part).write_bytes(commit.marshal())
+    return part
+
+
+def test_an_unsigned_part_replaces_no_signed_one(tmp_path: Path) -> None:
+    """attack 7: also for a reader who accepts unsigned parts."""
+    from pqvault.policy import Policy
+
+    signer, source = SigningKey.generate(), make_tree(tmp_path / "src", {"x": b"x"})
+    archive = tmp_path / "a.pqv"
+    pqvault.seal(source, archive, recipients=[OLD.recipient], sign=[signer])
+    (old,) = commits(archive)
+    forged(archive, [old.part], seq=old.seq, created=old.created)
+    for policy in (
+        Policy(),
+        Policy(allow_unsigned=True),
+        Policy.of([signer.signer]),
+        Policy.of([signer.signer], allow_unsigned=True),
+    ):
+        with pytest.raises(PolicyRefused):
+            listing(archive, OLD, policy=policy)
+    with pqvault.open(
+        archive, identities=[OLD], strict=False, policy=Policy(allow_unsigned=True)
+    ) as opened:
+        assert [part.id for part in opened.parts] == [old.part] and len(opened.problems) == 1
+
+
+def test_a_part_replaces_nothing_that_comes_after_it(archive: Path) -> None:
+    """attack 14: an old part cannot stand in for a new one."""
+    first, _, third = commits(archive)
+    forged(archive, [third.part], seq=first.seq, created=first.created)
+    with pytest.raises(pqvault.errors.FormatError, match="comes after it"):
+        listing(archive, OLD)
+
+
+def test_a_part_that_nobody_can_open_replaces_nothing(archive: Path) -> None:
+    """Its claim is worth nothing; that it is there is told."""
+    before = [entry.path for entry, _ in listing(archive, OLD)]  # type: ignore[misc]
+    (_, _, third) = commits(archive)
+    part = forged(archive, [third.part], seq=third.seq, created=third.created)
+    (archive / "envelopes" / part).unlink()
+    with pqvault.open(archive, identities=[OLD], strict=False) as opened:
+        assert [entry.path for entry in opened.entries()] == before
+        assert len(opened.problems) == 1
+
+
+def test_a_forgery_is_not_carried_over(archive: Path) -> None:
+    """A part that says to replace others which are all still there is taken back, not believed."""
+    before = listing(archive, OLD)
+    first = commits(archive)[0]
+    forged(archive, [first.part], seq=first.seq, created=first.created)
+    pqvault.reencrypt(archive, identities=[OLD], to=NEW.recipient)
+    assert listing(archive, NEW) == before
+
+
+def test_an_exchanged_object_is_not_encrypted_again(archive: Path) -> None:
+    """attack 35: who has the old root key makes authentic objects: the commit's digests decide."""
+    import hostile as h
+
+    from pqvault.crypto.cobblestone import MessageReader
+    from pqvault.rootkey import RootKey, keyring
+
+    old = commits(archive)[0]
+    envelope = Envelope.parse((archive / "envelopes" / old.part).read_bytes())
+    key = RootKey.unwrap(envelope, keyring([OLD]), "it")
+    name = old.files[1].name
+    path = archive / "parts" / old.part / name
+    reader = MessageReader(*key.object(name), name)
+    plain = reader.update(path.read_bytes()) + reader.finalize()
+    path.write_bytes(h.seal_plain(*key.object(name), plain))
+    assert listing(archive, OLD)  # a reader cannot tell
+    with pytest.raises(pqvault.errors.IntegrityError, match="digest"):
+        pqvault.reencrypt(archive, identities=[OLD], to=NEW.recipient)
+    assert len(commits(archive)) == 3
+
+
+def test_going_back_to_before_it_is_noticed(archive: Path, tmp_path: Path) -> None:
+    """attack 14: by who remembers the archive, and by a part that came later."""
+    import shutil
+
+    from pqvault.errors import RolledBack
+
+    shutil.copytree(archive, tmp_path / "old.pqv")
+    pqvault.reencrypt(archive, identities=[OLD])
+    (tmp_path / "src" / "new").write_bytes(b"new")
+    pqvault.seal(tmp_path / "src", archive, recipients=[OLD.recipient])
+    last = commits(archive)[-1]
+    shutil.rmtree(tmp_path / "old.pqv" / "removed", ignore_errors=True)
+    for folder in ("commits", "envelopes", "parts"):
+        source = archive / folder / last.part
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        copy(source, tmp_path / "old.pqv" / folder / last.part)
+    with pytest.raises(RolledBack, match="is missing"):
+        listing(tmp_path / "old.pqv", OLD)
+
+
+def test_a_reader_meanwhile(archive: Path) -> None:
+    """Archives are opened again and again while their parts are replaced."""
+    import threading
+
+    wanted, stop = listing(archive, OLD), threading.Event()
+    seen, failed = list[bool](), list[BaseException]()
+
+    def read() -> None:
+        while not stop.is_set():
+            try:
+                seen.append(listing(archive, OLD) == wanted)
+            except pqvault.errors.PQVaultError as error:
+                failed.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        for _ in range(5):
+            pqvault.reencrypt(archive, identities=[OLD])
+    finally:
+        stop.set()
+        thread.join()
+    assert seen and all(seen) and not failed
