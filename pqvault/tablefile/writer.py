@@ -117,8 +117,11 @@ class TableSink:
     def _take(self, batch: pa.RecordBatch) -> None:
         at = 0
         while at < len(batch):
-            rows, room = self._room(batch)
-            piece = batch.slice(at, min(rows, len(batch) - at))
+            most, room = self._room()
+            each = max(1, batch.nbytes // len(batch))
+            # An eighth: what comes at once may vary in size.
+            step = max(1, min(most - self._pending_rows, room // 8 // each))
+            piece = batch.slice(at, step)
             size = piece.nbytes
             if self._pending and self._pending_size + size > room:
                 self.end_row_group()
@@ -127,21 +130,17 @@ class TableSink:
             self._pending_rows += len(piece)
             self._pending_size += size
             at += len(piece)
-            if self._pending_rows >= self._limits.rows or self._pending_size >= room:
+            if self._pending_rows >= most or self._pending_size >= room:
                 self.end_row_group()
 
-    def _room(self, batch: pa.RecordBatch) -> tuple[int, int]:
-        """How many rows of ``batch`` may come at once, and the bytes of a row group."""
+    def _room(self) -> tuple[int, int]:
+        """The most rows and bytes of the next row group."""
         # Twice as large each time that half of the numbers left are used up: they never end.
         left = MAX_ROW_GROUPS - self._groups
         growth = 0
         while left <= _CROWDED >> growth and growth < 12:
             growth += 1
-        room = self._limits.size << growth
-        each = max(1, batch.nbytes // max(1, len(batch)))
-        # An eighth: what comes at once may vary in size.
-        step = max(1, min(self._limits.rows - self._pending_rows, room // 8 // each or 1))
-        return step, room
+        return self._limits.rows << growth, self._limits.size << growth
 
     def end_row_group(self) -> None:
         """Write what is there as a row group, also when it is not full."""
