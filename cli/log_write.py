@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from . import unlocking
 from .main import fail_with
 from .options import Size, load_recipients, output_options, recipient_options
 from .output import Output, number
@@ -104,6 +105,7 @@ def pipe(
         part_size=part_size,
         period=period,
     )
+    unlocking.remember(log.archive_id, archive, log.key_ids())
     report = pipe_lines(log, longest=_LINE, tee=tee)
     output.document(report)
     output.line(

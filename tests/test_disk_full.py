@@ -497,3 +497,32 @@ def test_modes_of_what_a_seal_writes(shared: Path) -> None:
     home = Path(os.environ["PQVAULT_HOME"])
     for path in home.rglob("*"):
         assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
+
+
+# ---- logs --------------------------------------------------------------------------------
+
+
+def test_a_log_on_a_full_disk_waits_for_room(disk: Disk) -> None:
+    """A real one: nothing is lost under `block`, and the log goes on when there is room again."""
+    from pqvault.logs import InferenceLog, LogView
+
+    disk.mount("size=12m")
+    archive = disk.path / "l.pqv"
+    log = InferenceLog(
+        archive, recipients=[KEY.recipient], fsync="flush", flush_size=200_000, block_seconds=60
+    )
+    for number in range(100):
+        log.log({"request_id": str(number), "prompt": random.Random(number).randbytes(750).hex()})
+    log.flush()
+    ballast = disk.fill(20 * PAGE)
+    for number in range(100, 300):
+        log.log({"request_id": str(number), "prompt": random.Random(number).randbytes(750).hex()})
+    with pytest.raises(PQVaultError, match="no space left"):
+        log.flush(1.0)
+    assert 100 <= log.acknowledged < 300 and log.stats.dropped.total() == 0
+    ballast.unlink()
+    log.flush()
+    log.close()
+    with LogView(archive, [KEY]) as view:
+        ids = [i for table in view.rows() for i in table["request_id"].to_pylist()]
+    assert ids == [str(number) for number in range(300)]

@@ -232,6 +232,60 @@ def test_a_fork_has_a_part_of_its_own(archive: Path) -> None:
     assert len(api.parts(archive)[0]) == 2
 
 
+def test_a_child_does_not_keep_its_parents_lock(archive: Path) -> None:
+    """A worker that outlives the process that forked it: the parent's part can be recovered."""
+    code = """
+    import os, signal, sys, time
+    from pqvault.logs import InferenceLog
+    log = InferenceLog(sys.argv[1], recipients=[sys.argv[2]], fsync="flush")
+    for n in range(10): log.log({"request_id": str(n)})
+    log.flush()
+    pid = os.fork()
+    if pid == 0:
+        os.close(1)
+        time.sleep(60)
+    print(pid, flush=True)
+    os._exit(0)
+    """
+    child = int(run(code, archive))
+    try:
+        assert recover(archive, [OPS]).rows == 10
+    finally:
+        os.kill(child, 9)
+
+
+def test_gc_leaves_what_is_being_written(archive: Path) -> None:
+    with make(archive, groups={"content": [PRIVACY.recipient]}) as log:
+        numbered(log, 5)
+        log.flush()
+        assert pqvault.gc(archive, older_than=-10).removed == []
+        numbered(log, 5, 5)
+    assert pqvault.gc(archive, older_than=-10).removed == []
+    assert ids(archive) == strings(10)
+
+
+def test_what_is_planted_does_not_keep_others_from_recovery(archive: Path) -> None:
+    """attack 45, attack 27: links, folders, garbage, parts without an envelope."""
+    wal = orphan(archive)
+    parts = archive / "parts"
+    for number, name in enumerate("abcd"):
+        (parts / (name * 32)).mkdir()
+        planted = parts / (name * 32) / "wal"
+        if number == 0:
+            planted.symlink_to(wal)
+        elif number == 1:
+            planted.mkdir()
+        elif number == 2:
+            os.mkfifo(planted)
+        else:
+            planted.write_bytes(b"garbage")
+            (archive / "envelopes" / (name * 32)).write_bytes(b"garbage")
+    (parts / "strange name").mkdir()
+    report = recover(archive, [OPS])
+    assert report.rows == 100 and len(report.problems) == 4
+    assert all(error.exit_code == 13 for error in report.problems)
+
+
 def run(code: str, archive: Path, *args: str) -> str:
     import textwrap
 

@@ -76,6 +76,11 @@ class Closer:
                 failed.append(part)
         return failed
 
+    def forget(self) -> None:
+        """In a forked child: give back the files of parts, whose locks are its parent's."""
+        for part in self._waiting:
+            part.close()
+
     def _run(self) -> None:
         delay = _RETRY[0]
         while True:

@@ -226,6 +226,17 @@ class InferenceLog:
         return self._stats
 
     @property
+    def archive_id(self) -> str:
+        """Of the archive."""
+        return self._archive_id
+
+    def key_ids(self) -> list[str]:
+        """Who opens what is logged now."""
+        recipients, groups = self._sealed_to()
+        members = [r for group in groups for r in group.recipients]
+        return list(dict.fromkeys(r.key_id for r in (*recipients, *members)))
+
+    @property
     def acknowledged(self) -> int:
         """How many records, of those logged first, are safe as the fsync policy says."""
         return self._queue.settled
@@ -311,6 +322,9 @@ def _close_all() -> None:
 
 def _after_fork() -> None:
     for log in list(_OPEN):
+        log._closer.forget()
+        for writer in log._writers:
+            writer.forget()
         log._reset()
 
 

@@ -71,6 +71,11 @@ class Writer:
             self._thread.join(_RETRY[1])
         return not self._thread.is_alive()
 
+    def forget(self) -> None:
+        """In a forked child: give back the files of the part, whose lock is its parent's."""
+        if self._part is not None:
+            self._part.close()
+
     @property
     def part_size(self) -> int:
         """Bytes of the part that is open."""
