@@ -242,7 +242,7 @@ def test_a_child_does_not_keep_its_parents_lock(archive: Path) -> None:
     log.flush()
     pid = os.fork()
     if pid == 0:
-        os.close(1)
+        os.closerange(0, 3)
         time.sleep(60)
     print(pid, flush=True)
     os._exit(0)
