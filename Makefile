@@ -38,6 +38,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/bench_rotate.py
 	$(BIN)/python benchmarks/bench_sources.py
 	$(BIN)/python benchmarks/bench_logs.py
+	$(BIN)/python benchmarks/bench_tables.py
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
