@@ -142,6 +142,31 @@ def test_the_fast_way_takes_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert 0 < len(strict) < 2_000
 
 
+def test_a_small_file_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of up to 32 MiB are kept from the first reading, unless a column came late; what is
+    given out is the same."""
+    readings: list[int] = []
+    blocks = jl.read_blocks
+    monkeypatch.setattr(jl, "read_blocks", lambda text: readings.append(1) or blocks(text))
+    objects = [{"a": i, "t": "x" * 90} for i in range(5_000)]
+    data = b"\n".join(json.dumps(x).encode() for x in objects)
+    late = data + b'\n{"b":1}'
+    for text, often in ((data, 1), (late, 2)):
+        readings.clear()
+        wanted = read(tmp_path, "a.jsonl", text)
+        assert len(readings) == often
+        with monkeypatch.context() as patch:
+            patch.setattr(jl, "_KEPT", 0)
+            assert read(tmp_path, "a.jsonl", text) == wanted
+    path = tmp_path / "b.jsonl"
+    path.write_bytes(data)
+    with open_source(path) as source:
+        assert len(list(source.batches())) == len(list(source.batches())) > 0
+        path.write_bytes(late)
+        with pytest.raises(SourceRefused, match="changed while it was read"):
+            list(source.batches())
+
+
 def test_blank_lines_ends_and_marks(tmp_path: Path) -> None:
     """CRLF, blank lines, a byte order mark and a missing last newline change nothing."""
     data = b'\xef\xbb\xbf\r\n{"a":1}\r\n \t\r\n {"a":2} \r\n\n{"a":3}'
@@ -265,9 +290,18 @@ OBJECTS = st.dictionaries(KEYS, values(), min_size=1, max_size=4).flatmap(
 
 
 @settings(max_examples=100, deadline=None)
-@given(rows=OBJECTS, ascii_only=st.booleans(), often=st.sampled_from([1, 40]))
+@given(
+    rows=OBJECTS,
+    ascii_only=st.booleans(),
+    often=st.sampled_from([1, 40]),
+    kept=st.sampled_from([0, 2**25]),
+)
 def test_json_values_come_back(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[Any], ascii_only: bool, often: int
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: list[Any],
+    ascii_only: bool,
+    often: int,
+    kept: int,
 ) -> None:
     """Any objects of one type a column: what is read, and what Parquet keeps of it, equals them."""
     rows = rows * often
@@ -280,6 +314,9 @@ def test_json_values_come_back(
     except SourceRefused as error:
         assert "no column" in error.message or "is {} in all" in error.message
         return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jl, "_KEPT", kept)
+        source = open_source(path)
     table = pa.Table.from_batches(source.batches(), source.schema)
     like = pa.struct(list(source.schema))
     wanted = [filled(row, like) for row in rows]

@@ -1,4 +1,4 @@
-"""JSON lines: read once for the types, once more for the values.
+"""JSON lines: read once for the types, once more for the values, unless they are few.
 
 Arrow's parser does the work, at several hundred MB a second: with the whole schema given it
 refuses other keys, other types, duplicate keys, broken escapes and numbers that do not fit. What
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -37,11 +37,15 @@ _ARROW_BLOCK: Final = 1024 * 1024  # bytes that one of Arrow's threads parses
 # kB of `{}` can ask for gigabytes: this many values at once, and for a single line.
 _CELLS: Final = 8_000_000
 _CELLS_OF_LINE: Final = 256_000_000
+_KEPT: Final = 32 * 1024 * 1024  # bytes of rows that are not parsed a second time
 _SMALLEST: Final = 2.3e-308  # floats below may be zeros that were none
 _TINY: Final = (re.compile(rb"e-[0-9]{3}"), re.compile(rb"E-[0-9]{3}"))
 _ZEROS: Final = b"0" * 300
 _LONG_INTEGER: Final = re.compile(rb"[:,\[\s]-?[0-9]{16,}\s*[,\]}]")
 _SPACE: Final = b" \t\r\n"
+
+# By Arrow, or line by line with the numbers of the lines.
+_Piece: TypeAlias = pa.Table | list[tuple[int, dict[str, object]]]
 
 
 class JsonLinesSource(Source):
@@ -56,6 +60,7 @@ class JsonLinesSource(Source):
         self._bad = bad_lines
         self._skipping = False  # whether bad lines have been noted already
         self._types = Types(name)
+        self._kept: list[_Piece] | None = None  # all of a small file, parsed with its schema
         self.rows = self._learn()
         if self._types.promoted:
             # Integers were taken as such before the column turned out to hold floats.
@@ -72,19 +77,26 @@ class JsonLinesSource(Source):
         )
 
     def _learn(self) -> int:
-        rows = line = 0
+        """Read the file for its types: the number of rows."""
+        rows, size, kept = 0, 0, list[_Piece]()
         for found in self._parsed():
+            rows += len(found)
             if isinstance(found, pa.Table):
-                rows += found.num_rows
-                continue
-            for line, value in found:
-                self._types.learn(value, line)
-                rows += 1
+                size += found.nbytes
+            else:
+                size += _STRICT
+                for line, value in found:
+                    self._types.learn(value, line)
+            if size <= _KEPT:
+                kept.append(found)
+        schema = self._types.schema
+        fits = (piece.schema.equals(schema) for piece in kept if isinstance(piece, pa.Table))
+        self._kept = kept if size <= _KEPT and all(fits) else None
         return rows
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         schema = self._types.schema
-        for found in self._parsed():
+        for found in self._parsed() if self._kept is None else self._kept:
             if isinstance(found, pa.Table):
                 batches = found.to_batches()
             else:
@@ -92,15 +104,19 @@ class JsonLinesSource(Source):
                     batches = [pa.RecordBatch.from_pylist([v for _, v in found], schema=schema)]
             for batch in batches:
                 yield from in_pieces(batch)
+        self._state.check(self._path, self.name)
 
-    def _parsed(self) -> Iterator[pa.Table | list[tuple[int, dict[str, object]]]]:
+    def close(self) -> None:
+        self._kept = None
+
+    def _parsed(self) -> Iterator[_Piece]:
         """All of the file, each piece by the one way or the other."""
         with Text(self._path, self.name) as text:
             for block in read_blocks(text):
                 yield from self._parse(block)
         self._state.check(self._path, self.name)
 
-    def _parse(self, whole: Block) -> Iterator[pa.Table | list[tuple[int, dict[str, object]]]]:
+    def _parse(self, whole: Block) -> Iterator[_Piece]:
         if whole.cut:
             self._refuse(whole.first, f"it is longer than {MAX_LINE:,} bytes", whole.data)
             return
