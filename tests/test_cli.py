@@ -86,3 +86,20 @@ def test_transcript(path: Path, tmp_path: Path, shell: dict[str, str]) -> None:
         )
         assert done.returncode == code, f"$ {command} ended with {done.returncode}, not {code}"
         assert "Traceback" not in done.stdout
+
+
+def test_no_core_is_dumped_and_the_limits_are_told(shell: dict[str, str]) -> None:
+    """attack 39: a core would hold keys; and nobody is promised that memory is wiped."""
+    import resource
+
+    page = (Path(__file__).resolve().parent.parent / "docs" / "threat-model.md").read_text()
+    assert "Python cannot wipe memory" in page and "core dumps off" in page
+    code = (
+        "import resource, sys\n"
+        "from pqvault_cli.main import main\n"
+        "try: main(['--version'])\n"
+        "except SystemExit: print(resource.getrlimit(resource.RLIMIT_CORE)[0])"
+    )
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    done = subprocess.run([sys.executable, "-c", code], env=shell, capture_output=True, text=True)
+    assert int(done.stdout.splitlines()[-1]) == (1 if hard else 0), done.stderr

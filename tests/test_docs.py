@@ -109,8 +109,10 @@ def subcommands() -> list[str]:
 def test_every_help_ends_with_an_example_that_runs(
     name: str, prepared: tuple[Path, dict[str, str]]
 ) -> None:
-    """The last line of a command's help, typed as it stands."""
+    """The last line of a command's help, typed as it stands. attack 40: no private key and no
+    passphrase is in what it prints, nor in what it leaves in PQVAULT_HOME."""
     folder, env = prepared
+    secrets = secrets_in(folder)
     if name == "keyset rewrap":
         encrypted_parquet(folder)
     epilog = command_of(name).epilog or ""
@@ -130,6 +132,19 @@ def test_every_help_ends_with_an_example_that_runs(
         text=True,
     )
     assert done.returncode == 0, done.stderr
+    secrets |= secrets_in(folder)
+    assert len(secrets) >= 4
+    home = [p.read_bytes() for p in Path(env["PQVAULT_HOME"]).rglob("*") if p.is_file()]
+    for shown in (done.stdout.encode(), done.stderr.encode(), *home):
+        assert not [secret for secret in secrets if secret in shown]
+
+
+def secrets_in(folder: Path) -> set[bytes]:
+    """Private keys and passphrases in files that are none but theirs."""
+    private = re.compile(rb"^(?:AGE-SECRET-KEY-PQ|PQVAULT-SIGNING-KEY)-\w+$", re.MULTILINE)
+    files = [path.read_bytes() for path in folder.glob("*") if path.is_file()]
+    words = [(folder / name).read_bytes().strip() for name in ("words.txt", "new.txt")]
+    return {key for data in files for key in private.findall(data)}.union(words)
 
 
 @pytest.mark.parametrize("name", [*COMMANDS, *subcommands()])

@@ -9,7 +9,7 @@ import random
 import resource
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -510,8 +510,11 @@ def inverse(a: int) -> int:
     return out
 
 
-def salamander(first: tuple[bytes, int], second: tuple[bytes, int]) -> bytes:
-    """A chunk of three blocks and a tag that opens under two keys. Each: key, nonce."""
+def salamander(
+    first: tuple[bytes, int], second: tuple[bytes, int], aads: Sequence[bytes] = (b"", b"")
+) -> bytes:
+    """A chunk of three blocks and a tag that opens under two keys. Each: key, nonce; ``aads``:
+    what goes with each, of one length."""
     parts = []
     for key, nonce in (first, second):
         # The empty message has the tag E(J0), which is GHASH's mask; one block of zeros gives H.
@@ -522,21 +525,24 @@ def salamander(first: tuple[bytes, int], second: tuple[bytes, int]) -> bytes:
         parts.append((aead, iv, gf(mask), zero))
     keys = [hash_key(aead, iv) for aead, iv, _, _ in parts]
     masks = [mask for _, _, mask, _ in parts]
-    length = gf((0).to_bytes(8, "big") + (48 * 8).to_bytes(8, "big"))
+    length = gf((8 * len(aads[0])).to_bytes(8, "big") + (48 * 8).to_bytes(8, "big"))
+    before = [
+        [gf(aad[at : at + 16].ljust(16, b"\0")) for at in range(0, len(aad), 16)] for aad in aads
+    ]
     blocks = [gf(b"\x01" * 16), gf(b"\x02" * 16)]
 
-    def tag(h: int, mask: int, last: int) -> int:
+    def tag(which: int, last: int) -> int:
         out = 0
-        for value in (*blocks, last, length):
-            out = times(out ^ value, h)
-        return out ^ mask
+        for value in (*before[which], *blocks, last, length):
+            out = times(out ^ value, keys[which])
+        return out ^ masks[which]
 
     # tag(last) = tag(0) + last * H^2 for each key; make them equal.
     squares = [times(h, h) for h in keys]
-    difference = tag(keys[0], masks[0], 0) ^ tag(keys[1], masks[1], 0)
+    difference = tag(0, 0) ^ tag(1, 0)
     last = times(difference, inverse(squares[0] ^ squares[1]))
-    assert tag(keys[0], masks[0], last) == tag(keys[1], masks[1], last)
-    return b"".join(map(block_of, (*blocks, last, tag(keys[0], masks[0], last))))
+    assert tag(0, last) == tag(1, last)
+    return b"".join(map(block_of, (*blocks, last, tag(0, last))))
 
 
 def hash_key(aead: AESGCM, iv: bytes) -> int:

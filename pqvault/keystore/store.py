@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from pqvault import home
 from pqvault.crypto.passphrase import COSTS, Cost
-from pqvault.errors import KeyStateForbids, NotFound, UsageError
+from pqvault.errors import IntegrityError, KeyStateForbids, NotFound, UsageError
 from pqvault.keys import Recipient
 from pqvault.keystore import authentic, database, tables, unlocks
 from pqvault.keystore.authentic import EMPTY, StoreKey
@@ -32,6 +32,7 @@ from pqvault.signing import Signer
 __all__ = ["KeyFacts", "Keystore", "default_path", "now", "sync_folder"]
 
 FILE_NAME: Final = "keystore.sqlite"
+STORE_KEY_SIZE: Final = 32  # bytes
 
 
 def default_path() -> Path:
@@ -260,6 +261,8 @@ class Keystore:
 
         Raises IntegrityError, also when it is the key of another keystore.
         """
+        if len(secret) != STORE_KEY_SIZE:
+            raise IntegrityError("what was sealed as the store key is none")
         with database.reading(self.db, self.path):
             key = StoreKey.of(tables.read_meta(self.db).keystore, secret)
             authentic.verify_for_use(self.db, key)
