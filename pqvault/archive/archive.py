@@ -58,8 +58,9 @@ class PublicState:
     def refresh(self) -> None:
         """Look again; commits never change, so only new ones are read."""
         recalled = self.memory.recall(self.archive) if self.memory is not None else None
+        # Removals first: a part that gives way to another in between is seen with that one.
+        self.removed = set(layout.listed_ids(self.storage, REMOVED)[0])
         ids, self.strange = layout.listed_ids(self.storage, "commits")
-        self.removed = set(layout.listed_ids(self.storage, "removed")[0])
         self.problems: list[PQVaultError] = []
         before, self.parts = self.parts, {}
         kept = [part for part in ids if part not in self.removed]

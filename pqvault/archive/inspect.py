@@ -9,6 +9,7 @@ from pathlib import Path
 from pqvault.archive.archive import Archive, PublicState
 from pqvault.archive.layout import envelope_names
 from pqvault.archive.part import PublicPart, read_envelope
+from pqvault.archive.replacement import replaced_ids
 from pqvault.errors import NotFound, PQVaultError
 from pqvault.format.commit import is_table
 from pqvault.format.envelope import Envelope
@@ -53,7 +54,8 @@ class EnvelopeFacts:
 class PartFacts:
     """A part as its commit and envelope read. ``size``: sealed bytes; ``created``: ms.
 
-    ``level``: ``unverified`` (no key used), ``sealed`` (opened with a key) or ``damaged``.
+    ``level``: ``unverified`` (no key used), ``sealed`` (opened with a key), ``replaced`` (by a part
+    that was opened with a key) or ``damaged``.
     ``entries``: None without a key. ``signers``: ids that its signatures name, unverified;
     ``signed_by``: the trusted signers whose signatures were verified. ``groups``: the envelopes
     of its column groups, unverified.
@@ -115,6 +117,7 @@ def list_parts(
     """The parts in their order; with an opened archive also entries and level of proof."""
     state = PublicState(storage, memory)
     opened = {part.id: part for part in archive.parts} if archive is not None else {}
+    replaced = {one for part in opened.values() for one in replaced_ids(part.public)}
     facts = []
     for part in state.ordered():
         if archive is None:
@@ -124,7 +127,7 @@ def list_parts(
             found = _facts(part, "sealed", open_part.catalog.rows, open_part.wrapped_by)
             facts.append(replace(found, signed_by=open_part.signed_by))
         else:
-            facts.append(_facts(part, "damaged"))
+            facts.append(_facts(part, "replaced" if part.id in replaced else "damaged"))
     facts = _with_groups(state, facts)
     return facts, state.problems if archive is None else archive.problems
 
