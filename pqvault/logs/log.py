@@ -28,7 +28,7 @@ from pqvault.logs.places import local
 from pqvault.logs.queue import RowQueue
 from pqvault.logs.schema import CONTENT, DEFAULT
 from pqvault.logs.settings import LogSettings, LogStats
-from pqvault.logs.writer import Writer
+from pqvault.logs.writer import Spill, Writer
 from pqvault.signing import SigningKey, check_suites
 from pqvault.storage import LocalStorage
 
@@ -128,16 +128,17 @@ class InferenceLog:
                 return
             common = (self._queue, self._encoder, self.settings, self._stats)
             submit = self._closer.submit
-            writers = [Writer(*common, lambda: self._open_part(self._storage), submit)]
-            spill = self._spill
-            if spill is not None:
+            folder = self._spill
+            spill = Spill(lambda: self._spill_room(folder)) if folder is not None else None
+            writers = [Writer(*common, lambda: self._open_part(self._storage), submit, spill=spill)]
+            if folder is not None:
                 writers.append(
                     Writer(
                         *common,
-                        lambda: self._open_part(spill),
+                        lambda: self._open_part(folder),
                         submit,
-                        eager=False,
-                        room=lambda: self._spill_room(spill),
+                        spill=spill,
+                        spills=True,
                     )
                 )
             for writer in writers:
@@ -159,7 +160,9 @@ class InferenceLog:
             groups.append(ColumnGroup(name, tuple(columns), tuple(_resolve(recipients))))
         return _resolve(self._recipients), groups
 
-    def _spill_room(self, spill: LocalStorage) -> bool:
+    def _spill_room(self, spill: LocalStorage | None) -> bool:
+        if spill is None:
+            return False
         used = self._closer.size(spill) + sum(w.part_size for w in self._writers[1:])
         return used < self.settings.spill_size
 

@@ -116,6 +116,11 @@ class LogStats:
             found, self._untold = self._untold, Counter()
         return dict(found)
 
+    def tell_later(self, untold: dict[str, int]) -> None:
+        """Give back what :meth:`untold` gave and could not be written."""
+        with self._lock:
+            self._untold.update(untold)
+
     def problem(self, sentence: str) -> None:
         """Note what went wrong."""
         with self._lock:

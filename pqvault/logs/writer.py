@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 import pyarrow as pa
@@ -15,7 +17,7 @@ from pqvault.logs.part import LogPart
 from pqvault.logs.queue import Batch, RowQueue
 from pqvault.logs.settings import LogSettings, LogStats
 
-__all__ = ["Writer"]
+__all__ = ["Spill", "Writer"]
 
 _ROWS: Final = 256  # rows of one record: what Arrow converts at once holds the interpreter's lock
 _SIZE: Final = 1024 * 1024  # bytes of one record
@@ -23,12 +25,24 @@ _IDLE: Final = 1.0  # seconds
 _RETRY: Final = (0.05, 5.0)  # seconds between tries, the first and the longest
 
 
+@dataclass(slots=True)
+class Spill:
+    """What two writers share. ``room()``: whether the spill folder takes more. ``handed``: what the
+    one could not write and left to the other. ``struggling``: its last write failed."""
+
+    room: Callable[[], bool]
+    handed: deque[Batch[Row]] = field(default_factory=deque)
+    struggling: bool = False
+    main_ended: bool = False
+
+
 class Writer:
     """Takes rows until the queue is closed and empty, then ends its part.
 
     ``open_part`` makes a part, ``part_is_over`` takes it when it is full or its time has come.
-    ``eager``: take rows whenever there are some; otherwise only while the queue stays nearly full,
-    which is what a spill is for, and at most ``room()`` bytes.
+    ``spill``: what two writers share, of which one writes into the archive and the other one
+    takes what that cannot write: what it hands over, and what waits while the queue stays nearly
+    full. ``spills``: this is the other one.
     """
 
     def __init__(
@@ -40,8 +54,8 @@ class Writer:
         open_part: Callable[[], LogPart],
         part_is_over: Callable[[LogPart], object],
         *,
-        eager: bool = True,
-        room: Callable[[], bool] = lambda: True,
+        spill: Spill | None = None,
+        spills: bool = False,
     ) -> None:
         self._queue = queue
         self._encoder = encoder
@@ -49,8 +63,8 @@ class Writer:
         self._stats = stats
         self._open_part = open_part
         self._part_is_over = part_is_over
-        self._eager = eager
-        self._room = room
+        self._eager = not spills
+        self._spill = spill
         self._part: LogPart | None = None
         self._deadline = 0.0  # of the part, by the monotonic clock
         self._pending: list[Batch[Row]] = []  # appended, not durable
@@ -101,17 +115,28 @@ class Writer:
             raise
         finally:
             self._drop_pending()
+            if self._eager and self._spill is not None:
+                self._spill.main_ended = True
 
     def _settled(self) -> bool:
-        return not self._eager or not self._queue.size
+        if self._eager:
+            return not self._queue.size
+        return self._spill is None or (not self._spill.handed and self._spill.main_ended)
 
     def _has_work(self) -> bool:
         if self._eager:
             return self._queue.wait(self._patience(), self._settings.linger)
         # Not the first to take: only what the other cannot keep up with.
-        if self._queue.closed:
-            return False
-        if self._queue.full_share < 0.75 or not self._room():
+        spill = self._spill
+        if (
+            spill is None
+            or not spill.room()
+            or not (
+                spill.handed
+                or (spill.struggling and self._queue.size)
+                or self._queue.full_share >= 0.75
+            )
+        ):
             time.sleep(min(0.02, self._patience()))
             return False
         return True
@@ -130,9 +155,7 @@ class Writer:
         self._tell_lost()
         written = 0
         while written < self._settings.flush_size and not self._give_up.is_set():
-            if not self._eager and not self._room():
-                break
-            batch = self._queue.take(_ROWS, _SIZE)
+            batch = self._next_batch()
             if batch is None:
                 break
             self._write(batch)
@@ -143,6 +166,15 @@ class Writer:
                 time.sleep(0.00005)
         if self._settings.fsync != "interval":
             self._sync()
+
+    def _next_batch(self) -> Batch[Row] | None:
+        spill = self._spill
+        if not self._eager and spill is not None:
+            if not spill.room():
+                return None
+            if spill.handed:
+                return spill.handed.popleft()
+        return self._queue.take(_ROWS, _SIZE)
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -169,7 +201,7 @@ class Writer:
         if self._appended(rows):
             self._pending.append(batch)
             self._pending_size += batch.size
-        else:
+        elif not self._handed_over([batch]):
             self._stats.drop("not written", len(batch.rows))
             self._queue.done([batch])
 
@@ -192,12 +224,28 @@ class Writer:
         while True:
             try:
                 self._current_part().append(rows)
+                self._struggles(False)
                 return True
             except PQVaultError as error:
                 self._stats.problem(error.message)
-            if self._give_up.wait(delay):
+                self._struggles(True)
+            if self._give_up.wait(delay) or self._may_hand_over():
                 return False
             delay = min(2 * delay, _RETRY[1])
+
+    def _struggles(self, now: bool) -> None:
+        if self._eager and self._spill is not None:
+            self._spill.struggling = now
+
+    def _may_hand_over(self) -> bool:
+        return self._eager and self._spill is not None and self._spill.room()
+
+    def _handed_over(self, batches: list[Batch[Row]]) -> bool:
+        """Leave rows to the other writer, if there is one that has room."""
+        if not self._may_hand_over() or self._spill is None:
+            return False
+        self._spill.handed.extend(batches)
+        return True
 
     def _current_part(self) -> LogPart:
         if self._part is None:
@@ -219,8 +267,12 @@ class Writer:
                 break
             except PQVaultError as error:
                 self._stats.problem(error.message)
+            self._struggles(True)
             again = self._take_back()
-            if self._give_up.wait(delay):
+            given_up = self._give_up.wait(delay)
+            if self._handed_over(again):
+                return
+            if given_up:
                 self._pending = again
                 self._drop_pending()
                 return
@@ -257,6 +309,8 @@ class Writer:
             rows = [self._encoder.dropped(count, reason) for reason, count in untold.items()]
             if self._appended(self._encoder.batch(rows)) and self._part is not None:
                 self._part.lost += sum(untold.values())
+            else:
+                self._stats.tell_later(untold)
 
     def _roll(self) -> None:
         """End the part, and open another when there is something to write."""
