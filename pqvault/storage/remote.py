@@ -337,15 +337,16 @@ class RemoteStorage:
         content = bytes(data)
 
         def call(fs: Any, path: str) -> bool:
+            # Looked at first in any case: some stores that speak S3 pass over the condition.
+            if fs.exists(path):
+                return False
             if self._scheme in _WHOLE:
                 try:
                     fs.pipe_file(path, content, mode="create")
                 except FileExistsError:
                     return False
-                return True
-            if fs.exists(path):
-                return False
-            self._put(fs, path, content)
+            else:
+                self._put(fs, path, content)
             return True
 
         # Of a request whose answer was lost, the second attempt finds what the first one put.

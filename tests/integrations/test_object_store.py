@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
+import socket
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -388,6 +391,63 @@ def test_rotation_on_s3(bucket: str, proxy: FaultProxy, corpus: Path, what: Any)
     proxy.fault = none
     with pytest.raises(UsageError, match="cannot be locked"):
         pqvault.reencrypt(url, identities=[new])
+
+
+@pytest.fixture
+def rclone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a bucket of another program that speaks S3 (rclone from 1.65 on), where it is on
+    PATH."""
+    pytest.importorskip("s3fs")
+    program = shutil.which("rclone")
+    if (
+        not program
+        or subprocess.run([program, "serve", "s3", "-h"], capture_output=True).returncode
+    ):
+        pytest.skip("no rclone that can `serve s3` on PATH")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (tmp_path / "store/bucket").mkdir(parents=True)
+    where = ["--addr", f"127.0.0.1:{port}", "--auth-key", "test,testtest"]
+    server = subprocess.Popen(
+        [program, "serve", "s3", tmp_path / "store", *where],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(200):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testtest")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        remote_module._reach.cache_clear()
+        yield "s3://bucket"
+    finally:
+        server.kill()
+        server.wait()
+        remote_module._reach.cache_clear()
+
+
+def test_a_store_that_is_not_moto(rclone: str, corpus: Path, tmp_path: Path) -> None:
+    """The same archive on another program's S3: sealed twice, rotated, verified, unsealed."""
+    key, new = pqvault.Identity.generate(), pqvault.Identity.generate()
+    url = f"{rclone}/c.pqv"
+    pqvault.seal(corpus, url, recipients=[key.recipient])
+    (corpus / "b").write_bytes(os.urandom(40 * MIB))
+    assert pqvault.seal(corpus, url, recipients=[key.recipient]).files == 1
+    assert pqvault.rotate(url, identities=[key], to=new.recipient).rewrapped == 2
+    assert pqvault.verify(url, identities=[new]).problems == []
+    with pqvault.open(url, identities=[new]) as archive:
+        archive.unseal(tmp_path / "out")
+    done = subprocess.run(["diff", "-r", corpus, tmp_path / "out/data"], capture_output=True)
+    assert done.returncode == 0, done.stdout
+    storage = storage_at(url)
+    assert storage.put_new("commits/x", b"1") is True
+    assert storage.put_new("commits/x", b"2") is False
 
 
 def test_a_reader_while_a_writer_commits(bucket: str, corpus: Path) -> None:
