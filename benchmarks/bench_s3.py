@@ -42,7 +42,7 @@ def port() -> int:
 
 def serves_s3(rclone: str) -> bool:
     done = subprocess.run([rclone, "serve", "s3", "--help"], capture_output=True)
-    return b"--auth-key" in done.stdout
+    return b"over s3" in done.stdout.lower()
 
 
 @contextmanager
