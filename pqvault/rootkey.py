@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, NoReturn
 
 from pqvault.crypto import kdf, kem, mac
+from pqvault.crypto.digest import SIZES
 from pqvault.crypto.profiles import STANDARD, Profile
 from pqvault.crypto.profiles import profile as find_profile
 from pqvault.errors import FormatError, IntegrityError, NoKeyFits, UsageError
@@ -264,10 +265,14 @@ def _check_count(recipients: int) -> None:
 
 
 def check_profile(commit: Commit, what: str) -> None:
-    """Raise FormatError for a profile that is not known, or a digest that it does not allow."""
+    """Raise FormatError for a profile that is not known, or digests that it does not
+    allow, by their names or, of parents, by their lengths."""
     profile = find_profile(commit.profile, what)
     if commit.digest not in profile.digests:
         raise FormatError(f"{what} names the digest {commit.digest}, not one of {profile}")
+    lengths = {2 * SIZES[name] for name in profile.digests}
+    if any(len(named) not in lengths for _, named in (*commit.parents, *commit.replaces)):
+        raise FormatError(f"{what} names a part by a digest that is not one of {profile}")
 
 
 def _wrap_info(archive: str, part: str, group: str, profile: Profile, key_id: str) -> bytes:

@@ -583,7 +583,12 @@ def open_part(folder: Path, archive: str, part: str, key: Key) -> Part:
     need(opened.derive("commit id", 32).hex() == commit.value["root"], "another envelope")
     commit.authenticate(opened.derive("commit mac", 64))
     need(commit.value["profile"] == opened.profile, "a commit of another profile")
-    need(commit.value["digest"] in PROFILES[opened.profile].digests, "a digest of another profile")
+    digests = PROFILES[opened.profile].digests
+    need(commit.value["digest"] in digests, "a digest of another profile")
+    for _, digest in commit.value["parents"] + commit.value["replaces"]:
+        need(
+            len(digest) == 96 or len(digests) > 1, "a part is named by a digest of another profile"
+        )
     result = Part(folder / "parts" / part, opened, commit.value)
     for name in ("parents", "replaces", "files"):
         need(commit.value[name] == sorted(commit.value[name]), f"{name} does not ascend")

@@ -396,6 +396,31 @@ def test_cnsa2_digests_are_sha384(tmp_path: Path) -> None:
         assert opened.find(b"src/b")[1].digest == hashlib.sha384(b"two").digest()
 
 
+def test_cnsa2_follows_only_its_own(tmp_path: Path) -> None:
+    """A part names its parents by their digests: after others' no part of cnsa2 is begun, and one
+    that had begun before does not name them. The others follow whatever there is."""
+    key, other = KEYS["cnsa2"], KEYS["standard"]
+    make_tree(tmp_path / "src", {"a": b"one"})
+    archive, table = tmp_path / "v.pqv", pa.table({"x": [1]})
+    source = (tmp_path / "src", archive)
+    with InferenceLog(archive, recipients=[key.recipient], fsync="flush") as log:
+        log.log({"request_id": "r"})
+        pqvault.seal(*source, recipients=[other.recipient], append=True)
+    pqvault.seal(*source, recipients=[other.recipient], append=True)
+    found = pqvault.inspect(archive).parts
+    (strict,) = [part for part in found if part.digest == "sha384"]
+    assert strict.parents == () and strict.part in found[-1].parents
+    for attempt in (
+        lambda: pqvault.seal(*source, recipients=[key.recipient], append=True),
+        lambda: tables.write_table(archive, "runs", table, recipients=[key.recipient]),
+        lambda: InferenceLog(archive, recipients=[key.recipient]),
+    ):
+        with pytest.raises(UsageError, match=r"has digests of blake3, which a part of .* cnsa2"):
+            attempt()
+    with pqvault.open(archive, identities=[key, other]) as opened:
+        assert len(opened.parts) == 3 and opened.problems == []
+
+
 def test_cnsa2_is_attested_with_sha384(tmp_path: Path) -> None:
     """The Statement over it names no other digest, nor does its DSSE envelope another signature."""
     box, key = Box(tmp_path, KEYS["cnsa2"]), SigningKey.generate("ML-DSA-87")

@@ -861,6 +861,13 @@ def commit_of_other_profile() -> Made:
     return edited(profile="high")
 
 
+@case("commit failure", "a parent of cnsa2 that is named by BLAKE3", identity=EVE, **HIDDEN)
+def commit_of_cnsa2_with_parent_by_blake3() -> Made:
+    rows = in_digest([file(b"log", NEWER)], [NEWER], "sha384")
+    child = later(rows, people=(EVE,), digest="sha384")
+    return folder(child) | {f"removed/{ONE.part.hex()}": b""}
+
+
 @case("commit failure", "digests of BLAKE3 in cnsa2", identity=EVE, **HIDDEN)
 def commit_of_cnsa2_with_blake3() -> Made:
     return archive(people=(EVE,))

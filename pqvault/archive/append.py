@@ -21,6 +21,7 @@ from pqvault.archive.partwriter import (
     make_commit,
     make_envelope,
     put_part,
+    refuse_digests,
     refuse_unsigned,
     write_catalog,
 )
@@ -126,6 +127,7 @@ class AppendPart:
         self._check()
         archive = layout.create_archive(storage)
         self._state = self._state or PublicState(storage)
+        refuse_digests(self._state, profile)
         self._key = RootKey.generate(archive, new_id(), profile)
         storage.make_folder(f"parts/{self._key.part}/objects")
         self._lock = threading.Lock()

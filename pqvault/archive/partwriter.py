@@ -16,7 +16,8 @@ from pqvault.archive.journal import Known
 from pqvault.archive.layout import commit_name, envelope_name, group_envelope_name, part_file
 from pqvault.archive.objects import Sealed, SealOptions, seal_file
 from pqvault.crypto import digest as digests
-from pqvault.errors import IntegrityError, PolicyRefused
+from pqvault.crypto.profiles import Profile
+from pqvault.errors import IntegrityError, PolicyRefused, UsageError
 from pqvault.format.catalog import (
     EXTENT_TYPE,
     HOLE,
@@ -45,6 +46,7 @@ __all__ = [
     "make_commit",
     "make_envelope",
     "put_part",
+    "refuse_digests",
     "refuse_unsigned",
     "write_catalog",
 ]
@@ -355,6 +357,9 @@ def make_commit(
     sign: Sequence[SigningKey] = (),
 ) -> Commit:
     """The commit of a part, with its MAC and signatures. ``state``: just refreshed."""
+    # A part of another profile that came since we began is no parent: what waits for its commit,
+    # a log above all, must not be lost for it.
+    heads = [p for p in state.heads() if p.commit.digest in key.profile.digests]
     commit = Commit(
         archive=key.archive,
         part=key.part,
@@ -363,7 +368,7 @@ def make_commit(
         profile=key.profile.name,
         digest=digest,
         kind=kind,
-        parents=tuple(sorted((p.id, p.commit_digest) for p in state.heads())),
+        parents=tuple(sorted((p.id, p.commit_digest) for p in heads)),
         replaces=(),
         root=key.commit_id,
         sealed_to=tuple(sealed_to),
@@ -390,6 +395,18 @@ def put_part(storage: Storage, envelopes: Sequence[Envelope], commit: Commit, da
         storage.put(name, envelope.marshal())
     if not storage.put_new(commit_name(commit.part), data):
         raise IntegrityError(f"part {commit.part} is committed already")
+
+
+def refuse_digests(state: PublicState, profile: Profile) -> None:
+    """Raise UsageError when a part would have to name its parents by digests that its profile
+    does not have: an archive of `cnsa2` has no other parts before."""
+    for part in state.heads():
+        if part.commit.digest not in profile.digests:
+            raise UsageError(
+                f"part {part.id} of {state.storage.where('')} has digests of"
+                f" {part.commit.digest}, which a part of the profile {profile} cannot follow",
+                hint="seal to a new archive",
+            )
 
 
 def refuse_unsigned(state: PublicState) -> None:

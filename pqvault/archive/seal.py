@@ -23,6 +23,7 @@ from pqvault.archive.partwriter import (
     load_partwriter,
     make_commit,
     put_part,
+    refuse_digests,
     refuse_unsigned,
     write_catalog,
 )
@@ -184,6 +185,7 @@ class SealRun:
         if state.rolled_back:
             raise state.rolled_back[0]
         self._check_retired()
+        refuse_digests(state, one_profile(self.recipients))
         if not (self.sign or self.policy.allow_unsigned):
             refuse_unsigned(state)
         for name in state.strange:

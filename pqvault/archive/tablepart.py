@@ -25,6 +25,7 @@ from pqvault.archive.partwriter import (
     discard,
     make_commit,
     put_part,
+    refuse_digests,
     refuse_unsigned,
     write_catalog,
 )
@@ -79,6 +80,8 @@ class TablePart:
         self._check()
         check_groups(self.groups)
         self._keys = self.keys or self._new_keys()
+        if self.keys is None:  # else its rows are written already
+            refuse_digests(self.state, self._keys.root.profile)
         check_suites(self._keys.root.profile, self.sign)
         self.storage.make_folder(f"parts/{self.part}/tables")
 

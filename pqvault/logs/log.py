@@ -16,7 +16,7 @@ import pyarrow as pa
 from pqvault.archive import layout, retired
 from pqvault.archive.archive import PublicState
 from pqvault.archive.columngroups import ColumnGroup
-from pqvault.archive.partwriter import refuse_unsigned
+from pqvault.archive.partwriter import refuse_digests, refuse_unsigned
 from pqvault.archive.tablepart import check_path
 from pqvault.errors import Incomplete, PQVaultError, UsageError
 from pqvault.keys import Recipient, one_profile
@@ -97,10 +97,12 @@ class InferenceLog:
             self._spill.put_new(layout.HEADER, self._storage.read(layout.HEADER, 4096))
             if layout.read_header(self._spill) != archive:
                 raise UsageError(f"{self._spill.where('')} is the spill folder of another archive")
+        state = PublicState(self._storage)
         if not self._sign:
-            refuse_unsigned(PublicState(self._storage))
+            refuse_unsigned(state)
         recipients, groups = self._sealed_to()
         everybody = [*recipients, *(r for g in groups for r in g.recipients)]
+        refuse_digests(state, one_profile(everybody))
         check_suites(one_profile(everybody), self._sign)
         known = set(self._encoder.schema.names)
         for group in groups:
