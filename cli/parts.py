@@ -39,6 +39,9 @@ def command(
         )
         for kem, key_id in part.envelope.recipients if part.envelope else ():
             output.result(f"      to {key_id}  {kem}")
+        for envelope in part.groups:
+            for kem, key_id in envelope.recipients:
+                output.result(f"      column group {envelope.group} to {key_id}  {kem}")
         for signer in part.envelope.signers if part.envelope else ():
             output.result(f"      envelope signature of {signer}, not checked")
         for signer in part.signers:

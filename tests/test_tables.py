@@ -14,7 +14,9 @@ from tables_kit import KEY, read, write
 
 import pqvault
 from pqvault import tables
-from pqvault.errors import IntegrityError, NotFound, UsageError
+from pqvault.errors import IntegrityError, NotFound, PolicyRefused, UsageError
+from pqvault.policy import Policy
+from pqvault.signing import SigningKey
 
 
 @pytest.fixture
@@ -160,3 +162,36 @@ def test_tables_in_an_object_store(tmp_path: Path) -> None:
     assert pqvault.verify(url, identities=[KEY]).problems == []
     with tables.query(url, "select sum(x) as s from runs", identities=[KEY]) as reader:
         assert reader.read_all().to_pylist() == [{"s": 499500}]
+
+
+def test_unsigned_rows_are_not_added_to_a_signed_table(archive: Path) -> None:
+    """format 9.4: a part without a signature neither replaces nor adds to what is signed."""
+    signer = SigningKey.generate()
+    allowed = Policy(allow_unsigned=True)
+    write(archive, numbers(5), sign=[signer])
+    with pytest.raises(PolicyRefused, match="signed parts"):
+        write(archive, numbers(5), mode="append")
+    write(archive, numbers(5), mode="append", sign=[signer])
+    assert read(archive).num_rows == 10
+    trusted = Policy((("us", signer.signer),), 1)
+    with pqvault.open(archive, identities=[KEY], policy=trusted) as opened:
+        assert tables.count_rows(opened, "runs") == 10
+    write(archive, numbers(5), mode="append", policy=allowed)
+    policy = Policy(trusted.signers, 1, allow_unsigned=True)
+    with (
+        pqvault.open(archive, identities=[KEY], policy=policy) as opened,
+        pytest.raises(PolicyRefused, match="runs is hidden by part"),
+    ):
+        tables.count_rows(opened, "runs")
+
+
+def test_tables_are_sealed_in_every_profile(archive: Path) -> None:
+    """Digests and envelopes are those of the recipients' profile, groups' too."""
+    for name in ("high", "cnsa2"):
+        key, member = (pqvault.Identity.generate(profile=name) for _ in range(2))
+        place = archive.with_name(f"{name}.pqv")
+        group = tables.ColumnGroup("g", ("s",), (member.recipient,))
+        tables.write_table(place, "t", numbers(9), recipients=[key.recipient], groups=[group])
+        assert tables.read_table(place, "t", identities=[member]).equals(numbers(9))
+        assert tables.read_table(place, "t", identities=[key]).schema.names == ["x"]
+        assert pqvault.verify(place, identities=[member]).problems == []
