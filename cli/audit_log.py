@@ -53,7 +53,8 @@ def head(output: Output) -> None:
 
     with unlocking.unlocked() as store:
         found = audit.export_head(store)
-    output.document({"keystore": found.keystore, "seq": found.seq, "hash": found.hash})
+    facts = {"keystore": found.keystore, "seq": found.seq, "hash": found.hash, "time": found.time}
+    output.document({**facts, "document": found.marshal().decode()})
     output.result(found.marshal().decode().rstrip("\n"))
 
 

@@ -35,6 +35,7 @@ from pqvault.keystore import (
     Unlocked,
     audit,
     authentic,
+    edits,
     index,
     lifecycle,
     tables,
@@ -266,6 +267,23 @@ def test_destroy_erases_the_seed_and_asks_the_index(store: Unlocked, path: Path)
     store.close()
     assert sealed not in path.read_bytes()
     assert unlock(path).store.find("prod")[1].state is State.DESTROYED
+
+
+def test_slips_that_would_close_a_key_are_refused(store: Unlocked) -> None:
+    """A floor above all versions, and a key that has expired before it is there."""
+    for floors in ({"seal": 2, "opens": None}, {"seal": None, "opens": 99}):
+        with pytest.raises(UsageError, match="prod@1 is its newest"):
+            edits.floor(store, "prod", **floors)
+    lifecycle.rotate(store, "prod")
+    assert edits.floor(store, "prod", seal=2, opens=None).floor_seal == 2
+    past = int(time.time() * 1000) - 1
+    for make in (
+        lambda: lifecycle.new_key(store, "new", expires=past),
+        lambda: lifecycle.rotate(store, "prod", expires=past),
+    ):
+        with pytest.raises(UsageError, match="has passed"):
+            make()
+    assert len(store.store.list()) == 2
 
 
 TABLES = {

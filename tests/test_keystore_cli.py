@@ -251,6 +251,19 @@ def test_the_audit_log_shows_what_was_cut(store, path, tmp_path) -> None:  # typ
             audit.verify(Keystore(copy))
 
 
+def test_an_exported_head_is_whole_in_json_too(desk: tuple[Path, dict[str, str]]) -> None:
+    """attack 46: what --json gives is the head with its MAC, and `verify` takes it."""
+    script = """
+    pqvault audit-log head --json > head.json
+    python3 -c 'import json; print(json.load(open("head.json"))["document"], end="")' > head.txt
+    pqvault audit-log verify --head head.txt && sed -i 's/"seq":/"seq":1/' head.txt
+    pqvault audit-log verify --head head.txt || echo $?
+    """
+    done = run(desk, script)
+    lines = done.stdout.splitlines()
+    assert lines[0].endswith("0 since the head") and lines[1] == "13", done.stderr
+
+
 def test_the_pages_commands_and_python_run_as_printed(desk: tuple[Path, dict[str, str]]) -> None:
     """docs/keystore.md, its first two blocks."""
     folder, env = desk

@@ -93,3 +93,11 @@ def test_an_edited_backup_is_not_restored(
     with pytest.raises(IntegrityError):
         backup.restore(target, lambda s: s.unlock(lambda: WORDS))
     assert list((tmp_path / "home").iterdir()) == []
+
+
+def test_a_drill_names_the_backup_and_not_its_copy(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.sqlite"
+    bad.write_bytes(b"no database" * 100)
+    with pytest.raises(IntegrityError) as caught, backup.private_copy(bad):
+        pass
+    assert str(bad) in caught.value.message

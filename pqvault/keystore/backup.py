@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pqvault.errors import UsageError
+from pqvault.errors import IntegrityError, UsageError
 from pqvault.keystore import database
 from pqvault.keystore.change import Unlocked
 from pqvault.keystore.store import Keystore, default_path, sync_folder
@@ -83,8 +83,13 @@ def private_copy(source: Path) -> Iterator[Keystore]:
     with tempfile.TemporaryDirectory(prefix="pqvault-") as folder:
         copy = Path(folder) / "keystore.sqlite"
         _copy(source, copy)
-        with Keystore(copy) as store:
-            yield store
+        try:
+            with Keystore(copy) as store:
+                yield store
+        except IntegrityError as error:
+            # By the name that the operator knows, not that of the copy.
+            message = error.message.replace(str(copy), str(source))
+            raise type(error)(message, hint=error.hint) from None
 
 
 def _aside(target: Path) -> Path:

@@ -82,9 +82,19 @@ def expire(store: Unlocked, address: str, when: int | None) -> Made:
 
 
 def floor(store: Unlocked, name: str, *, seal: int | None, opens: int | None) -> KeyName:
-    """The lowest versions that may seal and open; None leaves one as it is."""
+    """The lowest versions that may seal and open; None leaves one as it is.
+
+    Raises UsageError for a version that is not there: a slip would close all of them.
+    """
     with store.change() as change:
         found = store.store.find_name(name)
+        newest = max(v.version for v in store.store.versions(found))
+        lowest = max(seal or 1, opens or 1)
+        if lowest > newest:
+            raise UsageError(
+                f"{name} has no version {lowest}, {name}@{newest} is its newest",
+                hint=f"`pqvault key suspend {name}@{newest}` keeps all of them from being used",
+            )
         changed = replace(
             found, floor_seal=seal or found.floor_seal, floor_open=opens or found.floor_open
         )

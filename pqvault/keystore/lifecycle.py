@@ -57,8 +57,9 @@ def new_key(
     """A new name with its version 1. ``expires``: Unix time in ms. ``profile``: of a key that
     seals and opens, or a signature suite for one that signs.
 
-    Raises UsageError when there is one of that name.
+    Raises UsageError when there is one of that name, and when it would have expired already.
     """
+    _refuse_expired(expires)
     with store.change() as change:
         added = add_key(change, name, labels)
         version = add_version(change, added, fresh(profile), state, reason, expires, period)
@@ -152,6 +153,7 @@ def rotate(
     does nothing when there is one; or a month, ``2026-12``, ahead of its time.
     """
     label = _period(period)
+    _refuse_expired(expires)
     with store.change() as change:
         named = _name_of(change, store, name)
         versions = [v for v, _ in tables.read_versions(change.db, "uid = ?", named.uid)]
@@ -175,6 +177,14 @@ def _retire(
         if v.state is State.ACTIVE:
             reason = f"rotated to {name.name}@{successor.version}"
             change.move(v, State.DEACTIVATED, reason, f"{name.name}@{v.version}")
+
+
+def _refuse_expired(expires: int | None) -> None:
+    if expires is not None and expires <= time.time() * 1000:
+        raise UsageError(
+            "the time at which it expires has passed",
+            hint="write a later one, like 2031-01-31 or 365d; `pqvault key expire` ends one now",
+        )
 
 
 def _period(period: str) -> str:
