@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Protocol
 
 from pqvault.archive.deal import DigestJob, ObjectJob
 from pqvault.archive.layout import new_object_name
 from pqvault.archive.objects import Sealed, SealOptions, seal_object, take_digest
+from pqvault.archive.turns import Turns
 from pqvault.rootkey import RootKey
 from pqvault.storage import Storage
 
@@ -33,7 +35,15 @@ class Engine(Protocol):
 
 
 class Threads:
-    """On the thread that asks."""
+    """On the thread that asks. There is one for the process, like the interpreter whose use the
+    threads share."""
+
+    def __init__(self) -> None:
+        self._turns = Turns()
+
+    def renew(self) -> None:
+        """In a child of fork: who had the turn is not in it."""
+        self._turns = Turns()
 
     def seal(
         self,
@@ -45,7 +55,8 @@ class Threads:
     ) -> Sealed:
         """Seal an object."""
         name = new_object_name(job.number)
-        return seal_object(job, name, *key.object(name), storage, key.part, options, on_bytes)
+        sealing = key.object(name)
+        return seal_object(job, name, *sealing, storage, key.part, options, on_bytes, self._turns)
 
     def digest(self, job: DigestJob, digest: str, check: Callable[[], object]) -> Sealed:
         """Take the digest of a file."""
@@ -53,3 +64,4 @@ class Threads:
 
 
 THREADS = Threads()
+os.register_at_fork(after_in_child=THREADS.renew)

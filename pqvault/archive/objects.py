@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Final, TypeAlias
 
 from pqvault.archive.deal import DigestJob, ObjectJob, Piece
 from pqvault.archive.layout import part_file
+from pqvault.archive.turns import Turns
 from pqvault.crypto import digest as digests
 from pqvault.format.commit import PartFile
 from pqvault.sealed import SealedWriter
@@ -32,6 +35,7 @@ __all__ = [
 _ZEROS: Final = memoryview(bytes(1024 * 1024))
 # Bytes read at once: what was read is still in the processor's cache when its digest is taken.
 _READ: Final = 512 * 1024
+_SMALL: Final = 64 * 1024  # bytes; reading such files is mostly system calls
 _TELL: Final = 64 * 1024  # bytes between two reports of progress, at least
 Facts: TypeAlias = tuple[int, int, int, int, int]
 
@@ -91,14 +95,15 @@ def seal_object(
     part: str,
     options: SealOptions,
     on_bytes: Callable[[int], object],
+    turns: Turns | None = None,
 ) -> Sealed:
     """Read the files of ``job`` and seal them into the object ``name`` of ``part``.
 
-    A file that cannot be read is named in the result, and the rest goes on. Raises
-    PQVaultError when the object cannot be written; nothing is left of it then.
+    ``turns``: of the threads of this process that do so side by side. A file that cannot be read
+    is named in the result, and the rest goes on. Raises PQVaultError when the object cannot be
+    written; nothing is left of it then.
     """
     result = Sealed()
-
     untold = 0
 
     def tell(count: int) -> None:
@@ -109,11 +114,15 @@ def seal_object(
             untold = 0
 
     def fill(writer: SealedWriter) -> None:
-        for piece in job.pieces:
-            _seal_piece(writer, piece, job.number, options.digest, result, tell)
+        for small, pieces in groupby(job.pieces, lambda piece: piece.expected.size <= _SMALL):
+            with turns.turn() if small and turns else nullcontext():
+                for piece in pieces:
+                    _seal_piece(writer, piece, job.number, options.digest, result, tell)
         on_bytes(untold)
 
-    result.file = seal_file(name, key, context, storage, part, options, fill)
+    result.file = seal_file(
+        name, key, context, storage, part, options, fill, turns.aside if turns else nullcontext
+    )
     return result
 
 
@@ -125,12 +134,18 @@ def seal_file(
     part: str,
     options: SealOptions,
     fill: Callable[[SealedWriter], None],
+    aside: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> PartFile:
-    """One sealed file of a part, made of what ``fill`` writes."""
+    """One sealed file of a part, made of what ``fill`` writes; ``aside``: see SealedWriter."""
     with storage.create(part_file(part, name)) as sink:
         digesting = DigestingSink(sink, options.digest)
         with SealedWriter(
-            digesting, key, context, level=options.level, frame_size=options.frame_size
+            digesting,
+            key,
+            context,
+            level=options.level,
+            frame_size=options.frame_size,
+            aside=aside,
         ) as writer:
             fill(writer)
         return digesting.listing(name)

@@ -6,7 +6,9 @@ import os
 import threading
 from array import array
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Final, Protocol
 
@@ -57,6 +59,7 @@ class SealedWriter:
 
     ``frame_size``: bytes of content a frame, 64 KiB to 8 MiB. ``level``: zstd's 1 to 22, or
     0 to store. ``threads``: how many compress at once; their frames keep their order.
+    ``aside``: a context for the time in which a frame is compressed and written.
     Memory: about ``(threads + 1) * (3 * frame_size)`` and zstd's own tables.
     """
 
@@ -69,6 +72,7 @@ class SealedWriter:
         level: int = DEFAULT_LEVEL,
         frame_size: int = DEFAULT_FRAME,
         threads: int = 1,
+        aside: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         if not MIN_FRAME <= frame_size <= MAX_FRAME:
             raise UsageError(
@@ -94,6 +98,7 @@ class SealedWriter:
         self._depth = threads + 1
         self._spare: list[bytearray] = []
         self._local = threading.local()  # of a thread that compresses
+        self._aside = aside
         self._pid = os.getpid()
         self._state = "open"
 
@@ -227,7 +232,8 @@ class SealedWriter:
         self._filled = 0
         self._limit = self._frame_size
         if self._pool is None:
-            self._put_frame(self._compress(buffer, size), buffer, size)
+            with self._aside():
+                self._put_frame(self._compress(buffer, size), buffer, size)
             return
         self._pending.append((self._pool.submit(self._compress, buffer, size), buffer, size))
         while len(self._pending) >= self._depth:
