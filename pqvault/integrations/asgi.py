@@ -31,6 +31,8 @@ PATHS: Final = (
 )
 _MAX_BODY: Final = 16 * 1024 * 1024  # bytes of a request or a response that are kept
 
+_WAITING: Final = 64  # records that may wait for room beside the queue
+
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
@@ -56,6 +58,7 @@ class InferenceLogMiddleware:
         self.log = log if log is not None else log_from_environment()
         self._paths = tuple(paths)
         self._max_body = max_body
+        self._waiting: set[asyncio.Future[bool]] = set()  # records that wait for room
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One connection."""
@@ -72,6 +75,7 @@ class InferenceLogMiddleware:
     def _closing(self, send: Send) -> Send:
         async def closing(message: Message) -> None:
             if message["type"] == "lifespan.shutdown.complete":
+                await asyncio.gather(*self._waiting)
                 await asyncio.to_thread(self.log.close)
             await send(message)
 
@@ -95,7 +99,20 @@ class InferenceLogMiddleware:
             seen.error = error
             raise
         finally:
-            self.log.log(seen.record())
+            self._take(seen.record())
+
+    def _take(self, record: dict[str, object]) -> None:
+        """Log a record, elsewhere when that could wait: an event loop must not. When many wait
+        already, it is dropped, and counted."""
+        if self.log.has_room:
+            self.log.log(record)
+        elif len(self._waiting) < _WAITING:
+            loop = asyncio.get_running_loop()
+            future = loop.run_in_executor(None, self.log.log, record)
+            self._waiting.add(future)
+            future.add_done_callback(self._waiting.discard)
+        else:
+            self.log.log(record, wait=0.0)
 
 
 class _Body:

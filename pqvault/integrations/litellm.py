@@ -10,6 +10,7 @@ For the proxy, a module with ``sealed = SealedLogger()`` and in its configuratio
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
@@ -71,13 +72,15 @@ class SealedLogger(CustomLogger):
         self, kwargs: Mapping[str, Any], response_obj: Any, start_time: Any, end_time: Any
     ) -> None:
         """The same of asynchronous calls."""
-        self.log.log(_record(kwargs, response_obj, start_time, end_time))
+        record = _record(kwargs, response_obj, start_time, end_time)
+        await asyncio.to_thread(self.log.log, record)  # it may wait for room
 
     async def async_log_failure_event(
         self, kwargs: Mapping[str, Any], response_obj: Any, start_time: Any, end_time: Any
     ) -> None:
         """The same of asynchronous calls."""
-        self.log.log(_record(kwargs, response_obj, start_time, end_time))
+        record = _record(kwargs, response_obj, start_time, end_time)
+        await asyncio.to_thread(self.log.log, record)
 
 
 def _record(kwargs: Mapping[str, Any], response: Any, start: Any, end: Any) -> dict[str, object]:

@@ -170,14 +170,20 @@ class InferenceLog:
 
     # -- what is called ----------------------------------------------------------------------
 
-    def log(self, record: Mapping[str, object]) -> bool:
+    def log(self, record: Mapping[str, object], *, wait: float | None = None) -> bool:
         """Take a record; False when it was dropped, which is counted and written to the log.
 
-        The record is copied: what is done to it afterwards does not reach the log. Waits only
-        under the policy `block`, for room, and no longer than ``block_seconds``.
+        The record is copied: what is done to it afterwards does not reach the log. Waits only for
+        room, ``wait`` seconds; by default ``block_seconds``, or not at all under `drop`.
         """
-        wait = 0.0 if self.settings.when_full == "drop" else self.settings.block_seconds
+        if wait is None:
+            wait = 0.0 if self.settings.when_full == "drop" else self.settings.block_seconds
         return self._log(record, lambda row, size: self._queue.put(row, size, wait))
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a record of ordinary size would not wait: for who must not, an event loop."""
+        return self._queue.full_share < 0.75
 
     def log_waiting(self, record: Mapping[str, object], stop: Callable[[], bool]) -> bool:
         """As :meth:`log`, but under `block` for as long as it takes, or until ``stop()``."""

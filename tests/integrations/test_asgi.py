@@ -226,6 +226,42 @@ def test_the_end_of_the_server_closes_the_log(log: InferenceLog, tmp_path: Path)
     assert len(rows(tmp_path / "l.pqv")) == 1
 
 
+def test_a_full_disk_does_not_stop_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under `block` a record waits for room, and the event loop does not: requests are answered.
+    What waits is there when there is room again, and the rest was counted."""
+    from pqvault.errors import PQVaultError
+    from pqvault.storage.appending import AppendFile
+
+    real, full = AppendFile.append, True
+
+    def append(file: AppendFile, data: Any) -> None:
+        if full:
+            raise PQVaultError("no space left on the device")
+        real(file, data)
+
+    monkeypatch.setattr(AppendFile, "append", append)
+    log = InferenceLog(
+        tmp_path / "l.pqv", recipients=[KEY.recipient], flush_size=4000, block_seconds=30.0
+    )
+    app = application(log)
+
+    async def go() -> None:
+        nonlocal full
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            for _ in range(40):
+                answer = client.post("/v1/chat/completions", json=ASKED)
+                assert (await asyncio.wait_for(answer, 10)).status_code == 200
+        full = False
+        await asyncio.to_thread(log.flush)
+
+    asyncio.run(go())  # which waits for its threads
+    log.close()
+    assert len(rows(tmp_path / "l.pqv")) == 40 and log.stats.dropped.total() == 0
+
+
 # -- what the API says ---------------------------------------------------------------------
 
 
