@@ -56,39 +56,24 @@ def command(archive: str, output: Output, **options: Any) -> None:
     no entry names any more is left behind. Who could open the parts can open the new one, and their
     public keys have to be known: -r and -R name those that are neither ours nor in the keystore.
     """
-    from pqvault.archive.compact import Compaction
     from pqvault.errors import UsageError
-    from pqvault.rotation.reencrypt import public_keys
-    from pqvault.storage import storage_at
+    from pqvault.maintaining import compact
 
     if options["keep_last"] is None and options["keep_within"] is None:
         raise UsageError(
             "nothing says which states are to be kept",
             hint="--keep-last 1 keeps the newest only; `pqvault parts` lists them",
         )
-    identities = load_identities(options["identity"])
-    find = public_keys(identities, open_keystore())
-    given = {}
-    if options["recipient"] or options["recipients_file"]:
-        found = load_recipients(options["recipient"], options["recipients_file"])
-        given = {recipient.key_id: recipient for recipient in found}
+    given = options.pop("recipient"), options.pop("recipients_file")
     with shown(output, "compact") as progress:
-        work = Compaction(
-            storage_at(archive),
-            identities,
-            lambda key_id: given.get(key_id) or find(key_id),
-            keep_last=options["keep_last"],
-            keep_within=options["keep_within"],
-            large=options["large"],
-            sign=options["sign"],
-            policy=options["policy"],
-            memory=options["memory"],
-            dry_run=options["dry_run"],
+        report = compact(
+            archive,
+            identities=load_identities(options.pop("identity")),
+            recipients=load_recipients(*given) if any(given) else (),
+            keystore=open_keystore(),
             progress=progress,
+            **options,
         )
-        if options["jobs"]:
-            work.jobs = options["jobs"]
-        report = work.run()
     output.document(report)
     for ids in report.merged:
         output.detail(f"{ids[0]} to {ids[-1]}: {number(len(ids), 'part')} into one")

@@ -41,12 +41,11 @@ def command(
     what either keeps is kept. `pqvault gc` frees the space after 7 days; `pqvault compact` gets at
     what older parts hold besides what is still needed. Logs have `pqvault log expire`.
     """
-    from pqvault.archive.prune import prune
-    from pqvault.storage import storage_at
+    from pqvault.maintaining import prune
 
     report = prune(
-        storage_at(archive),
-        load_identities(identity),
+        archive,
+        identities=load_identities(identity),
         keep_last=keep_last,
         keep_within=keep_within,
         dry_run=dry_run,

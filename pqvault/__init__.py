@@ -20,10 +20,12 @@ __version__ = "0.1.0"
 # `import pqvault` must not.
 _HOMES = {
     "Archive": "pqvault.archive.archive",
+    "CompactReport": "pqvault.archive.compact",
     "Entry": "pqvault.format.catalog",
     "Identity": "pqvault.keys",
     "Keystore": "pqvault.keystore",
     "Kind": "pqvault.format.catalog",
+    "PruneReport": "pqvault.archive.prune",
     "Recipient": "pqvault.keys",
     "ReencryptReport": "pqvault.rotation.reencrypt",
     "RotateReport": "pqvault.rotation.run",
@@ -32,12 +34,14 @@ _HOMES = {
     "SealedWriter": "pqvault.sealed",
     "UnsealReport": "pqvault.archive.unseal",
     "VerifyReport": "pqvault.archive.verify",
+    "compact": "pqvault.maintaining",
     "decrypt": "pqvault.streams",
     "encrypt": "pqvault.streams",
     "gc": "pqvault.api",
     "inspect": "pqvault.archive.inspect",
     "open": "pqvault.api",
     "open_stream": "pqvault.streams",
+    "prune": "pqvault.maintaining",
     "reencrypt": "pqvault.reencrypting",
     "rotate": "pqvault.rotating",
     "seal": "pqvault.api",
@@ -47,10 +51,12 @@ _HOMES = {
 
 __all__ = [
     "Archive",
+    "CompactReport",
     "Entry",
     "Identity",
     "Keystore",
     "Kind",
+    "PruneReport",
     "Recipient",
     "ReencryptReport",
     "RotateReport",
@@ -60,12 +66,14 @@ __all__ = [
     "UnsealReport",
     "VerifyReport",
     "__version__",
+    "compact",
     "decrypt",
     "encrypt",
     "gc",
     "inspect",
     "open",
     "open_stream",
+    "prune",
     "reencrypt",
     "rotate",
     "seal",
@@ -76,13 +84,16 @@ __all__ = [
 if TYPE_CHECKING:
     from pqvault.api import gc, open, seal, verify
     from pqvault.archive.archive import Archive
+    from pqvault.archive.compact import CompactReport
     from pqvault.archive.inspect import inspect
+    from pqvault.archive.prune import PruneReport
     from pqvault.archive.seal import SealReport
     from pqvault.archive.unseal import UnsealReport
     from pqvault.archive.verify import VerifyReport
     from pqvault.format.catalog import Entry, Kind
     from pqvault.keys import Identity, Recipient
     from pqvault.keystore import Keystore
+    from pqvault.maintaining import compact, prune
     from pqvault.providers import use_kem_provider
     from pqvault.reencrypting import reencrypt
     from pqvault.rotating import rotate

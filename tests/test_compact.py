@@ -184,6 +184,15 @@ def test_a_content_that_is_not_what_its_commit_says_is_not_taken(archive: Path) 
     assert {p.name for p in (archive / "parts").iterdir()} == set(before)
 
 
+def test_the_functions(archive: Path) -> None:
+    """As programs call them."""
+    before = listing(archive)
+    pruned = pqvault.prune(archive, identities=[KEY], keep_last=2)
+    merged = pqvault.compact(archive, identities=[KEY], recipients=[KEY.recipient])
+    assert pruned.removed and len(merged.new) == 1 and merged.left == 1
+    assert plain(listing(archive)) == plain(before)
+
+
 def test_the_command(archive: Path, tmp_path: Path) -> None:
     KEY.save_file(tmp_path / "key.txt")
     args = ["compact", str(archive), "-i", str(tmp_path / "key.txt")]

@@ -29,6 +29,7 @@ from pqvault.format import catalog, zstdseek
 from pqvault.format.catalog import SCHEMA, CatalogReader, CatalogWriter, Kind
 from pqvault.format.commit import Commit, PartFile
 from pqvault.format.envelope import Envelope, WrappedKey
+from pqvault.format.removed import Reason, Removed
 from pqvault.format.textdoc import MAX_INTEGER, MAX_SIZE
 from pqvault.format.zstdseek import BLOCK_SIZE, MAX_FRAME, SeekTable
 from pqvault.sealed import InOrderReader, SealedReader, SealedWriter
@@ -109,17 +110,19 @@ def commits(draw: st.DrawFn) -> Commit:
     digest, size = draw(st.sampled_from([("blake3", 32), ("sha256", 32), ("sha384", 48)]))
     numbers = draw(st.lists(st.integers(0, 999_999), max_size=4, unique=True))
     names = ["catalog", *(f"objects/{n:06d}-{draw(hexes(4))}" for n in numbers)]
-    parents = draw(st.dictionaries(hexes(16), hexes(32) | hexes(48), max_size=3))
+    named = st.dictionaries(hexes(16), hexes(32) | hexes(48), max_size=3)
+    parents, replaces, part = draw(named), draw(named), draw(hexes(16))
+    replaces.pop(part, None)
     return Commit(
         archive=draw(hexes(16)),
-        part=draw(hexes(16)),
+        part=part,
         seq=draw(st.integers(1, MAX_INTEGER)),
         created=draw(integers),
         profile=draw(texts),
         digest=digest,
         kind=draw(st.sampled_from(["seal", "append"])),
         parents=tuple(sorted(parents.items())),
-        replaces=(),
+        replaces=tuple(sorted(replaces.items())),
         root=draw(hexes(32)),
         sealed_to=tuple(draw(st.lists(hexes(16), max_size=3, unique=True))),
         files=tuple(PartFile(n, draw(integers), draw(hexes(size))) for n in sorted(names)),
@@ -127,9 +130,27 @@ def commits(draw: st.DrawFn) -> Commit:
     )
 
 
+@st.composite
+def removals(draw: st.DrawFn) -> Removed:
+    reason: Reason = draw(st.sampled_from(["replaced", "pruned"]))
+    by = draw(st.sets(hexes(16), min_size=1, max_size=1 if reason == "pruned" else 3))
+    return Removed(
+        archive=draw(hexes(16)),
+        part=draw(hexes(16)),
+        removed=draw(hexes(16)),
+        seq=draw(st.integers(1, MAX_INTEGER)),
+        committed=draw(integers),
+        commit=draw(hexes(32) | hexes(48)),
+        reason=reason,
+        by=tuple(sorted(by)),
+        created=draw(integers),
+        mac=draw(macs),
+    )
+
+
 @examples(100)
-@given(envelopes | commits())
-def test_documents_survive_marshal_and_parse(document: Envelope | Commit) -> None:
+@given(envelopes | commits() | removals())
+def test_documents_survive_marshal_and_parse(document: Envelope | Commit | Removed) -> None:
     data = document.marshal()
     assert type(document).parse(data) == document
     assert data.isascii() and data.count(b"\n") == 3

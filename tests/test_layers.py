@@ -52,6 +52,7 @@ LEVELS = {
     "drill": 9,
     "rotating": 9,
     "reencrypting": 9,
+    "maintaining": 9,
     "doctor": 9,
     "leaks": 9,
     "integrations": 9.5,
