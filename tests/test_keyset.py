@@ -282,6 +282,48 @@ CONTENTS = st.builds(
 )
 
 
+GOOD = KeysetContent(bytes(32), (MasterKey("a", 1, 0, bytes(32)), MasterKey("a", 2, 5, b"")))
+FAULTS = {
+    "no newline": lambda t: t[:-1],
+    "two newlines": lambda t: t + b"\n",
+    "a space": lambda t: t.replace(b'"keys":', b'"keys": '),
+    "another format": lambda t: t.replace(b"keyset@v1", b"keyset@v2"),
+    "a key more": lambda t: t.replace(b'"keys"', b'"more":1,"keys"'),
+    "a key less": lambda t: t.replace(b'"created":5,', b""),
+    "another order": lambda t: t.replace(b'"name":"a","version":1', b'"version":1,"name":"a"'),
+    "a key twice": lambda t: t.replace(b'"version":1', b'"version":1,"version":1'),
+    "versions out of order": lambda t: t.replace(b'"version":1', b'"version":3'),
+    "a version twice": lambda t: t.replace(b'"version":2', b'"version":1'),
+    "version zero": lambda t: t.replace(b'"version":1', b'"version":0'),
+    "a version too large": lambda t: t.replace(b'"version":2', b'"version":1000000000'),
+    "a version as text": lambda t: t.replace(b'"version":1', b'"version":"1"'),
+    "a version as a float": lambda t: t.replace(b'"version":1', b'"version":1.0'),
+    "a name with a colon": lambda t: t.replace(
+        b'"name":"a","version":1', b'"name":"a:","version":1'
+    ),
+    "no name": lambda t: t.replace(b'"name":"a","version":1', b'"name":"","version":1'),
+    "a short key": lambda t: t.replace(b'"key":"' + b"A" * 43 + b"=", b'"key":"AAAA'),
+    "base64 that is not canonical": lambda t: t.replace(b"A" * 43 + b"=", b"A" * 42 + b"B="),
+    "no secret": lambda t: t.replace(b'"secret":"' + b"A" * 43 + b"=", b'"secret":"'),
+    "too many keys": lambda t: KeysetContent(
+        bytes(32), tuple(MasterKey("a", v + 1, 0, b"") for v in range(4097))
+    ).marshal(),
+    "too much": lambda t: t[:-1] + b" " * (4 * 2**20) + b"\n",
+    "deep": lambda t: b"[" * 100_000 + b"\n",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_one_fault_each(fault: str) -> None:
+    """attacks 42 and 43: each is refused, and what they are made from is not."""
+    text = GOOD.marshal()
+    assert KeysetContent.parse(text) == GOOD
+    bad = FAULTS[fault](text)
+    assert bad != text
+    with pytest.raises(FormatError):
+        KeysetContent.parse(bad)
+
+
 @given(CONTENTS)
 def test_content_comes_back(content: KeysetContent) -> None:
     """What is written is read, and is written the same."""
