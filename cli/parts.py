@@ -23,7 +23,7 @@ def command(
 ) -> None:
     """List the parts of an archive: seq, time, size, entries, level of proof, recipients.
 
-    Without an identity everything shown is unverified.
+    Without an identity everything shown is unverified, but for signatures of --signer or --policy.
     """
     from pqvault import api
 
@@ -42,10 +42,17 @@ def command(
         for envelope in part.groups:
             for kem, key_id in envelope.recipients:
                 output.result(f"      column group {envelope.group} to {key_id}  {kem}")
-        for signer in part.envelope.signers if part.envelope else ():
-            output.result(f"      envelope signature of {signer}, not checked")
-        for signer in part.signers:
-            output.result(f"      signature of {signer}, not checked")
+        if part.envelope:
+            _signatures(output, "envelope ", part.envelope)
+        _signatures(output, "", part)
     output.failures(problems)
     if problems:
         fail_with(max(3, problems[0].exit_code))
+
+
+def _signatures(output: Output, what: str, document: Any) -> None:
+    if document.signed_by:
+        output.result(f"      {what}signed by {', '.join(document.signed_by)}")
+        return
+    for signer in document.signers:
+        output.result(f"      {what}signature of {signer}, not checked")

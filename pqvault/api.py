@@ -261,10 +261,11 @@ def parts(
     memory: Memory | None = None,
     policy: Policy = ANYBODY,
 ) -> tuple[list[PartFacts], list[PQVaultError]]:
-    """The parts in their order, and what is wrong with others. Unverified without identities."""
+    """The parts in their order, and what is wrong with others. Without identities only what
+    ``policy`` asks for is verified: signatures."""
     storage = storage_at(archive)
     if not identities:
-        return list_parts(storage, None, memory)
+        return list_parts(storage, None, memory, policy)
     with Archive(
         storage, to_identities(identities), strict=False, memory=memory, policy=policy
     ) as opened:

@@ -14,6 +14,7 @@ from pqvault.errors import NotFound, PQVaultError
 from pqvault.format.commit import is_table
 from pqvault.format.envelope import Envelope
 from pqvault.memory import Memory
+from pqvault.policy import ANYBODY, Policy
 from pqvault.storage import Storage, is_url, storage_at
 from pqvault.streams import read_stream_envelope
 
@@ -112,16 +113,20 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
 
 
 def list_parts(
-    storage: Storage, archive: Archive | None, memory: Memory | None = None
+    storage: Storage,
+    archive: Archive | None,
+    memory: Memory | None = None,
+    policy: Policy = ANYBODY,
 ) -> tuple[list[PartFacts], list[PQVaultError]]:
-    """The parts in their order; with an opened archive also entries and level of proof."""
+    """The parts in their order; with an opened archive also entries and level of proof, which
+    its own policy is part of. Without one ``policy`` is checked, which needs no key."""
     state = PublicState(storage, memory)
     opened = {part.id: part for part in archive.parts} if archive is not None else {}
     replaced = {one for part in opened.values() for one in replaced_ids(part.public)}
     facts = []
     for part in state.ordered():
         if archive is None:
-            facts.append(_facts(part))
+            facts.append(_signed(state, part, policy))
         elif part.id in opened:
             open_part = opened[part.id]
             found = _facts(part, "sealed", open_part.catalog.rows, open_part.wrapped_by)
@@ -130,6 +135,19 @@ def list_parts(
             facts.append(_facts(part, "replaced" if part.id in replaced else "damaged"))
     facts = _with_groups(state, facts)
     return facts, state.problems if archive is None else archive.problems
+
+
+def _signed(state: PublicState, part: PublicPart, policy: Policy) -> PartFacts:
+    """A part by its public documents; what the policy refuses is a problem."""
+    signed_by: tuple[str, ...] = ()
+    wrapped_by: tuple[str, ...] = ()
+    try:
+        signed_by = policy.check(part.commit, f"part {part.id}")
+        if part.envelope is not None:
+            wrapped_by = policy.check_envelope(part.envelope, f"the envelope of part {part.id}")
+    except PQVaultError as error:
+        state.problems.append(error)
+    return replace(_facts(part, wrapped_by=wrapped_by), signed_by=signed_by)
 
 
 def _with_groups(state: PublicState, facts: list[PartFacts]) -> list[PartFacts]:
