@@ -36,6 +36,7 @@ LEVELS = {
     "signing": 3,
     "policy": 3.5,
     "rootkey": 4,
+    "handover": 4.2,
     "keystore": 4.5,
     "sealed": 5,
     "sources": 3,
