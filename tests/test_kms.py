@@ -224,6 +224,44 @@ def test_a_dataset_of_many_files(tmp_path: Path, kms: Kms) -> None:
         kms.dataset([])
 
 
+def test_the_process_ends(tmp_path: Path, kms: Kms) -> None:
+    """Landmine 6: pyarrow's own `head` hangs at exit with a `KmsClient`; this one does not, and
+    gives the first rows, of columns and with a filter."""
+    paths = []
+    for number in range(3):
+        path = tmp_path / f"d{number}.parquet"
+        table = pa.table({"x": list(range(20_000)), "y": ["t"] * 20_000})
+        kms.write_table(
+            table, path, footer_key="lake", column_keys={"pii": ["y"]}, row_group_size=1000
+        )
+        paths.append(str(path))
+    data = kms.dataset(paths)
+    assert data.head(25_000, columns=["x"])["x"].to_pylist() == [*range(20_000), *range(5_000)]
+    assert data.head(2, filter=pc.field("x") > 19_998).to_pydict() == {
+        "x": [19_999] * 2,
+        "y": ["t"] * 2,
+    }
+    assert data.head(0).num_rows == 0 and data.head(0).schema == data.schema
+    code = (
+        "import sys\n"
+        "from pqvault import Identity\n"
+        "from pqvault.keyset import Keyset\n"
+        "from pqvault.tables.kms import Kms\n"
+        "kms = Kms(Keyset.open(sys.argv[1], [Identity.parse(sys.stdin.read())]))\n"
+        "data = kms.dataset(sys.argv[2:])\n"
+        "print(data.to_table().num_rows, data.head(1).num_rows)\n"
+    )
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", code, kms.keyset.path, *paths],
+            input=KEY.text,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert (done.returncode, done.stdout) == (0, "60000 1\n"), done.stderr
+
+
 def test_another_keyset_does_not_open(tmp_path: Path, kms: Kms) -> None:
     """The sentence names both."""
     kms.write_table(TABLE, tmp_path / "t.parquet", footer_key="lake")
