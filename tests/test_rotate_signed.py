@@ -11,7 +11,11 @@ from typing import Any
 import independent_reader as reader
 import pytest
 from conftest import Box
+from hypothesis import given
+from hypothesis import strategies as st
+from test_format_properties import envelopes as envelope_documents
 from test_rotate import envelopes, rotate
+from test_signatures import lines
 
 import pqvault
 from pqvault.archive import retired
@@ -329,3 +333,15 @@ def test_a_reader_written_from_the_page_agrees(box: Box, key: SigningKey) -> Non
         with pytest.raises(reader.Damaged):
             reader.signed_by(other.marshal(), label, key.signer.text)
     assert reader.open_archive(box.archive, NEW.text)[b"src/a"].content == b"first"
+
+
+@given(envelope_documents, st.lists(lines, max_size=MAX_SIGNATURES, unique_by=lambda s: s.signer))
+def test_signed_envelopes_round_trip(envelope: Envelope, signatures: list[Signature]) -> None:
+    """parse-then-marshal identity, and what is signed is the document without them."""
+    signed_one = replace(envelope, signatures=tuple(sorted(signatures)))
+    data = signed_one.marshal()
+    assert Envelope.parse(data) == signed_one and data.startswith(signed_one.unsigned())
+    assert Envelope.parse_prefix(data) == (envelope, len(envelope.marshal()))
+    record = Retired(envelope.archive, envelope.part, "00" * 16, envelope.created, envelope.mac)
+    record = replace(record, signatures=signed_one.signatures)
+    assert Retired.parse(record.marshal()) == record
