@@ -132,9 +132,15 @@ def serve(archive: Path, said: Path) -> None:
         log.log({"request_id": str(number), "prompt": "x" * 200})
         if number % 6 == 5:
             log.flush()
-            said.write_text(str(number + 1))
+            say(said, str(number + 1))
     log.close()
-    said.write_text("24 closed")
+    say(said, "24 closed")
+
+
+def say(path: Path, text: str) -> None:
+    """Whole or not at all: another thread may be the one that is killed."""
+    path.with_suffix(".new").write_text(text)
+    path.with_suffix(".new").replace(path)
 
 
 STEPS = """
