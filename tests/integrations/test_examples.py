@@ -60,6 +60,17 @@ def run_example(name: str, words: str, folder: Path) -> None:
             assert b"SECRET-KEY" not in content, path
 
 
+def test_training_resumes_with_identical_batches() -> None:
+    """examples/train.py: a model trained from an archive, stopped, and resumed."""
+    if importlib.util.find_spec("torchdata") is None:
+        pytest.skip("torchdata is not installed")
+    folder = Path(tempfile.mkdtemp(prefix="pqv"))
+    try:
+        run_example("../train", "60 batches, losses and final weights are identical", folder)
+    finally:
+        shutil.rmtree(folder)
+
+
 def test_every_example_is_tested() -> None:
     """The table above knows all of them."""
     there = {path.stem for path in EXAMPLES.glob("with_*.py")}
