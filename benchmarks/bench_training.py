@@ -1,0 +1,389 @@
+"""Measure reading for training: sealed archives beside plain files and beside other formats.
+
+    python benchmarks/bench_training.py [--work DIR] [--scale N] [--runs N] [--only NAME]
+
+``--only``: images, lines, rows, small, formats, pyarrow. Each figure is a ratio of two readings in
+the same run, one after the other, the quickest of ``--runs``, the page cache warm. Prints Markdown
+tables; exit 1 when a target is missed. Needs `make test-hosts`; formats that are not installed are
+left out by name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import corpus
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+
+import pqvault
+from pqvault import Identity
+from pqvault.integrations.torch import SealedFiles, SealedRecords
+
+WORKERS, BATCH = 2, 32
+NAMES = ["images", "lines", "rows", "small", "formats", "pyarrow"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table: ours, another's, seconds each, and the ratio of speeds that is wanted."""
+
+    what: str
+    ours: float
+    other: float
+    peer: str
+    target: float
+
+    @property
+    def ratio(self) -> float:
+        return self.other / self.ours
+
+
+class Bench:
+    """A folder of corpora, each plain and sealed."""
+
+    def __init__(self, work: Path, scale: float, runs: int) -> None:
+        self.work, self.scale, self.runs = work, scale, runs
+        self.key = work / "key.txt"
+        self.identity = Identity.generate()
+        self.identity.save_file(self.key)
+        self.rows: list[Row] = []
+        self.random = random.Random(1)
+
+    def seal(self, name: str, **options: Any) -> Path:
+        archive = self.work / f"{name}.pqv"
+        if not archive.exists():
+            plain = self.work / name
+            pqvault.seal(plain, archive, recipients=[self.identity.recipient], **options)
+        return archive
+
+    def compare(
+        self,
+        what: str,
+        ours: Callable[[], int],
+        other: Callable[[], int],
+        peer: str,
+        target: float,
+    ) -> None:
+        """Run both in turn; they must give the same number of samples (or bytes)."""
+        seconds: tuple[list[float], list[float]] = ([], [])
+        counts = set()
+        for number in range(self.runs + 1):
+            for side, job in zip(seconds, (ours, other), strict=True):
+                began = time.perf_counter()
+                counts.add(job())
+                if number:  # the first warms the page cache
+                    side.append(time.perf_counter() - began)
+        assert len(counts) == 1, f"{what}: {counts}"
+        row = Row(what, min(seconds[0]), min(seconds[1]), peer, target)
+        self.rows.append(row)
+        verdict = "ok" if row.ratio >= target else "MISSED"
+        print(
+            f"| {what} | {row.ours:.2f} | {peer} | {row.other:.2f} | {row.ratio:.2f} |"
+            f" {target} | {verdict} |",
+            flush=True,
+        )
+
+
+def same(batch: list[Any]) -> list[Any]:
+    return batch
+
+
+def drain(loader: Any) -> int:
+    return sum(len(batch) for batch in loader)
+
+
+# -- the same loaders on plain files -----------------------------------------------------------
+
+
+class PlainFiles(Dataset):
+    """A file an item."""
+
+    def __init__(self, folder: Path) -> None:
+        self.paths = sorted(str(p) for p in folder.rglob("*") if p.is_file())
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, number: int) -> tuple[str, bytes]:
+        path = self.paths[number]
+        with open(path, "rb") as file:
+            return path, file.read()
+
+
+class PlainRecords(IterableDataset):
+    """Lines or rows: pieces shuffled, dealt to workers, their records shuffled."""
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        self.paths, self.kind = sorted(folder.rglob(f"*.{kind}")), kind
+
+    def __iter__(self) -> Iterator[Any]:
+        info = get_worker_info()
+        pieces = list(self._pieces())
+        rng = random.Random(0)
+        rng.shuffle(pieces)
+        for piece in pieces[info.id :: info.num_workers]:
+            if self.kind == "jsonl":
+                records = [json.loads(line) for line in self._lines(*piece)]
+                rng.shuffle(records)
+                yield from records
+                continue
+            path, group = piece
+            table = pq.ParquetFile(path).read_row_group(group, use_threads=False)
+            order = torch.randperm(len(table)).tolist()
+            table = table.take(pa.array(order))
+            for at in range(0, len(table), 1024):
+                yield from table.slice(at, 1024).to_pylist()
+
+    def _pieces(self) -> Iterator[tuple[Path, int]]:
+        for path in self.paths:
+            if self.kind == "jsonl":
+                yield from ((path, at) for at in range(0, path.stat().st_size, 4 << 20))
+            else:
+                yield from ((path, group) for group in range(pq.ParquetFile(path).num_row_groups))
+
+    def _lines(self, path: Path, begin: int) -> list[bytes]:
+        with path.open("rb") as file:
+            file.seek(begin)
+            if begin:
+                file.readline()
+            data = file.read(max(0, begin + (4 << 20) - file.tell()))
+            return (data + file.readline()).splitlines()
+
+
+def loader(data: Any, **options: Any) -> DataLoader:
+    return DataLoader(data, BATCH, num_workers=WORKERS, collate_fn=same, **options)
+
+
+# -- what is measured --------------------------------------------------------------------------
+
+
+def images(bench: Bench) -> None:
+    """Files of 100 kB that do not compress."""
+    folder = bench.work / "images"
+    if not folder.exists():
+        folder.mkdir()
+        for number in range(int(2000 * bench.scale)):
+            (folder / f"{number:06}.jpg").write_bytes(bench.random.randbytes(100_000))
+    sealed = SealedFiles(bench.seal("images"), identities=bench.key)
+    plain = PlainFiles(folder)
+    bench.compare(
+        "images of 100 kB",
+        lambda: drain(loader(sealed, shuffle=True)),
+        lambda: drain(loader(plain, shuffle=True)),
+        "plain files",
+        0.9,
+    )
+
+
+def texts(bench: Bench) -> list[str]:
+    return corpus.sentences(corpus.source_files())
+
+
+def lines(bench: Bench) -> None:
+    """JSONL of prose."""
+    folder = bench.work / "lines"
+    if not folder.exists():
+        folder.mkdir()
+        pool = texts(bench)
+        for part in range(4):
+            with (folder / f"{part}.jsonl").open("w") as file:
+                for number in range(int(60_000 * bench.scale)):
+                    text = " ".join(bench.random.choices(pool, k=4))
+                    file.write(json.dumps({"id": number, "text": text}) + "\n")
+    sealed = SealedRecords(bench.seal("lines"), identities=bench.key)
+    plain = PlainRecords(folder, "jsonl")
+    bench.compare(
+        "JSONL lines",
+        lambda: drain(loader(sealed)),
+        lambda: drain(loader(plain)),
+        "plain files",
+        0.9,
+    )
+
+
+def table(bench: Bench, count: int) -> pa.Table:
+    pool = texts(bench)
+    return pa.table(
+        {
+            "id": list(range(count)),
+            "text": [" ".join(bench.random.choices(pool, k=3)) for _ in range(count)],
+            "score": [bench.random.random() for _ in range(count)],
+        }
+    )
+
+
+def rows(bench: Bench) -> None:
+    """Parquet rows, byte-exact files."""
+    folder = bench.work / "rows"
+    if not folder.exists():
+        folder.mkdir()
+        for part in range(4):
+            rows = table(bench, int(50_000 * bench.scale))
+            pq.write_table(rows, folder / f"{part}.parquet", row_group_size=10_000)
+    sealed = SealedRecords(bench.seal("rows"), identities=bench.key)
+    plain = PlainRecords(folder, "parquet")
+    bench.compare(
+        "Parquet rows",
+        lambda: drain(loader(sealed)),
+        lambda: drain(loader(plain)),
+        "plain files",
+        0.9,
+    )
+
+
+def small(bench: Bench) -> None:
+    """Compressible files under 64 KiB, sealed with --access random."""
+    folder = bench.work / "small"
+    if not folder.exists():
+        folder.mkdir()
+        pool = texts(bench)
+        for number in range(int(5000 * bench.scale)):
+            text = " ".join(bench.random.choices(pool, k=bench.random.randrange(20, 600)))
+            (folder / f"{number:06}.txt").write_text(text[:65_000])
+    sealed = SealedFiles(bench.seal("small", frame_size=256 * 1024), identities=bench.key)
+    plain = PlainFiles(folder)
+    bench.compare(
+        "compressible files under 64 KiB, --access random",
+        lambda: drain(loader(sealed, shuffle=True)),
+        lambda: drain(loader(plain, shuffle=True)),
+        "plain files",
+        0.3,
+    )
+
+
+def formats(bench: Bench) -> None:
+    """Images by number, shuffled, beside litData and MosaicML streaming."""
+    images(bench)
+    sealed = SealedFiles(bench.seal("images"), identities=bench.key)
+    plain = PlainFiles(bench.work / "images")
+    order = list(range(len(sealed)))
+    bench.random.shuffle(order)
+
+    def ours(numbers: list[int]) -> Callable[[], int]:
+        return lambda: sum(
+            len(s.data)
+            for at in range(0, len(numbers), BATCH)
+            for s in sealed.__getitems__(numbers[at : at + BATCH])
+        )
+
+    for name, opened, few, target in (*litdata(bench, plain), *mosaic(bench, plain)):
+        numbers = order[:few]
+        bench.compare(
+            f"images by number, {len(numbers)} of {len(order)}",
+            ours(numbers),
+            lambda opened=opened, numbers=numbers: sum(len(opened(n)) for n in numbers),
+            name,
+            target,
+        )
+
+
+Opened = tuple[str, Callable[[int], bytes], int, float]
+
+
+def litdata(bench: Bench, plain: PlainFiles) -> Iterator[Opened]:
+    if importlib.util.find_spec("litdata") is None:
+        print("litData is not installed")
+        return
+    from litdata import StreamingDataset
+    from litdata.streaming.writer import BinaryWriter
+    from litdata.utilities.encryption import FernetEncryption
+
+    everything = 10**9
+    for name, level, few, target in (
+        ("litData", None, everything, 1.0),
+        ("litData, Fernet a sample", "sample", everything, 10.0),
+        # A chunk is decrypted anew whenever the next sample lies in another.
+        ("litData, Fernet a chunk", "chunk", 100, 10.0),
+    ):
+        folder = bench.work / f"litdata-{level}"
+        encryption = FernetEncryption("a password", level=level) if level else None
+        shutil.rmtree(folder, ignore_errors=True)
+        writer = BinaryWriter(str(folder), chunk_bytes=64 << 20, encryption=encryption)
+        for number in range(len(plain)):
+            writer[number] = (plain[number][1], number)
+        writer.done()
+        writer.merge()
+        data = StreamingDataset(str(folder), encryption=encryption)
+        yield name, lambda n, data=data: data[n][0], few, target
+
+
+def mosaic(bench: Bench, plain: PlainFiles) -> Iterator[Opened]:
+    try:
+        from streaming import LocalDataset, MDSWriter
+    except ImportError as error:
+        print(f"MosaicML streaming is not usable here: {error}")
+        return
+    folder = bench.work / "mds"
+    shutil.rmtree(folder, ignore_errors=True)
+    with MDSWriter(out=str(folder), columns={"image": "bytes", "n": "int"}) as writer:
+        for number in range(len(plain)):
+            writer.write({"image": plain[number][1], "n": number})
+    data = LocalDataset(str(folder))
+    yield "MosaicML streaming", lambda n: data[n]["image"], 10**9, 1.0
+
+
+def pyarrow(bench: Bench) -> None:
+    """Whole Parquet files through the file system of fsspec."""
+    folder = bench.work / "pyarrow"
+    if not folder.exists():
+        folder.mkdir()
+        pq.write_table(table(bench, int(400_000 * bench.scale)), folder / "text.parquet")
+        blobs = [bench.random.randbytes(100_000) for _ in range(int(2000 * bench.scale))]
+        pq.write_table(pa.table({"blob": blobs}), folder / "blobs.parquet", compression="none")
+    url = f"pqvault::file://{bench.seal('pyarrow')}"
+    fs, _ = fsspec.url_to_fs(url, identities=f"file:{bench.key}")
+    for name, what, target in (("text", "text table", 0.85), ("blobs", "blobs", 0.5)):
+        bench.compare(
+            f"pyarrow, a whole Parquet file: {what}",
+            lambda name=name: pq.read_table(f"pyarrow/{name}.parquet", filesystem=fs).nbytes,
+            lambda name=name: pq.read_table(folder / f"{name}.parquet").nbytes,
+            "plain file",
+            target,
+        )
+
+
+def main() -> int:
+    """Run what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path)
+    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--only", action="append", choices=NAMES)
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    work = args.work or Path(tempfile.mkdtemp(prefix="pqvault-bench-"))
+    work.mkdir(parents=True, exist_ok=True)
+    os.environ["PQVAULT_HOME"] = str(work / "home")
+    for left in (work / "key.txt", *work.glob("*.pqv")):
+        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+    try:
+        bench = Bench(work, args.scale, args.runs)
+        print("| what | pqvault, s | peer | peer, s | times as fast | wanted | |")
+        print("|---|---|---|---|---|---|---|")
+        for name in args.only or [n for n in NAMES if n != "images"]:  # formats has images
+            globals()[name](bench)
+    finally:
+        if args.work is None:
+            shutil.rmtree(work)
+    return int(any(row.ratio < row.target for row in bench.rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
