@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 import warnings
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ from pqvault.integrations.opening import Opening
 __all__ = ["FileIndex", "Sample", "SampleFiles", "named"]
 
 _SEVERAL: Final = -2  # in place of an object's number: the file is not one extent
+_ROOM: Final = 8 * 1024 * 1024  # bytes of memory kept for the next file
 _RATIO: Final = 10  # times more decoded than asked for is worth a warning
 _RATIO_AFTER: Final = 64 * 1024 * 1024  # bytes decoded before anything is said
 
@@ -45,6 +47,7 @@ class FileIndex:
         self._starts = array("q", [0])
         self._part, self._object = array("i"), array("i")
         self._offset, self._length = array("q"), array("q")
+        self._local = threading.local()
         self._rows: dict[int, tuple[pa.RecordBatch, int]] = {}  # of files of several extents
         for batch, parts in archive.view.batches():
             self._add(batch, parts, wanted)
@@ -98,20 +101,33 @@ class FileIndex:
         """What to sort by, so that files that lie together are read together."""
         return self._part[number], self._object[number], self._offset[number]
 
-    def read(self, archive: Archive, number: int) -> memoryview:
+    def read(self, archive: Archive, number: int) -> bytes:
         """The content of a file. Raises IntegrityError that names it."""
         try:
             part, place = archive.parts[self._part[number]], self._object[number]
             if place == _SEVERAL:
-                return EntryFile(part, self._several(number)).whole()
+                return bytes(EntryFile(part, self._several(number)).whole())
             offset, length = self._offset[number], self._length[number]
             reader = part.reader(place)
             if offset + length > reader.size:
                 raise IntegrityError("it claims content that its object does not have")
             view = reader.view(offset, length)
-            return memoryview(reader.pread(offset, length)) if view is None else view
+            if view is not None:
+                return bytes(view)
+            with self._room(length) as room:
+                reader.pread_into(room, offset)
+                return bytes(room)
         except PQVaultError as error:
             raise named(error, os.fsdecode(self.path(number))) from None
+
+    def _room(self, size: int) -> memoryview:
+        """Memory that is used again: fresh memory costs more than AES does."""
+        buffer: bytearray | None = getattr(self._local, "buffer", None)
+        if buffer is None or len(buffer) < size:
+            buffer = bytearray(size)
+            if size <= _ROOM:
+                self._local.buffer = buffer
+        return memoryview(buffer)[:size]
 
     def extents(self, archive: Archive, number: int) -> list[tuple[int, int, int, int]]:
         """Where the content lies, in order: (part, object, offset, length)."""
@@ -204,7 +220,7 @@ class SampleFiles:
         self._consider(archive)
 
     def _sample(self, index: FileIndex, archive: Archive, number: int) -> Sample:
-        data = bytes(index.read(archive, number))
+        data = index.read(archive, number)
         self._asked += len(data)
         return Sample(os.fsdecode(index.path(number)), data)
 

@@ -28,9 +28,11 @@ from pqvault.format.zstdseek import (
 __all__ = ["CACHE_SIZE", "FrameCache", "RangeFile", "SealedReader", "decode_frame"]
 
 CACHE_SIZE: Final = 32 * 1024 * 1024  # bytes of decoded frames kept
+_local = threading.local()
 _numbers = itertools.count()  # a name for each reader in a shared cache
 _WINDOW: Final = 1024 * 1024  # bytes of a stored frame fetched in one go
 _PREFIX_READ: Final = 32 * 1024  # sealed bytes fetched at once for the beginning of a frame
+_STORED_WINDOW: Final = 320 * 1024  # bytes: a stored frame as we write it
 _FAN_OUT: Final = 8 * 1024 * 1024  # a read of this many bytes goes over several threads
 
 
@@ -345,7 +347,9 @@ class SealedReader(RangeFile):
         first, last = skip // BLOCK_SIZE, (skip + len(out) - 1) // BLOCK_SIZE
         known = self._stored.get(frame, 0)
         # From the first header not yet checked, or the first byte wanted, to the last one.
-        begin = zstdseek.stored_block_offset(min(known, first)) if known else 0
+        begin = zstdseek.stored_block_offset(first) + 3 + skip % BLOCK_SIZE
+        if known <= last:
+            begin = min(begin, zstdseek.stored_block_offset(known) if known else 0)
         end = zstdseek.stored_block_offset(last) + 3 + (skip + len(out) - last * BLOCK_SIZE)
         fetch = self._window(self.table.sealed[frame], begin, end)
         if known == 0 and fetch(0, STORED_HEADER_SIZE) != zstdseek.stored_header(content):
@@ -370,7 +374,12 @@ class SealedReader(RangeFile):
         is small, for a disk or a store answers one request sooner than ten."""
         if end - begin > _WINDOW:
             return lambda offset, length: memoryview(self._random.pread(base + offset, length))
-        data = memoryview(self._random.pread(base + begin, end - begin))
+        # One buffer a thread, used again: fresh memory costs more than AES does.
+        buffer: bytearray | None = getattr(_local, "window", None)
+        if buffer is None or len(buffer) < end - begin:
+            buffer = _local.window = bytearray(max(end - begin, _STORED_WINDOW))
+        data = memoryview(buffer)[: end - begin]
+        self._random.pread_into(data, base + begin)
         return lambda offset, length: data[offset - begin : offset - begin + length]
 
 
@@ -384,9 +393,6 @@ class _Sealed:
         data = bytes(self._random.pread(self._at, min(size, self._end - self._at)))
         self._at += len(data)
         return data
-
-
-_local = threading.local()
 
 
 def decode_frame(sealed: bytes | bytearray | memoryview, size: int, what: str) -> bytes:
