@@ -1,7 +1,8 @@
 """One object: ``Cobblestone-256( zstd-seekable( bytes ) )``. Seal it in order, read it anywhere."""
 
 from pqvault.sealed.inorder import InOrderReader
-from pqvault.sealed.reader import FrameCache, RangeFile, SealedReader
+from pqvault.sealed.rangefile import RangeFile
+from pqvault.sealed.reader import FrameCache, SealedReader
 from pqvault.sealed.writer import SealedWriter
 
 __all__ = ["FrameCache", "InOrderReader", "RangeFile", "SealedReader", "SealedWriter"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import os
 import threading
@@ -24,8 +23,9 @@ from pqvault.format.zstdseek import (
     STORED_HEADER_SIZE,
     SeekTable,
 )
+from pqvault.sealed.rangefile import RangeFile
 
-__all__ = ["CACHE_SIZE", "FrameCache", "RangeFile", "SealedReader", "decode_frame"]
+__all__ = ["CACHE_SIZE", "FrameCache", "SealedReader", "decode_frame"]
 
 CACHE_SIZE: Final = 32 * 1024 * 1024  # bytes of decoded frames kept
 _local = threading.local()
@@ -34,79 +34,6 @@ _WINDOW: Final = 1024 * 1024  # bytes of a stored frame fetched in one go
 _PREFIX_READ: Final = 32 * 1024  # sealed bytes fetched at once for the beginning of a frame
 _STORED_WINDOW: Final = 320 * 1024  # bytes: a stored frame as we write it
 _FAN_OUT: Final = 8 * 1024 * 1024  # a read of this many bytes goes over several threads
-
-
-class RangeFile(io.RawIOBase):
-    """A read-only binary file over ``pread_into``: what readers and entries have in common."""
-
-    size: int  # bytes
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._position = 0
-
-    def pread_into(self, out: memoryview, offset: int) -> None:
-        """Fill ``out`` from ``offset``. Thread-safe, does not move the position."""
-        raise NotImplementedError
-
-    def pread(self, offset: int, length: int) -> bytearray:
-        """Up to ``length`` bytes from ``offset``; fewer only at the end. Thread-safe."""
-        self._check()
-        if offset < 0 or length < 0:
-            raise ValueError("offset and length are not negative")
-        out = bytearray(max(0, min(length, self.size - offset)))
-        if out:
-            self.pread_into(memoryview(out), offset)
-        return out
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Up to ``size`` bytes, all that is left when it is negative or None."""
-        left = max(0, self.size - self._position)
-        length = left if size is None or size < 0 else min(size, left)
-        data = self.pread(self._position, length)
-        self._position += length
-        return bytes(data)
-
-    def readall(self) -> bytes:
-        """All that is left."""
-        return self.read()
-
-    def readinto(self, buffer: object, /) -> int:
-        """Fill ``buffer`` as far as there is content; returns the number of bytes."""
-        self._check()
-        with memoryview(buffer).cast("B") as view:  # type: ignore[arg-type]
-            length = max(0, min(len(view), self.size - self._position))
-            if length:
-                self.pread_into(view[:length], self._position)
-        self._position += length
-        return length
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Move the position; returns it. Seeking past the end is allowed and reads nothing."""
-        self._check()
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}
-        if whence not in base:
-            raise ValueError(f"whence {whence} is not 0, 1 or 2")
-        if base[whence] + offset < 0:
-            raise ValueError("a position is not negative")
-        self._position = base[whence] + offset
-        return self._position
-
-    def tell(self) -> int:
-        """The position in bytes."""
-        return self._position
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def seekable(self) -> bool:
-        """Always."""
-        return True
-
-    def _check(self) -> None:
-        if self.closed:
-            raise ValueError("the file is closed")
 
 
 class FrameCache:

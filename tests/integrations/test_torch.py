@@ -290,6 +290,50 @@ def test_all_kinds_at_once(mixed: SealedCorpus) -> None:
     assert kinds == {"n": 30_600, "id": 2500, "__key__": 120}
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("how", ["fork", "spawn"])
+def test_rows_of_a_sealed_table(files: SealedCorpus, workers: int, how: str) -> None:
+    """All parts of a table, its columns, shuffled, resumed to the row; states as of files."""
+    if how == "spawn" and not workers:
+        pytest.skip("no workers to spawn")
+    from pqvault import tables
+
+    recipients = [files.identity.recipient]
+    sizes = tables.RowGroups(rows=200)
+    for at in (0, 3000):
+        table = rows(6000).slice(at, 3000)
+        tables.write_table(
+            files.archive, "runs", table, recipients=recipients, row_groups=sizes, mode="append"
+        )
+
+    def loader() -> Any:
+        data = SealedRecords(
+            files.archive, table="runs", columns=["id", "label"], buffer=20_000, **files.options
+        )
+        context = how if workers else None
+        return StatefulDataLoader(
+            data, 100, num_workers=workers, collate_fn=same, multiprocessing_context=context
+        )
+
+    made = loader()
+    whole = list(made)
+    ids = [row["id"] for batch in whole for row in batch]
+    assert sorted(ids) == list(range(6000)) != ids and set(whole[0][0]) == {"id", "label"}
+    stopped = loader()
+    batches = iter(stopped)
+    assert [next(batches) for _ in range(20)] == whole[:20]
+    again = loader()
+    again.load_state_dict(stopped.state_dict())
+    assert list(again) == whole[20:]
+    for bad, error in (
+        ({"table": "none"}, NotFound),
+        ({"table": "runs", "columns": ["none"]}, NotFound),
+        ({"table": "runs", "kind": "lines"}, UsageError),
+    ):
+        with pytest.raises(error):
+            SealedRecords(files.archive, **files.options, **bad)
+
+
 @pytest.mark.parametrize("frame_size", [64 * 1024, 256 * 1024])
 def test_each_frame_is_decoded_once_an_epoch(seal_files: Make, frame_size: int) -> None:
     """Lines that go over the end of a frame cost no second decoding of it."""

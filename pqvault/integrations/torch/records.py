@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
@@ -19,8 +19,9 @@ from torch.utils.data import IterableDataset, get_worker_info
 from pqvault.archive.archive import Archive
 from pqvault.errors import IntegrityError, NotFound, UsageError
 from pqvault.integrations.opening import Opening
-from pqvault.integrations.records import Unit, kind_of, plan_units, records_of
+from pqvault.integrations.records import Piece, Unit, kind_of, plan_units, records_of
 from pqvault.integrations.samples import FileIndex, named
+from pqvault.integrations.tablerecords import TableSource
 from pqvault.integrations.torch.damage import Damage
 from pqvault.integrations.torch.progress import Epoch, Progress, merged
 from pqvault.integrations.torch.sampler import permutation, place_of, states_in
@@ -37,10 +38,11 @@ class SealedRecords(IterableDataset):
     ``.parquet`` as dictionaries, samples of ``.tar`` as webdataset has them.
 
     ``archive``, ``identities``, ``globs``, ``on_damage``: as :class:`SealedFiles` has them; a
-    damaged piece of a file is skipped as one. ``kind``: what records are, where names do not tell.
-    ``transform``: what becomes of each record. ``seed`` and the epoch said with :meth:`set_epoch`
-    fix the order, the number of workers only who reads what. ``buffer``: bytes of records shuffled
-    together. ``rank``, ``world``: as :class:`EpochSampler` has them.
+    damaged piece of a file is skipped as one. ``table``: the rows of a sealed table instead, of
+    ``columns`` of it only: the others are not decrypted. ``kind``: what records are, where names
+    do not tell. ``transform``: what becomes of each record. ``seed`` and the epoch said with
+    :meth:`set_epoch` fix the order, the number of workers only who reads what. ``buffer``: bytes
+    of records shuffled together. ``rank``, ``world``: as :class:`EpochSampler` has them.
 
     A state is exact to the record. A loader with as many workers goes on as if it had not stopped;
     one with another number (:meth:`resume`) gives the records that are left, in another order.
@@ -52,6 +54,8 @@ class SealedRecords(IterableDataset):
         *,
         identities: Any = None,
         globs: str | Iterable[str] = (),
+        table: str | None = None,
+        columns: Sequence[str] | None = None,
         kind: str | None = None,
         transform: Callable[[Any], Any] | None = None,
         shuffle: bool = True,
@@ -67,6 +71,10 @@ class SealedRecords(IterableDataset):
         super().__init__()
         self._opening = Opening.of(archive, identities, signers, storage_options, as_of)
         self._globs = (globs,) if isinstance(globs, str) else tuple(globs)
+        if table is not None and (self._globs or kind is not None):
+            raise UsageError("a table has rows; globs and kind are for files", hint="give one")
+        self._table = table
+        self._columns = None if columns is None else tuple(columns)
         self._kind = kind
         self._transform = transform
         self._damage = Damage(on_damage)
@@ -77,14 +85,19 @@ class SealedRecords(IterableDataset):
         self._buffer = buffer
         self.rank, self.world = place_of(rank, world)
         self._epoch = Epoch()
+        self._pid = os.getpid()
         self._resume: dict[str, Any] | None = None
         self._token = 0  # which call of resume it comes from
         self._progress: Progress | None = None
         self._index: FileIndex | None = None
+        self._source: TableSource | None = None
         self._units: list[Unit] | None = None
         self._check()
 
     def _check(self) -> None:
+        if self._table is not None:
+            self._source = TableSource(self._opening.archive(), self._table, self._columns)
+            return
         index = FileIndex(self._opening.archive(), self._globs)
         if not len(index):
             raise NotFound(
@@ -97,7 +110,13 @@ class SealedRecords(IterableDataset):
 
     def __getstate__(self) -> dict[str, Any]:
         # No paths: they are content too, and the archive has them sealed.
-        return self.__dict__ | {"_index": None, "_units": None, "_progress": None}
+        return self.__dict__ | {
+            "_index": None,
+            "_source": None,
+            "_units": None,
+            "_progress": None,
+            "_pid": 0,
+        }
 
     # -- epochs and states -----------------------------------------------------------------
 
@@ -141,7 +160,19 @@ class SealedRecords(IterableDataset):
         words = (
             *(self._opening.snapshot or ()),
             *self._globs,
-            *map(str, (self._kind, self._shuffle, self._seed, self._buffer, self.rank, self.world)),
+            *map(
+                str,
+                (
+                    self._table,
+                    self._columns,
+                    self._kind,
+                    self._shuffle,
+                    self._seed,
+                    self._buffer,
+                    self.rank,
+                    self.world,
+                ),
+            ),
         )
         return hashlib.blake2b("\0".join(words).encode(), digest_size=16).hexdigest()
 
@@ -172,12 +203,7 @@ class SealedRecords(IterableDataset):
 
     def _blocks(self, epoch: int) -> list[list[Unit]]:
         """The units of this rank in the order of the epoch, put together."""
-        archive = self._opening.archive()
-        if self._index is None:
-            self._index = FileIndex(archive, self._globs)
-        if self._units is None:
-            self._units = plan_units(archive, self._index, self._kind)
-        units = self._units
+        units = self._planned()
         if self._shuffle:
             order = permutation(len(units), "units", self._seed, epoch).tolist()
             units = [units[i] for i in order]
@@ -192,6 +218,23 @@ class SealedRecords(IterableDataset):
             blocks[-1].append(unit)
             size += unit.size
         return blocks
+
+    def _planned(self) -> list[Unit]:
+        """The units of all ranks, in the order in which they lie."""
+        archive = self._opening.archive()
+        if self._table is not None and (self._source is None or self._pid != os.getpid()):
+            # A child of fork must not read by its parent's files of Parquet.
+            self._source = TableSource(archive, self._table, self._columns)
+        elif self._table is None and self._index is None:
+            self._index = FileIndex(archive, self._globs)
+        self._pid = os.getpid()
+        if self._units is None:
+            if self._source is not None:
+                self._units = self._source.units()
+            else:
+                assert self._index is not None
+                self._units = plan_units(archive, self._index, self._kind)
+        return self._units
 
     def _windows(self, archive: Archive, units: list[Unit]) -> Iterator[list[Any] | pa.Table]:
         """The records of a block, as many at a time as the buffer takes."""
@@ -208,13 +251,22 @@ class SealedRecords(IterableDataset):
             yield _joined(window)
 
     def _pieces(self, archive: Archive, unit: Unit) -> Iterator[tuple[Any, int]]:
-        assert self._index is not None
         for piece in unit.pieces:
             try:
-                yield from records_of(archive, self._index, unit.kind, piece)
+                if self._source is not None:
+                    yield from self._source.read(piece)
+                else:
+                    assert self._index is not None
+                    yield from records_of(archive, self._index, unit.kind, piece)
             except IntegrityError as error:
-                path = os.fsdecode(self._index.path(piece.number))
-                self._damage.note(named(error, f"{path} (bytes {piece.begin} to {piece.end})"))
+                self._damage.note(named(error, self._name(piece)))
+
+    def _name(self, piece: Piece) -> str:
+        if self._source is not None:
+            return self._source.name(piece)
+        assert self._index is not None
+        path = os.fsdecode(self._index.path(piece.number))
+        return f"{path} (bytes {piece.begin} to {piece.end})"
 
     def _ordered(
         self, window: list[Any] | pa.Table, skip: int, words: tuple[int, int, int]
