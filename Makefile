@@ -36,6 +36,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/bench_memory.py
 	$(BIN)/python benchmarks/bench_keystore.py
 	$(BIN)/python benchmarks/bench_rotate.py
+	$(BIN)/python benchmarks/bench_reencrypt.py
 	$(BIN)/python benchmarks/bench_sources.py
 	$(BIN)/python benchmarks/bench_logs.py
 	$(BIN)/python benchmarks/bench_tables.py

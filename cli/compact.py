@@ -53,8 +53,9 @@ def command(archive: str, output: Output, **options: Any) -> None:
 
     Of their history only the last state is left: say with --keep-last or --keep-within which states
     are to stay. Content is copied without being decompressed where all of a frame is needed; what
-    no entry names any more is left behind. Who could open the parts can open the new one, and their
-    public keys have to be known: -r and -R name those that are neither ours nor in the keystore.
+    no entry names any more is left behind. Parts that hold tables, or others can open, stay as they
+    are. Who could open the parts can open the new one, and their public keys have to be known: -r
+    and -R name those that are neither ours nor in the keystore.
     """
     from pqvault.errors import UsageError
     from pqvault.maintaining import compact
