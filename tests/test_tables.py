@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,7 +17,7 @@ from tables_kit import KEY, read, write
 
 import pqvault
 from pqvault import tables
-from pqvault.errors import IntegrityError, NotFound, PolicyRefused, UsageError
+from pqvault.errors import IntegrityError, NotFound, PolicyRefused, PQVaultError, UsageError
 from pqvault.policy import Policy
 from pqvault.signing import SigningKey
 
@@ -195,3 +198,28 @@ def test_tables_are_sealed_in_every_profile(archive: Path) -> None:
         assert tables.read_table(place, "t", identities=[member]).equals(numbers(9))
         assert tables.read_table(place, "t", identities=[key]).schema.names == ["x"]
         assert pqvault.verify(place, identities=[member]).problems == []
+
+
+def test_a_full_disk_while_writing_is_one_error_and_leaves_nothing(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """attack 47: also in the thread that writes what pyarrow has encoded."""
+    from pqvault.storage import local
+
+    real, taken = local._write_all, 0
+
+    def full(fd: int, buffer: Any) -> int:
+        nonlocal taken
+        taken += len(buffer)
+        if taken > 3_000_000:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(fd, buffer)
+
+    monkeypatch.setattr(local, "_write_all", full)
+    rows = pa.table({"blob": [os.urandom(1_000_000) for _ in range(8)]})
+    with pytest.raises(PQVaultError, match="no space left"):
+        write(archive, rows, row_groups=tables.RowGroups(rows=1))
+    assert list((archive / "parts").iterdir()) == [] and list((archive / "commits").iterdir()) == []
+    monkeypatch.setattr(local, "_write_all", real)
+    write(archive, rows, row_groups=tables.RowGroups(rows=1))
+    assert read(archive).equals(rows)

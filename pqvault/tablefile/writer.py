@@ -6,7 +6,9 @@ written to every file, so that their row groups have the same rows.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
@@ -37,6 +39,7 @@ __all__ = ["OutFile", "RowGroups", "TableSink"]
 pq = LazyModule("pyarrow.parquet")
 
 LEVEL: Final = 3  # zstd
+_SMALL: Final = 1024 * 1024  # bytes of a file that needs no thread
 _CROWDED: Final = MAX_ROW_GROUPS // 2  # row groups after which they grow
 
 
@@ -211,29 +214,64 @@ class TableSink:
 
 
 class _Digesting:
-    """What pyarrow writes to: passes bytes on and takes the digest that the commit will list."""
+    """What pyarrow writes to: passes bytes on and takes the digest that the commit will list.
+
+    A file that is not small gets a thread for both, beside the encoding and encrypting of the
+    next pages; of those at most two writes wait.
+    """
 
     closed = False
 
     def __init__(self, sink: Sink, digest: str) -> None:
         self._sink = sink
-        self.hasher = digests.new(digest)
-        self.dropped = False
+        self._hasher = digests.new(digest)
+        self._at = 0
+        self._dropped = False
+        self._thread: ThreadPoolExecutor | None = None
+        self._waiting: deque[Future[None]] = deque()
 
     def write(self, data: bytes) -> int:
-        if self.dropped:
+        if self._dropped:
             return len(data)
-        self.hasher.update(data)
-        return self._sink.write(data)
+        self._at += len(data)
+        if self._at <= _SMALL:
+            self._put(data)
+        else:
+            if self._thread is None:
+                self._thread = ThreadPoolExecutor(1, "pqvault-table")
+            while len(self._waiting) >= 2:
+                self._waiting.popleft().result()
+            self._waiting.append(self._thread.submit(self._put, data))
+        return len(data)
+
+    def _put(self, data: bytes) -> None:
+        self._hasher.update(data)
+        self._sink.write(data)
 
     def tell(self) -> int:
-        return self._sink.written
+        return self._at
 
     def flush(self) -> None:
-        """Nothing is buffered here."""
+        """What waits is written by `finish`."""
 
     def close(self) -> None:
         """The file ends with `finish`, never because pyarrow lets go of it."""
+
+    def finish(self, name: str) -> PartFile:
+        """Wait until all is written; the line of the commit. Raises what went wrong."""
+        while self._waiting:
+            self._waiting.popleft().result()
+        if self._thread is not None:
+            self._thread.shutdown()
+        self._sink.finish()
+        return PartFile(name, self._sink.written, self._hasher.digest().hex())
+
+    def drop(self) -> None:
+        """Take nothing more: pyarrow writes a footer when it lets go of a writer."""
+        self._dropped = True
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
+        self._sink.abort()
 
 
 class _File:
@@ -251,9 +289,9 @@ class _File:
         self._name = file.name
         self._columns = [schema.names[i] for i in file.columns]
         self._schema = pa.schema([schema.field(i) for i in file.columns])
-        self._sink = storage.create(f"parts/{file.key.part}/{file.name}")
+        sink = storage.create(f"parts/{file.key.part}/{file.name}")
         try:
-            self._file = _Digesting(self._sink, digest)
+            self._file = _Digesting(sink, digest)
             self._writer = pq.ParquetWriter(
                 pa.PythonFile(self._file, mode="w"),
                 self._schema,
@@ -263,7 +301,7 @@ class _File:
                 sorting_columns=sorting_columns(sorting, schema, self._schema),
             )
         except BaseException:
-            self._sink.abort()
+            sink.abort()
             raise
 
     def write(self, table: pa.Table) -> None:
@@ -275,11 +313,8 @@ class _File:
 
     def finish(self) -> PartFile:
         self._writer.close()
-        self._sink.finish()
-        return PartFile(self._name, self._sink.written, self._file.hasher.digest().hex())
+        return self._file.finish(self._name)
 
     def abort(self) -> None:
-        # pyarrow writes a footer when it lets go of a writer: not into this file any more.
-        self._file.dropped = True
-        self._sink.abort()
+        self._file.drop()
         self._writer.close()
