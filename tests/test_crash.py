@@ -339,7 +339,8 @@ def stops_soon(text: str, *args: object, home: Path) -> None:
         code, seconds, errors = interrupted(text, *args, home=home, after=1, number=signal.SIGINT)
     except subprocess.TimeoutExpired:
         pytest.fail("Ctrl-C did not end it")
-    assert seconds < 5 and "KeyboardInterrupt" in errors, (code, seconds, errors)
+    # A terabyte of zeros takes minutes; on a busy machine a piece may take seconds.
+    assert seconds < 20 and "KeyboardInterrupt" in errors, (code, seconds, errors)
 
 
 def sparse(path: Path, size: int) -> None:

@@ -956,7 +956,7 @@ def test_a_hole_of_a_gibibyte_is_bounded(tmp_path: Path) -> None:
 def test_a_hole_of_8_eib_is_bounded(tmp_path: Path, verb: str) -> None:
     size = 2**63 - 1
     archive = forge(tmp_path, [h.row(b"a", size=size, extents=[(-1, 0, size)])], victim=False)
-    bounded(archive, tmp_path, (verb,), timeout=3)
+    bounded(archive, tmp_path, (verb,), timeout=30)  # a second, but machines are busy
 
 
 def test_a_hole_of_8_eib_can_be_listed_and_read_in_part(tmp_path: Path) -> None:
