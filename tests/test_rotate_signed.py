@@ -308,6 +308,21 @@ def test_a_record_that_was_there_is_signed(signed: Box) -> None:
         assert "signed by" in retired.whose(storage, signed.key.key_id, TRUST)
 
 
+def test_a_rotation_that_is_refused_retires_nobody(signed: Box) -> None:
+    """Else a slip would keep everybody from sealing to a key that stays."""
+    both = {"remove": [signed.key.key_id], "identities": [signed.key]}
+    for options, error in (
+        ({"sign": [ALICE]}, UsageError),  # nobody would be left
+        ({"to": NEW.recipient}, PolicyRefused),  # the signed envelope would become an unsigned one
+        ({"to": NEW.recipient, "sign": [ALICE], "policy": Policy.of([BOB.signer])}, PolicyRefused),
+    ):
+        for change in (pqvault.rotate, pqvault.reencrypt):
+            with pytest.raises(error):
+                change(signed.archive, **both, **options)
+            assert not record(signed, signed.key).exists()
+    signed.seal(append=True, sign=[ALICE])
+
+
 # -- by another reader ---------------------------------------------------------------------
 
 

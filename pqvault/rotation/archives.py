@@ -16,7 +16,15 @@ from typing import Final, TypeAlias
 from pqvault.archive import layout
 from pqvault.archive.archive import PublicState
 from pqvault.archive.part import PublicPart
-from pqvault.errors import IntegrityError, Locked, NotFound, PolicyRefused, PQVaultError
+from pqvault.errors import (
+    IntegrityError,
+    KeyStateForbids,
+    Locked,
+    NotFound,
+    PolicyRefused,
+    PQVaultError,
+    UsageError,
+)
 from pqvault.format.envelope import Envelope
 from pqvault.format.textdoc import MAX_SIZE
 from pqvault.keys import Recipient
@@ -132,15 +140,17 @@ class ArchiveRotation:
         """Rewrap. What cannot be is in the result's ``problems``; all else is done."""
         result, done = self.result, set[str]()
         # A record first: a host that seals meanwhile to a key that goes is refused from now on.
-        result.retired = retiring.retire(
-            self.state,
-            self._change,
-            self.wraps_to,
-            self._open_part,
-            allow_retired=self._allow_retired,
-            sign=[*self._sign.values()],
-            policy=self._policy,
-        )
+        # But none where the key will not go: it would stop everybody from sealing to it.
+        if not self._is_refused():
+            result.retired = retiring.retire(
+                self.state,
+                self._change,
+                self.wraps_to,
+                self._open_part,
+                allow_retired=self._allow_retired,
+                sign=[*self._sign.values()],
+                policy=self._policy,
+            )
         while not self.state.parts.keys() <= done:
             generations: dict[str, dict[str, int]] = {}
             for part, name, envelope in self._envelopes():
@@ -230,6 +240,21 @@ class ArchiveRotation:
         except PolicyRefused:
             there = ()  # something in our name that is not ours: all are made anew
         return [key for signer, key in self._sign.items() if signer not in there]
+
+    def _is_refused(self) -> bool:
+        """Whether the change cannot be made to some envelope, as far as is known without a key."""
+        for part, name, envelope in self._envelopes():
+            try:
+                found = envelope or _read(self.storage, name, part)
+                if self._change.members(found, _what(name)) is not None:
+                    self._refuse_unsigned(found, name)
+                self._policy.check(part.commit, f"part {part.id}")
+                self._policy.check_envelope(found, _what(name))
+            except (UsageError, KeyStateForbids, PolicyRefused):
+                return True
+            except PQVaultError:
+                continue  # a missing or damaged envelope, told when its turn comes
+        return False
 
     def _refuse_unsigned(self, envelope: Envelope, name: str) -> None:
         if envelope.signatures and not (self._sign or self._policy.allow_unsigned):

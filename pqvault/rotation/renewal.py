@@ -138,6 +138,8 @@ class ArchiveRenewal:
         with self.storage.locked(layout.HEADER):
             settle(self.state, self._open)
             result = self.result
+            # What cannot be done is said before anything is written.
+            self.pending()
             # A record first: a host that seals meanwhile to a key that goes is refused from now on.
             result.retired = retiring.retire(
                 self.state,
