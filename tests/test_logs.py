@@ -302,14 +302,15 @@ def run(code: str, archive: Path, *args: str) -> str:
 def test_the_end_of_the_process_closes_it(archive: Path) -> None:
     run(
         """
-        import sys
+        import random, sys
         from pqvault.logs import InferenceLog
         log = InferenceLog(sys.argv[1], recipients=[sys.argv[2]])
-        for n in range(100): log.log({"request_id": str(n)})
+        text = [random.Random(n).randbytes(15_000).hex() for n in range(100)]
+        for n in range(100): log.log({"request_id": str(n), "prompt": text[n]})
         """,
         archive,
     )
-    assert ids(archive) == strings(100)
+    assert ids(archive) == strings(100)  # megabytes: its table is written by several threads
 
 
 # -- before it begins ----------------------------------------------------------------------

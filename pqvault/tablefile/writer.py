@@ -241,7 +241,12 @@ class _Digesting:
                 self._thread = ThreadPoolExecutor(1, "pqvault-table")
             while len(self._waiting) >= 2:
                 self._waiting.popleft().result()
-            self._waiting.append(self._thread.submit(self._put, data))
+            try:
+                self._waiting.append(self._thread.submit(self._put, data))
+            except RuntimeError:  # the interpreter is ending, which allows no more threads
+                while self._waiting:
+                    self._waiting.popleft().result()
+                self._put(data)
         return len(data)
 
     def _put(self, data: bytes) -> None:
