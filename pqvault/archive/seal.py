@@ -32,6 +32,7 @@ from pqvault.archive.priors import committed, holders, priors_of
 from pqvault.archive.replacement import replaced_ids
 from pqvault.archive.sealtable import TableOptions, is_table_name, seal_table
 from pqvault.archive.tasks import default_jobs, run_tasks
+from pqvault.archive.trim import give_back
 from pqvault.archive.walk import Found, Source, Walker
 from pqvault.crypto import digest as digests
 from pqvault.errors import Incomplete, PolicyRefused, PQVaultError, UsageError
@@ -394,8 +395,10 @@ class SealRun:
         can_read: bool,
     ) -> None:
         key = keys.root
+        give_back()
         table = tables.table(rows)
         self._collect(rows, tables, table)
+        give_back()
         if not table.num_rows:
             discard(self.storage, key.part)
             return
