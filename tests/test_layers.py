@@ -97,7 +97,7 @@ OUTSIDE = {
 
 
 # What integrations import and this package does not need.
-HOSTS = {"torch", "litdata", "litellm", "opentelemetry", "polars"}
+HOSTS = {"torch", "ray", "litdata", "litellm", "opentelemetry", "polars"}
 
 
 def modules(root: Path = ROOT) -> list[Path]:

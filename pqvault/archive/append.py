@@ -9,7 +9,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeAlias
 
 import pyarrow as pa
 
@@ -26,9 +27,10 @@ from pqvault.archive.partwriter import (
     write_catalog,
 )
 from pqvault.crypto import digest as digests
-from pqvault.errors import PQVaultError, UsageError
+from pqvault.errors import IntegrityError, PQVaultError, UsageError
 from pqvault.format.catalog import MAX_NAME, MAX_PATH, SCHEMA, Kind
 from pqvault.format.commit import PartFile, object_number
+from pqvault.handover import HandedKey
 from pqvault.keys import Recipient, one_profile
 from pqvault.names import printable
 from pqvault.rootkey import RootKey, new_id
@@ -37,14 +39,43 @@ from pqvault.sealed.writer import DEFAULT_FRAME, DEFAULT_LEVEL
 from pqvault.signing import SigningKey
 from pqvault.storage import Sink, Storage
 
-__all__ = ["AppendFile", "AppendPart"]
+__all__ = ["OBJECT_SIZE", "AppendFile", "AppendPart", "OpenObject", "Written", "check_path"]
 
-_OBJECT_SIZE: Final = 256 * 1024 * 1024  # bytes of content; the file that reaches it is not cut
+OBJECT_SIZE: Final = 256 * 1024 * 1024  # bytes of content; the file that reaches it is not cut
 _FILE_MODE: Final = 0o644
 _FOLDER_MODE: Final = 0o755
 
 
-class _Object:
+# What is known of a file: its size in bytes, its digest, (object, offset, length) of each extent.
+Row: TypeAlias = tuple[int, bytes, list[tuple[int, int, int]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An object that another process wrote under a key that it was handed: its line of the
+    commit, and the files in it by their paths."""
+
+    file: PartFile
+    rows: dict[bytes, Row]
+
+
+class Owner(Protocol):
+    """Whose file is being written: it hears how that ends."""
+
+    @property
+    def digest(self) -> str:
+        """The name of the digest that it uses."""
+
+    def keep(
+        self, path: bytes, size: int, digest: bytes, extents: list[tuple[int, int, int]]
+    ) -> None:
+        """The file is whole. ``extents``: (object, offset, length)."""
+
+    def give_back(self, target: OpenObject) -> None:
+        """The object may take another file."""
+
+
+class OpenObject:
     """One object being written: files one after the other, by one of them at a time."""
 
     def __init__(self, sink: Sink, name: str, key: tuple[bytes, bytes], options: SealOptions):
@@ -57,11 +88,13 @@ class _Object:
         )
 
     def finish(self) -> PartFile:
+        """The line of the commit; the object is whole."""
         self.writer.finish()
         self._sink.finish()
         return self._digesting.listing(self.name)
 
     def abort(self) -> None:
+        """Leave nothing of it."""
         self.writer.close()
         self._sink.abort()
 
@@ -69,10 +102,10 @@ class _Object:
 class AppendFile:
     """One file of a part that is being written. ``with`` keeps it on a clean exit only."""
 
-    def __init__(self, part: AppendPart, path: bytes, target: _Object) -> None:
+    def __init__(self, part: Owner, path: bytes, target: OpenObject) -> None:
         self.path = path
         self._part = part
-        self._object: _Object | None = target
+        self._object: OpenObject | None = target
         self._start = target.writer.tell()
         self._hasher = digests.new(part.digest)
         self.size = 0  # bytes
@@ -91,15 +124,26 @@ class AppendFile:
         """The file is whole: the part will list it."""
         if self._object is not None:
             extents = [(self._object.number, self._start, self.size)] if self.size else []
-            self._part._keep(self.path, self.size, self._hasher.digest(), extents)
-            self._part._give_back(self._object)
+            self._part.keep(self.path, self.size, self._hasher.digest(), extents)
+            self._part.give_back(self._object)
             self._object = None
 
     def abort(self) -> None:
         """The part will not list it; what was written of it is never read."""
         if self._object is not None:
-            self._part._give_back(self._object)
+            self._part.give_back(self._object)
             self._object = None
+
+
+def check_path(path: bytes) -> None:
+    """Raise UsageError for a path that no entry may have."""
+    parts = path.split(b"/")
+    if (
+        len(path) > MAX_PATH
+        or b"\0" in path
+        or any(part in (b"", b".", b"..") or len(part) > MAX_NAME for part in parts)
+    ):
+        raise UsageError(f"{printable(path)[:80]} is not a path that an entry can have")
 
 
 class AppendPart:
@@ -131,11 +175,12 @@ class AppendPart:
         self._key = RootKey.generate(archive, new_id(), profile)
         storage.make_folder(f"parts/{self._key.part}/objects")
         self._lock = threading.Lock()
-        self._free: list[_Object] = []
-        self._busy: list[_Object] = []
+        self._free: list[OpenObject] = []
+        self._busy: list[OpenObject] = []
         self._count = 0
         self._files: list[PartFile] = []
-        self._rows: dict[bytes, tuple[int, bytes, list[tuple[int, int, int]]]] = {}
+        self._rows: dict[bytes, Row] = {}
+        self._handed: set[str] = set()  # names of objects that others may be writing
 
     @property
     def digest(self) -> str:
@@ -153,39 +198,67 @@ class AppendPart:
 
     def create(self, path: bytes) -> AppendFile:
         """Begin a file. Raises UsageError for a path that no entry may have."""
-        parts = path.split(b"/")
-        if (
-            len(path) > MAX_PATH
-            or b"\0" in path
-            or any(part in (b"", b".", b"..") or len(part) > MAX_NAME for part in parts)
-        ):
-            raise UsageError(f"{printable(path)[:80]} is not a path that an entry can have")
+        check_path(path)
         with self._lock:
             target = self._free.pop() if self._free else self._new_object()
             self._busy.append(target)
         return AppendFile(self, path, target)
 
-    def _new_object(self) -> _Object:
+    def _new_name(self) -> str:
         name = layout.new_object_name(self._count)
         self._count += 1
-        sink = self._storage.create(layout.part_file(self._key.part, name))
-        return _Object(sink, name, self._key.object(name), self._options)
+        return name
 
-    def _give_back(self, target: _Object) -> None:
+    def _new_object(self) -> OpenObject:
+        name = self._new_name()
+        sink = self._storage.create(layout.part_file(self._key.part, name))
+        return OpenObject(sink, name, self._key.object(name), self._options)
+
+    def give_back(self, target: OpenObject) -> None:
+        """The object may take another file; a full one is finished."""
         with self._lock:
             self._busy.remove(target)
-            if target.writer.tell() < _OBJECT_SIZE:
+            if target.writer.tell() < OBJECT_SIZE:
                 self._free.append(target)
                 return
         file = target.finish()
         with self._lock:
             self._files.append(file)
 
-    def _keep(
+    def keep(
         self, path: bytes, size: int, digest: bytes, extents: list[tuple[int, int, int]]
     ) -> None:
+        """A file is whole."""
         with self._lock:
             self._rows[path] = (size, digest, extents)
+
+    # -- objects that other processes write ------------------------------------------------
+
+    @property
+    def options(self) -> SealOptions:
+        """How its objects are written."""
+        return self._options
+
+    def hand_over(self, worker: Recipient) -> HandedKey:
+        """The key of a new object, for one worker. What it makes of it, it gives to :meth:`take`;
+        of a worker that does not, nothing is left by the commit."""
+        with self._lock:
+            name = self._new_name()
+            self._handed.add(name)
+        return HandedKey.to(worker, self._key, name)
+
+    def take(self, written: Written) -> None:
+        """List what a worker wrote. Raises UsageError for a path that is there already,
+        IntegrityError for an object that was not handed out or came before."""
+        with self._lock:
+            if written.file.name not in self._handed:
+                raise IntegrityError(f"{written.file.name} was not handed out by this part")
+            for path in written.rows:
+                if path in self._rows:
+                    raise UsageError(f"{printable(path)} was written twice")
+            self._handed.remove(written.file.name)
+            self._files.append(written.file)
+            self._rows.update(written.rows)
 
     def commit(self) -> str | None:
         """Make the part exist; returns its id, None when no file was written.
@@ -208,6 +281,8 @@ class AppendPart:
     def _commit(self) -> None:
         state, key = self._state, self._key
         assert state is not None
+        for name in self._handed:  # of workers that ended: nobody will list it
+            self._storage.remove(layout.part_file(key.part, name))
         while self._free:
             self._files.append(self._free[-1].finish())
             self._free.pop()

@@ -32,6 +32,7 @@ from pqvault.signing import Signer, SigningKey
 
 __all__ = [
     "References",
+    "anywhere",
     "hand_over",
     "identities",
     "normal",
@@ -83,6 +84,18 @@ def normal(references: object) -> tuple[str, ...]:
         if not isinstance(text, str) or _is_secret(text):
             raise _not_a_reference()  # never repeating it
         found.append(text)
+    return tuple(found)
+
+
+def anywhere(references: object) -> tuple[str, ...]:
+    """:func:`normal`, for processes in other folders, maybe of other machines: paths of files are
+    absolute. Raises UsageError for what means nothing there."""
+    found = []
+    for one in normal(references):
+        kind, value = _split(one)
+        if kind == "process":
+            raise _not_a_reference()
+        found.append(f"file:{os.path.abspath(value)}" if kind == "file" else one)
     return tuple(found)
 
 

@@ -22,6 +22,7 @@ HOSTS = {
     "with_datasets": ("datasets", "a line has ['id', 'text']; 4000 rows of Parquet streamed"),
     "with_dask": ("dask", "4 partitions, the sum of even ids is 3998000"),
     "with_ray": ("ray", "4000 rows, 2000 of them odd"),
+    "with_ray_data": ("ray", "1000 lines read, 100 of them written and read back"),
     "with_webdataset": ("webdataset", "150 samples from 3 shards, the first is 'sample 0'"),
     "with_safetensors": ("safetensors", "8 tensors; one is (64, 32), all 3"),
 }

@@ -12,7 +12,7 @@ from pqvault.handover import HandedKey
 from pqvault.keys import Identity
 from pqvault.storage import Storage
 
-__all__ = ["Worker"]
+__all__ = ["Worker", "own_identity"]
 
 
 class Worker:
@@ -24,7 +24,7 @@ class Worker:
 
     def public_key(self, profile: str) -> bytes:
         """What keys for this worker are sealed to."""
-        return _identity(profile).recipient.public_key
+        return own_identity(profile).recipient.public_key
 
     def seal(
         self,
@@ -35,7 +35,7 @@ class Worker:
         options: SealOptions,
     ) -> Sealed:
         """Seal an object; see `seal_object`."""
-        key, context = handed.open(_identity(profile))
+        key, context = handed.open(own_identity(profile))
         return seal_object(
             job, handed.name, key, context, storage, handed.part, options, lambda _: None
         )
@@ -46,5 +46,6 @@ class Worker:
 
 
 @cache
-def _identity(profile: str) -> Identity:
+def own_identity(profile: str) -> Identity:
+    """The key pair of this process. Its private half never leaves."""
     return Identity.generate(PROFILES[profile])
