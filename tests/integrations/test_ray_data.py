@@ -191,29 +191,44 @@ def test_a_dataset_becomes_a_part(cluster: Any, corpus: Path, tmp_path: Path) ->
 
 def test_tasks_that_are_killed_change_nothing(cluster: Any, corpus: Path, tmp_path: Path) -> None:
     """Killed in the middle of reading, and of writing an object: every row is there once."""
+    from ray.data.datasource import ReadTask
+
     from pqvault.integrations.ray.datasink import SealedDatasink
+    from pqvault.integrations.ray.datasource import SealedDatasource
 
-    def killed_once(marker: Path) -> Any:
-        def function(batch: Any) -> Any:
-            if min(batch["id"]) > 0:  # not the first block of its task
-                try:
-                    marker.touch(exist_ok=False)
-                except FileExistsError:
-                    return batch
-                os.kill(os.getpid(), signal.SIGKILL)
-            return batch
+    def dying(blocks: Iterator[Any], marker: Path) -> Iterator[Any]:
+        for block in blocks:
+            yield block  # the one that takes it has begun
+            try:
+                marker.touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            os.kill(os.getpid(), signal.SIGKILL)
 
-        return function
+    class DyingSource(SealedDatasource):
+        def get_read_tasks(self, *args: Any, **kwargs: Any) -> list[Any]:
+            tasks = super().get_read_tasks(*args, **kwargs)
+            return [ReadTask(self.read(task.read_fn), task.metadata) for task in tasks]
+
+        def read(self, function: Any) -> Any:
+            return lambda: dying(function(), tmp_path / "killed-reading")
+
+    class DyingSink(SealedDatasink):
+        def write(self, blocks: Any, ctx: Any) -> Any:
+            return super().write(dying(iter(blocks), tmp_path / "killed-writing"), ctx)
 
     (key,) = pqvault.Identity.load_file(corpus / "key.txt")
-    archive, marker = tmp_path / "b.pqv", tmp_path / "killed"
-    lines = cluster.data.read_datasource(source(corpus, globs="**/*.jsonl"), override_num_blocks=2)
-    # Small batches: a task has begun its object when it is killed. One operator with the write.
-    lines = lines.map_batches(killed_once(marker), batch_size=1000)
-    lines.write_datasink(SealedDatasink(archive, key.recipient.text, format="jsonl"))
-    assert marker.exists()
+    archive = tmp_path / "b.pqv"
+    lines = cluster.data.read_datasource(
+        DyingSource(corpus / "a.pqv", f"file:{corpus}/key.txt", globs="**/*.jsonl"),
+        override_num_blocks=2,
+    )
+    lines.write_datasink(DyingSink(archive, key.recipient.text, format="jsonl"))
+    assert (tmp_path / "killed-reading").exists() and (tmp_path / "killed-writing").exists()
     content = b"".join(written(archive, corpus).values())
     assert sorted(json.loads(line)["id"] for line in content.splitlines()) == list(range(LINES))
+    numbers = [int(f.name.partition("-")[0]) for f in archive.glob("parts/*/objects/*")]
+    assert len(numbers) == 2 and max(numbers) == 2, "none was given up"
 
 
 def test_a_part_takes_only_what_it_handed_out(corpus: Path, tmp_path: Path) -> None:
