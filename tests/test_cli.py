@@ -21,15 +21,20 @@ TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.txt"))
 @pytest.fixture
 def shell(tmp_path: Path) -> dict[str, str]:
     """An environment where ``pqvault`` is the package under test."""
-    binaries = tmp_path / "bin"
+    return environment(tmp_path)
+
+
+def environment(root: Path) -> dict[str, str]:
+    """The same below ``root``."""
+    binaries = root / "bin"
     binaries.mkdir()
     program = binaries / "pqvault"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m pqvault_cli "$@"\n')
     program.chmod(0o755)
     return {
         "PATH": f"{binaries}:{os.environ['PATH']}",
-        "HOME": str(tmp_path),
-        "PQVAULT_HOME": str(tmp_path / "home"),
+        "HOME": str(root),
+        "PQVAULT_HOME": str(root / "home"),
         "LC_ALL": "C.UTF-8",
         "TZ": "UTC",
     }

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import click
 import pytest
-from test_cli import shell  # noqa: F401  (a fixture)
+from test_cli import environment, shell  # noqa: F401  (a fixture)
 
 from pqvault_cli.main import COMMANDS, cli
 
@@ -32,11 +33,13 @@ def command_of(name: str) -> click.Command:
     return command
 
 
-@pytest.fixture
-def prepared(tmp_path: Path, shell: dict[str, str]) -> tuple[Path, dict[str, str]]:  # noqa: F811
-    """A folder with all that the examples name."""
-    folder = tmp_path / "work"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, str]]:
+    """A place with all that the examples name, a copy of it, and the environment there."""
+    root = tmp_path_factory.mktemp("examples") / "here"
+    folder = root / "work"
+    folder.mkdir(parents=True)
+    shell = environment(root)
     script = """
     mkdir -p datasets/train && echo '{"text": "hello"}' > datasets/train.jsonl
     cp datasets/train.jsonl datasets/train/a.jsonl && cp datasets/train.jsonl model.safetensors
@@ -50,7 +53,19 @@ def prepared(tmp_path: Path, shell: dict[str, str]) -> tuple[Path, dict[str, str
     pqvault keyset new lake-keys.pqv lake pii -r @key.pub -q
     """
     subprocess.run(["sh", "-ec", script], cwd=folder, env=shell, check=True)
-    return folder, with_keystore(folder, shell)
+    env = with_keystore(folder, shell)
+    kept = root.with_name("kept")
+    shutil.copytree(root, kept, symlinks=True)
+    return root, kept, env
+
+
+@pytest.fixture
+def prepared(pristine: tuple[Path, Path, dict[str, str]]) -> tuple[Path, dict[str, str]]:
+    """A folder with all that the examples name, as it was before any of them ran."""
+    root, kept, env = pristine
+    shutil.rmtree(root)
+    shutil.copytree(kept, root, symlinks=True)
+    return root / "work", env
 
 
 def with_keystore(folder: Path, env: dict[str, str]) -> dict[str, str]:
