@@ -39,7 +39,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict
     root = tmp_path_factory.mktemp("examples") / "here"
     folder = root / "work"
     folder.mkdir(parents=True)
-    shell = environment(root)
+    bare = environment(root)
     script = """
     mkdir -p datasets/train && echo '{"text": "hello"}' > datasets/train.jsonl
     cp datasets/train.jsonl datasets/train/a.jsonl && cp datasets/train.jsonl model.safetensors
@@ -52,8 +52,8 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict
     echo '{"model": "llama", "prompt": "hi"}' | pqvault log pipe serving.pqv -r @key.pub -q
     pqvault keyset new lake-keys.pqv lake pii -r @key.pub -q
     """
-    subprocess.run(["sh", "-ec", script], cwd=folder, env=shell, check=True)
-    env = with_keystore(folder, shell)
+    subprocess.run(["sh", "-ec", script], cwd=folder, env=bare, check=True)
+    env = with_keystore(folder, bare)
     kept = root.with_name("kept")
     shutil.copytree(root, kept, symlinks=True)
     return root, kept, env
