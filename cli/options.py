@@ -193,7 +193,7 @@ def engine_options(command: Command) -> Command:
         type=click.Choice(["threads", "ray"]),
         default="threads",
         show_default=True,
-        help="Where objects are sealed: here, or by workers of Ray that reach SRC and ARCHIVE.",
+        help="Where the work is done: here, or by workers of Ray that reach the same files.",
     )
     @click.option("--ray-address", metavar="ADDRESS", help="Of the cluster [default: RAY_ADDRESS].")
     @wraps(command)

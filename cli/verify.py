@@ -9,6 +9,7 @@ import click
 from .main import fail_with
 from .options import (
     Percent,
+    engine_options,
     identity_option,
     jobs_option,
     load_identities,
@@ -29,6 +30,7 @@ from .signing import policy_options
 @jobs_option
 @memory_option
 @policy_options
+@engine_options
 @output_options
 def command(
     archive: str,
@@ -37,6 +39,7 @@ def command(
     jobs: int | None,
     memory: Any,
     policy: Any,
+    engine: Any,
     output: Output,
 ) -> None:
     """Check an archive and list every bad object.
@@ -57,6 +60,7 @@ def command(
             jobs=jobs,
             memory=memory,
             policy=policy,
+            **({} if engine is None else {"engine": engine}),
             progress=progress,
         )
     output.failures(report.problems)

@@ -228,11 +228,13 @@ def verify(
     jobs: int | None = None,
     memory: Memory | None = None,
     policy: Policy = ANYBODY,
+    engine: Engine = THREADS,
     progress: Progress = ignore,
 ) -> VerifyReport:
     """Check an archive: without identities every file against its commit (*intact*), with them
     every byte (*sealed*). ``policy``: signers that must have signed every part, which needs no
-    identity (*signed by*). ``sample``: the share of objects looked at, 0 to 1."""
+    identity (*signed by*). ``sample``: the share of objects looked at, 0 to 1. ``engine``: where
+    files and contents are checked, as for :func:`seal`."""
     storage = storage_at(archive)
     opened = None
     if identities:
@@ -242,7 +244,7 @@ def verify(
     try:
         return _verify(
             storage, opened, sample=sample, jobs=jobs, memory=memory, policy=policy,
-            progress=progress,
+            engine=engine, progress=progress,
         )  # fmt: skip
     finally:
         if opened is not None:

@@ -7,12 +7,16 @@ never among it in clear. HPKE as for envelopes, with a purpose of its own; nothi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from pqvault.crypto import kdf, kem
+from pqvault.crypto.cobblestone import MessageReader, MessageWriter
 from pqvault.keys import Identity, Recipient
-from pqvault.rootkey import RootKey
+from pqvault.rootkey import RootKey, new_id
 
-__all__ = ["HandedKey"]
+__all__ = ["HandedKey", "HandedText"]
+
+_TEXT: Final = "text"  # in place of an object's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,28 @@ class HandedKey:
         secret = kem.unwrap(mine.profile, self.sealed, mine.seed, info, what)
         ids = (bytes.fromhex(self.archive), bytes.fromhex(self.part))
         return secret, kdf.bind("object", *ids, self.name.encode("ascii"))
+
+
+@dataclass(frozen=True, slots=True)
+class HandedText:
+    """Bytes that are not for logs either, paths above all: under a key made for them alone."""
+
+    key: HandedKey
+    sealed: bytes
+
+    @classmethod
+    def to(cls, worker: Recipient, data: bytes) -> HandedText:
+        """For one worker."""
+        once = RootKey.generate(new_id(), new_id(), worker.profile)
+        message = MessageWriter(*once.object(_TEXT))
+        room = memoryview(bytearray(MessageWriter.room(len(data))))
+        sealed = bytes(room[: message.update_into(data, room)]) + message.finalize()
+        return cls(HandedKey.to(worker, once, _TEXT), sealed)
+
+    def open(self, mine: Identity) -> bytes:
+        """What was handed over. Raises IntegrityError."""
+        message = MessageReader(*self.key.open(mine), "what was handed to this worker")
+        return message.update(self.sealed) + message.finalize()
 
 
 def _info(archive: str, part: str, name: str, key_id: str) -> bytes:

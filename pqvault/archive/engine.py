@@ -1,19 +1,26 @@
-"""Where the units of work of a seal are done: on threads of this process, or elsewhere."""
+"""Where the units of work of a seal or a verification are done: on threads here, or elsewhere."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
 
+from pqvault.archive.checks import check_contents, check_sealed
 from pqvault.archive.deal import DigestJob, ObjectJob
 from pqvault.archive.layout import new_object_name
 from pqvault.archive.objects import Sealed, SealOptions, seal_object, take_digest
+from pqvault.archive.part import OpenPart
 from pqvault.archive.turns import Turns
+from pqvault.errors import PQVaultError
+from pqvault.format.catalog import Entry
+from pqvault.format.commit import PartFile
 from pqvault.rootkey import RootKey
 from pqvault.storage import Storage
 
-__all__ = ["THREADS", "Engine", "Threads"]
+__all__ = ["THREADS", "Engine", "Ranges", "Threads"]
+
+Ranges: TypeAlias = Sequence[tuple[int, int]]  # of content: where each begins and ends
 
 
 class Engine(Protocol):
@@ -32,6 +39,28 @@ class Engine(Protocol):
 
     def digest(self, job: DigestJob, digest: str, check: Callable[[], object]) -> Sealed:
         """Take the digest of a file; see `take_digest`. ``check`` may raise to end it."""
+
+    def check_file(
+        self,
+        storage: Storage,
+        part: str,
+        file: PartFile,
+        digest: str,
+        key: RootKey | None,
+        on_bytes: Callable[[int], object],
+    ) -> None:
+        """Check a file as it lies in storage, with the key of its part also every chunk of it; see
+        `check_sealed`."""
+
+    def check_contents(
+        self, part: OpenPart, entries: Sequence[Entry], check: Callable[[], object]
+    ) -> list[PQVaultError]:
+        """Check the content of entries; see `check_contents`."""
+
+    def check_frames(
+        self, part: OpenPart, number: int, done: Ranges, check: Callable[[], object]
+    ) -> None:
+        """Decode the frames of an object; see `SealedReader.check_frames`."""
 
 
 class Threads:
@@ -61,6 +90,31 @@ class Threads:
     def digest(self, job: DigestJob, digest: str, check: Callable[[], object]) -> Sealed:
         """Take the digest of a file."""
         return take_digest(job, digest, check)
+
+    def check_file(
+        self,
+        storage: Storage,
+        part: str,
+        file: PartFile,
+        digest: str,
+        key: RootKey | None,
+        on_bytes: Callable[[int], object],
+    ) -> None:
+        """Check a file as it lies in storage."""
+        secret = key.object(file.name) if key is not None else None
+        check_sealed(storage, part, file, digest, secret, on_bytes)
+
+    def check_contents(
+        self, part: OpenPart, entries: Sequence[Entry], check: Callable[[], object]
+    ) -> list[PQVaultError]:
+        """Check the content of entries."""
+        return check_contents(part, entries, check)
+
+    def check_frames(
+        self, part: OpenPart, number: int, done: Ranges, check: Callable[[], object]
+    ) -> None:
+        """Decode the frames of an object."""
+        part.reader(number).check_frames(done, check)
 
 
 THREADS = Threads()

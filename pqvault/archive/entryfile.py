@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, Protocol
 
-from pqvault.archive.part import OpenPart
 from pqvault.crypto import digest as digests
 from pqvault.crypto.mac import equal
 from pqvault.errors import FormatError, IntegrityError
 from pqvault.format.catalog import HOLE, Entry
 from pqvault.names import printable
-from pqvault.sealed import RangeFile
+from pqvault.sealed import RangeFile, SealedReader
 
-__all__ = ["EntryFile"]
+__all__ = ["EntryFile", "Objects"]
 
 # Holes cost nothing to claim and time to hash: 1 PiB, past what file systems take.
 MAX_WHOLE: Final = 2**50  # bytes of a file that is read from end to end
 _ZEROS: Final = memoryview(bytes(1024 * 1024))
 
 
+class Objects(Protocol):
+    """Where the content of entries is: a part, or as much of one as a worker was handed."""
+
+    @property
+    def digest(self) -> str:
+        """The name of the digest that its catalog uses."""
+
+    def reader(self, number: int) -> SealedReader:
+        """A reader of an object. Raises IntegrityError."""
+
+
 class EntryFile(RangeFile):
     """The content of one entry: its extents, one after the other. ``name`` is its path."""
 
-    def __init__(self, part: OpenPart, entry: Entry) -> None:
+    def __init__(self, part: Objects, entry: Entry) -> None:
         super().__init__()
         self.entry = entry
         self.name = printable(entry.path)
@@ -142,4 +152,4 @@ class EntryFile(RangeFile):
 
     def hasher(self) -> digests.Hasher:
         """A hasher of the digest that the catalog uses."""
-        return digests.new(self._part.commit.digest)
+        return digests.new(self._part.digest)

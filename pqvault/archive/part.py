@@ -16,7 +16,7 @@ from pqvault.crypto.cobblestone import MessageReader
 from pqvault.crypto.mac import equal
 from pqvault.errors import FormatError, IntegrityError, NotFound, RolledBack
 from pqvault.format.catalog import CatalogReader, Entry, Kind
-from pqvault.format.commit import CATALOG, Commit, object_number
+from pqvault.format.commit import CATALOG, Commit, PartFile, object_number
 from pqvault.format.envelope import Envelope
 from pqvault.format.removed import Removed
 from pqvault.format.retired import Retired
@@ -33,6 +33,7 @@ __all__ = [
     "OpenPart",
     "PublicPart",
     "check_parents",
+    "open_object",
     "read_envelope",
     "read_public",
 ]
@@ -141,6 +142,31 @@ class OpenObjects:
                 self._readers.pop(key).close()
 
 
+def open_object(
+    storage: Storage, part: str, file: PartFile, key: tuple[bytes, bytes], cache: FrameCache
+) -> SealedReader:
+    """A reader of one object of a part. ``key``: and context, as `RootKey.object` gives them."""
+    path = part_file(part, file.name)
+    source = _source(storage, path, file.size)
+    try:
+        if source.size != file.size:
+            raise IntegrityError(f"{path} has {source.size} bytes, its commit says {file.size}")
+        return SealedReader(source, *key, path, cache=cache, close_source=source.close)
+    except BaseException:
+        source.close()
+        raise
+
+
+def _source(storage: Storage, path: str, size: int) -> ReadAt:
+    """The sealed bytes of a file; a small one is read whole, and so holds no descriptor."""
+    try:
+        if size <= _SMALL:
+            return InMemory(storage.read(path, _SMALL))
+        return storage.open(path)
+    except NotFound:
+        raise IntegrityError(f"{path} is missing") from None
+
+
 class OpenPart:
     """A part whose root key is at hand: entries and their content. Thread-safe for reading."""
 
@@ -174,7 +200,7 @@ class OpenPart:
         self._identities = identities
         self._policy = policy
         self._group_keys: dict[str, RootKey] = {}
-        self._sizes = {file.name: file.size for file in commit.files}
+        self._by_name = {file.name: file for file in commit.files}
         self._cache = cache
         self._objects = objects or OpenObjects()
         self._lock = threading.Lock()
@@ -186,6 +212,15 @@ class OpenPart:
     def id(self) -> str:
         """The part id."""
         return self.commit.part
+
+    @property
+    def digest(self) -> str:
+        """The name of the digest that it uses."""
+        return self.commit.digest
+
+    def file(self, number: int) -> PartFile:
+        """What the commit says of object ``number``."""
+        return self._files[number]
 
     @property
     def catalog(self) -> CatalogReader:
@@ -203,31 +238,9 @@ class OpenPart:
         """Read the catalog's footer now, so that damage is met early."""
         _ = self.catalog
 
-    def _source(self, name: str) -> ReadAt:
-        """The sealed bytes of a file; a small one is read whole, and so holds no descriptor."""
-        path, size = part_file(self.id, name), self._sizes[name]
-        try:
-            if size <= _SMALL:
-                return InMemory(self._storage.read(path, _SMALL))
-            return self._storage.open(path)
-        except NotFound:
-            raise IntegrityError(f"{path} is missing") from None
-
     def _open(self, name: str) -> SealedReader:
-        path = part_file(self.id, name)
-        source = self._source(name)
-        try:
-            if source.size != self._sizes[name]:
-                raise IntegrityError(
-                    f"{path} has {source.size} bytes, its commit says {self._sizes[name]}"
-                )
-            key, context = self._key.object(name)
-            return SealedReader(
-                source, key, context, path, cache=self._cache, close_source=source.close
-            )
-        except BaseException:
-            source.close()
-            raise
+        file = self._by_name[name]
+        return open_object(self._storage, self.id, file, self._key.object(name), self._cache)
 
     def reader(self, number: int) -> SealedReader:
         """A reader of object ``number``, kept open for the next caller."""
@@ -270,9 +283,9 @@ class OpenPart:
 
     def table_size(self, name: str) -> int:
         """The bytes of a table file, as the commit says. Raises FormatError when it does not."""
-        if name not in self._sizes:
+        if name not in self._by_name:
             raise self.bad(f"names {name}, its commit does not")
-        return self._sizes[name]
+        return self._by_name[name].size
 
     @property
     def storage(self) -> Storage:

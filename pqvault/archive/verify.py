@@ -8,13 +8,12 @@ from array import array
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from pqvault.archive import layout, removal, retired
 from pqvault.archive.archive import Archive, PublicState
-from pqvault.archive.entryfile import EntryFile
+from pqvault.archive.engine import THREADS, Engine
 from pqvault.archive.part import OpenPart, PublicPart
-from pqvault.archive.sealedfiles import sealed_pieces
 from pqvault.archive.tableentry import has_content
 from pqvault.archive.tasks import Located, content_tasks, default_jobs, run_tasks
 from pqvault.archive.verify_tables import TableTask, table_tasks, unnamed
@@ -35,8 +34,6 @@ from pqvault.progress import Progress, Report, ignore
 from pqvault.storage import Storage
 
 __all__ = ["VerifyReport", "verify"]
-
-_STEP: Final = 1024 * 1024  # bytes
 
 Signed = TypeVar("Signed", Commit, Envelope)
 
@@ -73,17 +70,19 @@ def verify(
     jobs: int | None = None,
     memory: Memory | None = None,
     policy: Policy = ANYBODY,
+    engine: Engine = THREADS,
     progress: Progress = ignore,
 ) -> VerifyReport:
     """Check an archive. ``archive``: opened with identities and not strict, or None for a check
     without a key; the signatures that ``policy`` asks for are checked in either case.
-    ``sample``: the share of objects looked at, drawn anew each time.
+    ``sample``: the share of objects looked at, drawn anew each time. ``engine``: where files and
+    contents are checked, ``jobs`` at once; catalogs and tables are read here.
 
     Nothing is raised for what is bad: it is listed. A report without problems of level
     ``intact`` says nothing about an attacker, who can write digests too.
     """
     state = PublicState(storage, memory)
-    run = _Verify(state, archive, sample, jobs or default_jobs(), policy, progress)
+    run = _Verify(state, archive, sample, jobs or default_jobs(), policy, engine, progress)
     run.check_signatures()
     return run.run()
 
@@ -96,8 +95,10 @@ class _Verify:
         sample: float,
         jobs: int,
         policy: Policy,
+        engine: Engine,
         progress: Progress,
     ) -> None:
+        self._engine = engine
         self._storage = storage = state.storage
         self._policy = policy
         self._archive = archive
@@ -188,7 +189,7 @@ class _Verify:
         part, file, opened = item
         name = layout.part_file(part.id, file.name)
         try:
-            self._check_sealed(name, file, part.commit.digest, opened)
+            self._check_sealed(part, file, opened)
             return []
         except NotFound:
             problem: PQVaultError = IntegrityError(f"{name} is missing")
@@ -198,22 +199,17 @@ class _Verify:
             self._damaged.add((part.id, object_number(file.name)))
         return [problem]
 
-    def _check_sealed(
-        self, name: str, file: PartFile, digest: str, opened: OpenPart | None
-    ) -> None:
+    def _check_sealed(self, part: PublicPart, file: PartFile, opened: OpenPart | None) -> None:
         """Digest and size against the commit; with the key, every chunk too."""
         # A table file has a key of its own kind; it is read when the catalog tells of it.
-        sealed = opened is not None and not is_table(file.name)
-        message = opened.message(file.name) if opened is not None and sealed else None
-        for data in sealed_pieces(self._storage, name, file, digest):
-            self._check_stop()
-            if message is not None:
-                message.update(data)
-            self._tell(len(data))
-        if message is not None:
-            message.finalize()
+        key = opened.key if opened is not None and not is_table(file.name) else None
+        digest = part.commit.digest
+        self._engine.check_file(self._storage, part.id, file, digest, key, self._tell)
 
     def _tell(self, count: int) -> None:
+        self._check_stop()
+        if not count:
+            return
         with self._lock:
             self._done += count
             done = self._done
@@ -266,7 +262,7 @@ class _Verify:
         """Frames that no entry reaches into are decoded all the same."""
         part, number, ranges = item
         try:
-            part.reader(number).check_frames(sorted(ranges), self._check_stop)
+            self._engine.check_frames(part, number, sorted(ranges), self._check_stop)
         except PQVaultError as error:
             return [error]
         return []
@@ -300,26 +296,13 @@ class _Verify:
         self.report.problems.append(error)
 
     def _check_contents(self, task: list[Located]) -> list[PQVaultError]:
-        problems = []
-        for part, entry in task:
-            file = EntryFile(part, entry)
-            try:
-                hasher = file.hasher()
-                for _, data, _ in file.steps(4 * _STEP):
-                    self._check_stop()
-                    hasher.update(data)
-                file.check(hasher.digest())
-            except PQVaultError as error:
-                problems.append(_in_file(error, file))
-        return problems
+        (part, _), *_ = task
+        entries = [entry for _, entry in task]
+        try:
+            return self._engine.check_contents(part, entries, self._check_stop)
+        except PQVaultError as error:  # of the engine: the rest is still worth a look
+            return [error]
 
 
 def _in_all(signers: list[set[str]]) -> list[str]:
     return sorted(set.intersection(*signers)) if signers else []
-
-
-def _in_file(error: PQVaultError, file: EntryFile) -> PQVaultError:
-    """The same error, saying which entry it was met in."""
-    if file.name in error.message:
-        return error
-    return type(error)(f"{file.name}: {error.message}", hint=error.hint)

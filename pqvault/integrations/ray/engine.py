@@ -1,4 +1,4 @@
-"""The engine that seals on Ray: the driver plans, deals and commits, workers seal objects.
+"""The engine that works on Ray: the driver plans and commits, workers seal and check objects.
 
 Workers read the sources and write the archive themselves, so both must be where they can reach
 them: a shared file system, or an archive at a URL. What goes through Ray is lists of paths, keys
@@ -7,21 +7,27 @@ sealed to a key that the worker made, and digests.
 
 from __future__ import annotations
 
+import json
 import os
 import queue
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
+from pqvault.archive.checks import entries_to_text
 from pqvault.archive.deal import DigestJob, ObjectJob, Piece
+from pqvault.archive.engine import Ranges
 from pqvault.archive.layout import new_object_name, part_file
 from pqvault.archive.objects import Sealed, SealOptions
+from pqvault.archive.part import OpenPart
 from pqvault.crypto.profiles import PROFILES
 from pqvault.errors import PQVaultError, UsageError
+from pqvault.format.catalog import HOLE, Entry
+from pqvault.format.commit import PartFile
 from pqvault.handover import HandedKey
-from pqvault.integrations.ray.worker import Worker
+from pqvault.integrations.ray.worker import HandedWork, Worker
 from pqvault.keys import Recipient
 from pqvault.rootkey import RootKey
 from pqvault.storage import Storage
@@ -130,6 +136,52 @@ class RayEngine:
             "a digest", lambda hand: hand.actor.digest.remote(job, digest), check
         )
         return found
+
+    def check_file(
+        self,
+        storage: Storage,
+        part: str,
+        file: PartFile,
+        digest: str,
+        key: RootKey | None,
+        on_bytes: Callable[[int], object],
+    ) -> None:
+        """Check a file of a part on a worker."""
+        profile = key.profile.name if key is not None else ""
+
+        def work(hand: _Hand) -> Any:
+            handed = key and HandedKey.to(self._recipient(hand, profile), key, file.name)
+            return hand.actor.check_file.remote(storage, part, file, digest, handed, profile)
+
+        self._do(f"{file.name} of part {part}", work, lambda: on_bytes(0))
+        on_bytes(file.size)
+
+    def check_contents(
+        self, part: OpenPart, entries: Sequence[Entry], check: Callable[[], object]
+    ) -> list[PQVaultError]:
+        """Check the content of entries on a worker."""
+        profile = part.key.profile.name
+        numbers = {extent.object for entry in entries for extent in entry.extents} - {HOLE}
+        text = entries_to_text(entries)
+
+        def work(hand: _Hand) -> Any:
+            handed = HandedWork.to(self._recipient(hand, profile), part, numbers, text)
+            return hand.actor.check_contents.remote(handed, profile)
+
+        problems: list[PQVaultError] = self._do(f"files of part {part.id}", work, check)
+        return problems
+
+    def check_frames(
+        self, part: OpenPart, number: int, done: Ranges, check: Callable[[], object]
+    ) -> None:
+        """Decode the frames of an object on a worker."""
+        profile, text = part.key.profile.name, json.dumps(done).encode()
+
+        def work(hand: _Hand) -> Any:
+            handed = HandedWork.to(self._recipient(hand, profile), part, {number}, text)
+            return hand.actor.check_frames.remote(handed, number, profile)
+
+        self._do(f"object {number} of part {part.id}", work, check)
 
     # -- workers ---------------------------------------------------------------------------
 

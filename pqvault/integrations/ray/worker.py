@@ -2,17 +2,52 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass
 from functools import cache
 
+from pqvault.archive.checks import HandedObjects, check_contents, check_sealed, entries_in
 from pqvault.archive.deal import DigestJob, ObjectJob
 from pqvault.archive.objects import Sealed, SealOptions, seal_object, take_digest
+from pqvault.archive.part import OpenPart
 from pqvault.crypto.profiles import PROFILES
-from pqvault.handover import HandedKey
-from pqvault.keys import Identity
+from pqvault.errors import PQVaultError
+from pqvault.format.commit import PartFile
+from pqvault.handover import HandedKey, HandedText
+from pqvault.keys import Identity, Recipient
 from pqvault.storage import Storage
 
-__all__ = ["Worker", "own_identity"]
+__all__ = ["HandedWork", "Worker", "own_identity"]
+
+
+@dataclass(frozen=True, slots=True)
+class HandedWork:
+    """Objects of a part, a key for each, and what is to be checked in them: paths and ranges."""
+
+    storage: Storage
+    part: str
+    digest: str
+    files: tuple[PartFile, ...]
+    keys: tuple[HandedKey, ...]
+    what: HandedText
+
+    @classmethod
+    def to(
+        cls, worker: Recipient, part: OpenPart, numbers: Iterable[int], what: bytes
+    ) -> HandedWork:
+        """For one worker."""
+        files = tuple(part.file(number) for number in sorted(numbers))
+        keys = tuple(HandedKey.to(worker, part.key, file.name) for file in files)
+        text = HandedText.to(worker, what)
+        return cls(part.storage, part.id, part.digest, files, keys, text)
+
+    def objects(self, mine: Identity) -> HandedObjects:
+        """As the worker opens them."""
+        keys = [key.open(mine) for key in self.keys]
+        return HandedObjects(self.storage, self.part, self.digest, self.files, keys)
 
 
 class Worker:
@@ -43,6 +78,31 @@ class Worker:
     def digest(self, job: DigestJob, digest: str) -> Sealed:
         """Take the digest of a file; see `take_digest`."""
         return take_digest(job, digest, lambda: None)
+
+    def check_file(
+        self,
+        storage: Storage,
+        part: str,
+        file: PartFile,
+        digest: str,
+        handed: HandedKey | None,
+        profile: str,
+    ) -> None:
+        """Check a file as it lies in storage; see `check_sealed`."""
+        key = handed.open(own_identity(profile)) if handed is not None else None
+        check_sealed(storage, part, file, digest, key, lambda _: None)
+
+    def check_contents(self, handed: HandedWork, profile: str) -> list[PQVaultError]:
+        """Check the content of entries; see `check_contents`."""
+        mine = own_identity(profile)
+        with closing(handed.objects(mine)) as objects:
+            return check_contents(objects, entries_in(handed.what.open(mine)), lambda: None)
+
+    def check_frames(self, handed: HandedWork, number: int, profile: str) -> None:
+        """Decode the frames of an object; see `SealedReader.check_frames`."""
+        mine = own_identity(profile)
+        with closing(handed.objects(mine)) as objects:
+            objects.reader(number).check_frames(json.loads(handed.what.open(mine)))
 
 
 @cache

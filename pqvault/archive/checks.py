@@ -1,0 +1,131 @@
+"""The units of work of a verification: for a thread here, and for a worker elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from pqvault.archive.entryfile import EntryFile, Objects
+from pqvault.archive.layout import part_file
+from pqvault.archive.part import open_object
+from pqvault.archive.sealedfiles import sealed_pieces
+from pqvault.crypto.cobblestone import MessageReader
+from pqvault.errors import PQVaultError
+from pqvault.format.catalog import Entry, Extent, Kind
+from pqvault.format.commit import PartFile, object_number
+from pqvault.sealed import FrameCache, SealedReader
+from pqvault.storage import Storage
+
+__all__ = ["HandedObjects", "check_contents", "check_sealed", "entries_in", "entries_to_text"]
+
+_STEP: Final = 4 * 1024 * 1024  # bytes
+
+
+def check_sealed(
+    storage: Storage,
+    part: str,
+    file: PartFile,
+    digest: str,
+    key: tuple[bytes, bytes] | None,
+    on_bytes: Callable[[int], object],
+) -> None:
+    """Digest and size of a file against the commit; with its key and context, every chunk too.
+
+    ``digest``: its name. ``on_bytes`` may raise to end it. Raises NotFound, IntegrityError.
+    """
+    name = part_file(part, file.name)
+    message = MessageReader(*key, name) if key is not None else None
+    for data in sealed_pieces(storage, name, file, digest):
+        on_bytes(len(data))
+        if message is not None:
+            message.update(data)
+    if message is not None:
+        message.finalize()
+
+
+def check_contents(
+    part: Objects, entries: Iterable[Entry], check: Callable[[], object]
+) -> list[PQVaultError]:
+    """What is wrong with the content of entries, read against their digests. ``check`` may raise
+    to end it."""
+    problems = []
+    for entry in entries:
+        file = EntryFile(part, entry)
+        try:
+            hasher = file.hasher()
+            for _, data, _ in file.steps(_STEP):
+                check()
+                hasher.update(data)
+            file.check(hasher.digest())
+        except PQVaultError as error:
+            problems.append(_in_file(error, file))
+    return problems
+
+
+def _in_file(error: PQVaultError, file: EntryFile) -> PQVaultError:
+    """The same error, saying which entry it was met in."""
+    if file.name in error.message:
+        return error
+    return type(error)(f"{file.name}: {error.message}", hint=error.hint)
+
+
+class HandedObjects:
+    """As much of a part as a worker has keys for. ``keys``: key and context of each file."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        part: str,
+        digest: str,
+        files: Sequence[PartFile],
+        keys: Sequence[tuple[bytes, bytes]],
+    ) -> None:
+        self.digest = digest
+        self._storage = storage
+        self._part = part
+        self._files = {
+            object_number(file.name): (file, key) for file, key in zip(files, keys, strict=True)
+        }
+        self._cache = FrameCache()
+        self._readers: dict[int, SealedReader] = {}
+
+    def reader(self, number: int) -> SealedReader:
+        """A reader of an object, kept open. Raises IntegrityError."""
+        if number not in self._readers:
+            file, key = self._files[number]
+            self._readers[number] = open_object(self._storage, self._part, file, key, self._cache)
+        return self._readers[number]
+
+    def close(self) -> None:
+        """Close every file."""
+        for reader in self._readers.values():
+            reader.close()
+
+
+def entries_to_text(entries: Iterable[Entry]) -> bytes:
+    """What :func:`check_contents` needs of entries, for a worker."""
+    rows = [
+        [
+            entry.path.hex(),
+            entry.size,
+            entry.digest and entry.digest.hex(),
+            [[e.object, e.offset, e.length] for e in entry.extents],
+        ]
+        for entry in entries
+    ]
+    return json.dumps(rows, separators=(",", ":")).encode("ascii")
+
+
+def entries_in(text: bytes) -> list[Entry]:
+    """What :func:`entries_to_text` wrote."""
+    return [
+        Entry(
+            bytes.fromhex(path),
+            Kind.FILE,
+            size,
+            digest=None if digest is None else bytes.fromhex(digest),
+            extents=tuple(Extent(*extent) for extent in extents),
+        )
+        for path, size, digest, extents in json.loads(text)
+    ]
