@@ -142,6 +142,18 @@ def test_what_cannot_be_read_is_named(cluster: Any, corpus: Path, tmp_path: Path
         rows.materialize()
 
 
+def test_a_worker_without_the_key_says_so(
+    cluster: Any, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A variable that is set where the driver runs, and not where the workers do."""
+    from pqvault.integrations.ray.datasource import SealedDatasource
+
+    monkeypatch.setenv("KEY_OF_THE_DRIVER", str(corpus / "key.txt"))  # after the cluster began
+    rows = SealedDatasource(corpus / "a.pqv", "env:KEY_OF_THE_DRIVER", globs="**/*.jsonl")
+    with pytest.raises(NotFound, match="KEY_OF_THE_DRIVER is not set here"):
+        cluster.data.read_datasource(rows).materialize()
+
+
 def written(archive: Path, corpus: Path) -> dict[str, bytes]:
     """All files of an archive by path, after a check that it is whole and nothing lies about."""
     keys = pqvault.Identity.load_file(corpus / "key.txt")
