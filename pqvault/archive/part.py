@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from pqvault.archive.layout import commit_name, envelope_name, group_envelope_name, part_file
 from pqvault.crypto import digest as digests
-from pqvault.crypto.cobblestone import MessageReader
 from pqvault.crypto.mac import equal
 from pqvault.errors import FormatError, IntegrityError, NotFound, RolledBack
 from pqvault.format.catalog import CatalogReader, Entry, Kind
@@ -245,10 +244,6 @@ class OpenPart:
     def reader(self, number: int) -> SealedReader:
         """A reader of object ``number``, kept open for the next caller."""
         return self._objects.get(self.id, number, lambda: self._open(self._files[number].name))
-
-    def message(self, name: str) -> MessageReader:
-        """An in-order reader for the sealed bytes of one file of this part."""
-        return MessageReader(*self._key.object(name), part_file(self.id, name))
 
     def table_key(self, file: TableFileDoc) -> RootKey:
         """The root key that a table file goes by, checked to be the one of the catalog.
