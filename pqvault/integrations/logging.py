@@ -66,7 +66,7 @@ class InferenceLogHandler(logging.Handler):
             "event": record.name,
             "level": record.levelname,
         }
-        found.update({k: v for k, v in vars(record).items() if k not in _STANDARD})
+        found.update({k: v for k, v in vars(record).items() if _is_extra(k)})
         if isinstance(record.msg, Mapping) and not record.args:
             found.update(record.msg)
         else:
@@ -90,3 +90,9 @@ class InferenceLogHandler(logging.Handler):
             do()
         except PQVaultError as error:  # logging.shutdown would show a traceback, if anything
             warnings.warn(str(error), RuntimeWarning, stacklevel=3)
+
+
+def _is_extra(name: str) -> bool:
+    """Whether an attribute of a record was given with ``extra``. Libraries mark records with names
+    of their own, which begin with an underscore (``_ray_timestamp_ns``)."""
+    return name not in _STANDARD and not name.startswith("_")
