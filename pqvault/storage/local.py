@@ -481,11 +481,12 @@ def _beside(
 ) -> Iterator[str]:
     """The name of a durable temporary file with `data`, which is gone after the block."""
     name = f".{last}.{secrets.token_hex(4)}.tmp"
-    _write_new(folder, name, data, like)
     try:
+        # Within: a Ctrl-C may come when the file is there and nobody has its descriptor yet.
+        _write_new(folder, name, data, like)
         yield name
     finally:
-        with suppress(FileNotFoundError):  # it was renamed
+        with suppress(FileNotFoundError):  # it was renamed, or never made
             os.unlink(name, dir_fd=folder)
 
 
