@@ -160,7 +160,8 @@ class TableScanner:
         """The first rows; reads no row group behind them."""
         found, left = [], num_rows
         for table in self.tables() if left > 0 else ():
-            found.append(self._project(table.slice(0, left)))
+            # Of a table without columns pyarrow's slice has as many rows as it is asked for.
+            found.append(self._project(table.slice(0, min(left, len(table)))))
             left -= len(found[-1])
             if left <= 0:
                 break
