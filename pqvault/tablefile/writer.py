@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
@@ -23,6 +23,7 @@ from pqvault.lazy import LazyModule
 from pqvault.rootkey import RootKey
 from pqvault.storage import Sink, Storage
 from pqvault.tablefile.encryption import MAX_ROW_GROUPS, encryption
+from pqvault.tablefile.pages import batch_of
 from pqvault.tablefile.reader import TableFile
 from pqvault.tablefile.schemas import (
     Sorting,
@@ -40,6 +41,7 @@ pq = LazyModule("pyarrow.parquet")
 
 LEVEL: Final = 3  # zstd
 _SMALL: Final = 1024 * 1024  # bytes of a file that needs no thread
+_TURN: Final = 512 * 1024  # bytes that the thread is given at once
 _CROWDED: Final = MAX_ROW_GROUPS // 2  # row groups after which they grow
 
 
@@ -217,7 +219,8 @@ class _Digesting:
     """What pyarrow writes to: passes bytes on and takes the digest that the commit will list.
 
     A file that is not small gets a thread for both, beside the encoding and encrypting of the
-    next pages; of those at most two writes wait.
+    next pages. Pages come with small writes between them, which are gathered: two turns wait, of
+    a page or more each.
     """
 
     closed = False
@@ -228,30 +231,46 @@ class _Digesting:
         self._at = 0
         self._dropped = False
         self._thread: ThreadPoolExecutor | None = None
+        self._gathered: list[bytes] = []
+        self._gathered_size = 0
         self._waiting: deque[Future[None]] = deque()
 
     def write(self, data: bytes) -> int:
         if self._dropped:
             return len(data)
         self._at += len(data)
+        self._gathered.append(data)
+        self._gathered_size += len(data)
         if self._at <= _SMALL:
-            self._put(data)
-        else:
-            if self._thread is None:
-                self._thread = ThreadPoolExecutor(1, "pqvault-table")
-            while len(self._waiting) >= 2:
-                self._waiting.popleft().result()
-            try:
-                self._waiting.append(self._thread.submit(self._put, data))
-            except RuntimeError:  # the interpreter is ending, which allows no more threads
-                while self._waiting:
-                    self._waiting.popleft().result()
-                self._put(data)
+            self._put(self._taken())
+        elif self._gathered_size >= _TURN:
+            self._hand_over()
         return len(data)
 
-    def _put(self, data: bytes) -> None:
-        self._hasher.update(data)
-        self._sink.write(data)
+    def _taken(self) -> list[bytes]:
+        taken, self._gathered, self._gathered_size = self._gathered, [], 0
+        return taken
+
+    def _hand_over(self) -> None:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "pqvault-table")
+        while len(self._waiting) >= 2:
+            self._waiting.popleft().result()
+        taken = self._taken()
+        try:
+            self._waiting.append(self._thread.submit(self._put, taken))
+        except RuntimeError:  # the interpreter is ending, which allows no more threads
+            self._wait()
+            self._put(taken)
+
+    def _put(self, pieces: list[bytes]) -> None:
+        for piece in pieces:
+            self._hasher.update(piece)
+            self._sink.write(piece)
+
+    def _wait(self) -> None:
+        while self._waiting:
+            self._waiting.popleft().result()
 
     def tell(self) -> int:
         return self._at
@@ -264,8 +283,8 @@ class _Digesting:
 
     def finish(self, name: str) -> PartFile:
         """Wait until all is written; the line of the commit. Raises what went wrong."""
-        while self._waiting:
-            self._waiting.popleft().result()
+        self._wait()
+        self._put(self._taken())
         if self._thread is not None:
             self._thread.shutdown()
         self._sink.finish()
@@ -294,32 +313,39 @@ class _File:
         self._name = file.name
         self._columns = [schema.names[i] for i in file.columns]
         self._schema = pa.schema([schema.field(i) for i in file.columns])
-        sink = storage.create(f"parts/{file.key.part}/{file.name}")
-        try:
-            self._file = _Digesting(sink, digest)
+        self._options = {
+            "compression": "zstd" if level else "none",
+            "compression_level": level or None,
+            "sorting_columns": sorting_columns(sorting, schema, self._schema),
+        }
+        self._keys = file.key.table(file.name)
+        self._writer: Any = None
+        self._file = _Digesting(storage.create(f"parts/{file.key.part}/{file.name}"), digest)
+
+    def _begin(self, rows: pa.Table) -> Any:
+        """The writer, made for the first rows, which say how large values are."""
+        if self._writer is None:
             self._writer = pq.ParquetWriter(
                 pa.PythonFile(self._file, mode="w"),
                 self._schema,
-                compression="zstd" if level else "none",
-                compression_level=level or None,
-                encryption_properties=encryption(*file.key.table(file.name)),
-                sorting_columns=sorting_columns(sorting, schema, self._schema),
+                encryption_properties=encryption(*self._keys),
+                write_batch_size=batch_of(rows),
+                **self._options,
             )
-        except BaseException:
-            sink.abort()
-            raise
+        return self._writer
 
     def write(self, table: pa.Table) -> None:
-        rows = table.select(self._columns)
         try:
-            self._writer.write_table(rows.cast(self._schema), row_group_size=len(rows))
+            rows = table.select(self._columns).cast(self._schema)
+            self._begin(rows).write_table(rows, row_group_size=len(rows))
         except pa.ArrowException as error:
             raise UsageError(f"{self._name} cannot hold these rows: {first_line(error)}") from None
 
     def finish(self) -> PartFile:
-        self._writer.close()
+        self._begin(self._schema.empty_table()).close()
         return self._file.finish(self._name)
 
     def abort(self) -> None:
         self._file.drop()
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
