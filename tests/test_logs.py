@@ -424,6 +424,15 @@ def test_drop_counts_and_the_log_says_so(archive: Path, monkeypatch: pytest.Monk
     assert len(ids(archive)) + lost(archive) == 300
 
 
+def test_max_record_is_of_the_text(archive: Path) -> None:
+    """Not of what was said to be its size while the record is not text yet."""
+    with make(archive, max_record=10_000) as log:
+        assert not log.log({"request_id": "0", "prompt": "\x01" * 2000})  # six characters each
+        assert log.log({"request_id": "1", "prompt": [0] * 4000})
+        assert log.log({"request_id": "2", "prompt": "\x01" * 1500})
+    assert dict(log.stats.dropped) == {"over max_record": 1} and ids(archive) == ["1", "2"]
+
+
 def test_what_cannot_be_a_record_is_counted(archive: Path) -> None:
     class Rude:
         def __str__(self) -> str:

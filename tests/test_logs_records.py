@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from pqvault.errors import UsageError
 from pqvault.logs import json_lines
-from pqvault.logs.encoder import Encoder
+from pqvault.logs.encoder import ESCAPED, Encoder
+from pqvault.logs.held import Held, hold
 from pqvault.logs.jsontext import DEPTH, to_json
 from pqvault.logs.schema import ALIASES, CONTENT, DEFAULT
 
@@ -208,6 +209,50 @@ def test_a_row_is_a_snapshot() -> None:
     found = ENCODER.batch([values]).to_pylist()[0]
     assert json.loads(found["input_messages"]) == [{"role": "user", "content": "hi"}]
     assert json.loads(found["extra"]) == {"tags": [{"role": "user", "content": "hi"}]}
+
+
+def test_plain_values_are_texts_only_later() -> None:
+    """The caller waits for copies of containers; the writer's thread makes JSON of them."""
+    values, _, whole = ENCODER.encode({"prompt": [{"a": [1, 0.5, None, True]}], "x": {"y": "z"}})
+    assert whole and [type(value) for value in values if value is not None][1:] == [Held, Held]
+    ENCODER.settle([values])
+    assert values[-1] == '{"x":{"y":"z"}}' and '[{"a":[1,0.5,null,true]}]' in values
+
+
+class _Texts(str):
+    __slots__ = ()
+
+
+_loop: list[Any] = []
+_loop += [_loop] * 1000
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {1: "a"}, (1, 2), {"a": {1}}, b"a", _Texts("a"), nested(9), 10**5000, [2**64], _loop,
+        "x" * 2**21, [0] * 2**17, enum.Enum("E", "A"),
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_what_is_not_plain_is_looked_at_before_the_call_returns(value: Any) -> None:
+    """What it raises, or loses, the caller is told; and what belongs to it may change later."""
+    assert hold(value) is None
+
+
+_plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None)),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(codec=None)), inner),
+)
+
+
+@given(_plain)
+def test_what_is_held_has_the_same_text(value: Any) -> None:
+    """Nothing depends on when the text is made, and it is no longer than was said."""
+    held = hold(value)
+    if held is not None:
+        assert (held.text(), True) == to_json(value)
+        assert len(held.text()) <= ESCAPED * held.size
 
 
 @pytest.mark.parametrize(

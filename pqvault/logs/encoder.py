@@ -1,7 +1,9 @@
 """Records to rows on the caller's thread, rows to Arrow on the writer's.
 
-A row is a snapshot: what the caller does to a record afterwards does not reach it. A value that
-does not fit its column is not lost: it goes to ``extra`` under its name, and the column is null.
+A row is a snapshot: what the caller does to a record afterwards does not reach it. What becomes
+JSON is copied, and where it is plain it becomes text only on the writer's thread (`pqvault.logs.held`).
+A value that does not fit its column is not lost: it goes to ``extra`` under its name, and the
+column is null.
 """
 
 from __future__ import annotations
@@ -14,12 +16,14 @@ from typing import Any, Final
 import pyarrow as pa
 
 from pqvault.errors import UsageError
+from pqvault.logs.held import Held, hold
 from pqvault.logs.jsontext import escape_surrogates, to_json
 from pqvault.logs.schema import ALIASES, DEFAULT, DROPPED, EXTRA, JSON, TIME, complete
 
-__all__ = ["Encoder", "Row"]
+__all__ = ["ESCAPED", "Encoder", "Row"]
 
 Row = list[Any]
+ESCAPED: Final = 6  # characters that JSON may make of one
 _ROW_SIZE: Final = 256  # bytes that a row takes besides its text
 _TRIMMED: Final = "pqvault.trimmed"  # in extra: columns in which something was nested too deep
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -50,9 +54,13 @@ class Encoder:
         self._time = names.index(TIME)
         self._extra = names.index(EXTRA)
         self._dropped = names.index(DROPPED)
+        self._json = [i for i, fit in enumerate(fits) if fit is None or i == self._extra]
 
     def encode(self, record: Mapping[str, object]) -> tuple[Row, int, bool]:
-        """A row, about how many bytes it takes, and whether it says all of the record."""
+        """A row, about how many bytes it takes, and whether it says all of the record.
+
+        While it holds values, its texts have at most ``ESCAPED`` times that many characters.
+        """
         row = self._blank.copy()
         size = _ROW_SIZE
         extra: dict[str, object] = {}
@@ -70,10 +78,11 @@ class Encoder:
                 extra.update(value if isinstance(value, Mapping) else {EXTRA: value})
                 continue
             if fit is None:
-                text, whole = to_json(value)
-                if not whole:
-                    trimmed.append(key)
-                value = text
+                value = hold(value)
+                if value is None:
+                    value, whole = to_json(record[key])
+                    if not whole:
+                        trimmed.append(key)
             elif type(value) is not str or fit is not _text:
                 value = fit(value)
             if value is _UNFIT or row[index] is not None:
@@ -82,9 +91,14 @@ class Encoder:
             row[index] = value
             if type(value) is str:
                 size += len(value)
+            elif type(value) is Held:
+                size += value.size
         if row[self._time] is None:
             row[self._time] = time.time_ns() // 1000
-        if extra or trimmed:
+        if extra and not trimmed and (held := hold(extra)) is not None:
+            row[self._extra] = held
+            size += held.size
+        elif extra or trimmed:
             text, whole = to_json(extra)
             if not whole:
                 trimmed.append(EXTRA)
@@ -102,8 +116,22 @@ class Encoder:
         row[self._extra] = to_json({"pqvault.reason": reason})[0]
         return row
 
+    def settle(self, rows: Sequence[Row]) -> None:
+        """Make the texts of JSON columns, of which rows hold the values until now."""
+        places = self._json
+        for row in rows:
+            for place in places:
+                if type(row[place]) is Held:
+                    row[place] = row[place].text()
+
+    def settled_size(self, row: Row) -> int:
+        """About how many bytes a row takes once it is settled, which it is then."""
+        self.settle([row])
+        return _ROW_SIZE + sum(len(value) for value in row if type(value) is str)
+
     def batch(self, rows: Sequence[Row]) -> pa.RecordBatch:
-        """Rows as columns."""
+        """Rows as columns; they are settled, if they were not."""
+        self.settle(rows)
         columns = zip(*rows, strict=True)
         arrays = [_array(c, f) for c, f in zip(columns, self.schema, strict=True)]
         return pa.RecordBatch.from_arrays(arrays, schema=self.schema)

@@ -21,7 +21,7 @@ from pqvault.archive.tablepart import check_path
 from pqvault.errors import Incomplete, PQVaultError, UsageError
 from pqvault.keys import Recipient, one_profile
 from pqvault.logs.closer import Closer
-from pqvault.logs.encoder import Encoder, Row
+from pqvault.logs.encoder import ESCAPED, Encoder, Row
 from pqvault.logs.jsontext import UNENCODABLE
 from pqvault.logs.part import LogPart
 from pqvault.logs.places import local
@@ -203,6 +203,8 @@ class InferenceLog:
             self._start()
         try:
             row, size, whole = self._encoder.encode(record)
+            if size > self.settings.max_record // ESCAPED:
+                size = self._encoder.settled_size(row)
         except UNENCODABLE:
             self._stats.drop("not encodable")
             return False

@@ -21,6 +21,7 @@ __all__ = ["Spill", "Writer"]
 
 _ROWS: Final = 256  # rows of one record: what Arrow converts at once holds the interpreter's lock
 _SIZE: Final = 1024 * 1024  # bytes of one record
+_TURN: Final = 8  # rows made texts of at once
 _IDLE: Final = 1.0  # seconds
 _RETRY: Final = (0.05, 5.0)  # seconds between tries, the first and the longest
 
@@ -160,10 +161,7 @@ class Writer:
                 break
             self._write(batch)
             written += batch.size
-            # Whoever logs waits for the interpreter's lock, and gets it only when we sleep. When
-            # much waits, they wait for room and not for the lock.
-            if self._queue.full_share < 0.5:
-                time.sleep(0.00005)
+            self._yield()
         if self._settings.fsync != "interval":
             self._sync()
 
@@ -193,6 +191,7 @@ class Writer:
     def _write(self, batch: Batch[Row]) -> None:
         """Append rows to the part. Tries again until that works or nobody waits any more."""
         try:
+            self._settle(batch.rows)
             rows = self._encoder.batch(batch.rows)
         except (pa.ArrowException, ValueError, TypeError, OverflowError):
             rows = self._one_by_one(batch)
@@ -204,6 +203,18 @@ class Writer:
         elif not self._handed_over([batch]):
             self._stats.drop("not written", len(batch.rows))
             self._queue.done([batch])
+
+    def _settle(self, rows: list[Row]) -> None:
+        """Make texts of what rows hold, some at a time: see :meth:`_yield`."""
+        for start in range(0, len(rows), _TURN):
+            self._encoder.settle(rows[start : start + _TURN])
+            self._yield()
+
+    def _yield(self) -> None:
+        # Whoever logs waits for the interpreter's lock, and gets it only when we sleep. When much
+        # waits, they wait for room and not for the lock.
+        if self._queue.full_share < 0.5:
+            time.sleep(0.00005)
 
     def _one_by_one(self, batch: Batch[Row]) -> pa.RecordBatch:
         """All rows but those that Arrow does not take, which are counted."""
