@@ -1,7 +1,7 @@
 """Records to rows on the caller's thread, rows to Arrow on the writer's.
 
 A row is a snapshot: what the caller does to a record afterwards does not reach it. What becomes
-JSON is copied, and where it is plain it becomes text only on the writer's thread (`pqvault.logs.held`).
+JSON is copied, and where it is plain it becomes text on the writer's thread: pqvault.logs.held.
 A value that does not fit its column is not lost: it goes to ``extra`` under its name, and the
 column is null.
 """
