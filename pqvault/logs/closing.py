@@ -20,8 +20,8 @@ from pqvault.tablefile import RowGroups
 __all__ = ["LEVEL", "close_part", "rows_of"]
 
 LEVEL: Final = 1  # of zstd: what a serving host has to spare
-_AHEAD: Final = 4  # records
 _ROW_GROUPS: Final = RowGroups(size=16 * 1024 * 1024)  # in memory twice while a part closes
+_AHEAD: Final = 16 * 1024 * 1024  # bytes that are opened while a row group is packed
 
 
 def rows_of(storage: LocalStorage, keys: PartKeys) -> LogRows:
@@ -48,7 +48,7 @@ def close_part(
     _clear(into, rows.part)
     # Opening records and packing pages keep a processor busy each.
     with (
-        closing(ahead(rows.batches(), _AHEAD)) as batches,
+        closing(ahead(rows.batches(), lambda batch: batch.nbytes, _AHEAD)) as batches,
         TablePart(into, (), keys=keys, sealed_to=sealed_to, sign=sign, allow_retired=True) as part,
     ):
         sink = None
