@@ -82,34 +82,78 @@ def join(files: tuple[str, ...], output: Output) -> None:
     output.line(f"the keystore {keystore} has a new passphrase")
 
 
-@click.command(epilog="Example: pqvault key backup keystore-backup.sqlite")
+archives_option = click.option(
+    "--archive",
+    "archives",
+    multiple=True,
+    type=click.Path(),
+    metavar="ARCHIVE",
+    help="Envelopes and commits of it, or of all archives below a folder. Repeatable.",
+)
+
+
+@click.command(epilog="Example: pqvault key backup keystore-backup.sqlite --archive datasets.pqv")
 @click.argument("file", type=click.Path())
+@archives_option
 @output_options
-def backup(file: str, output: Output) -> None:
+def backup(file: str, archives: tuple[str, ...], output: Output) -> None:
     """Write a verified copy of the whole keystore to FILE, mode 0600, never overwritten.
 
-    It is sealed under the passphrase of today; names, states and public keys are readable.
+    It is sealed under the passphrase of today; names, states and public keys are readable. With
+    --archive it keeps the small files without which an archive cannot be opened, checked with the
+    keys that are here; `key restore --archive` puts back what is missing or damaged.
     """
+    from pqvault.errors import PQVaultError
+    from pqvault.keeping import archives_at, taken
     from pqvault.keystore import backup as backups
+    from pqvault.keystore.identities import identities_of
 
     from . import unlocking
 
+    places = list(archives_at(archives))
+    problems: list[PQVaultError] = []
     with unlocking.unlocked() as store:
-        backups.backup(store, Path(file))
+        kept = taken(places, identities_of(store, lambda _: None), problems) if places else ()
+        backups.backup(store, Path(file), kept)
         count = len(store.store.list())
-    output.document({"backup": file, "keys": count})
-    output.line(f"{number(count, 'key version')} in {file}; try it with `pqvault key drill`")
+    output.failures(problems)
+    output.document({"backup": file, "keys": count, "archives": places, "problems": problems})
+    of = f" and the envelopes of {number(len(places), 'archive')}" if places else ""
+    output.line(f"{number(count, 'key version')}{of} in {file}; try it with `pqvault key drill`")
+    if problems:
+        fail_with(3)
 
 
 @click.command(epilog="Example: pqvault key restore backup.sqlite --replace")
 @click.argument("file", type=click.Path())
 @click.option("--replace", is_flag=True, help="Although there is a keystore; it is kept beside.")
+@archives_option
+@click.option("--force", is_flag=True, help="With --archive: in place of newer envelopes too.")
 @shares_option
 @output_options
-def restore(file: str, replace: bool, share_files: tuple[str, ...], output: Output) -> None:
-    """Put a backup in the keystore's place, after it was unlocked and every row was checked."""
+def restore(
+    file: str,
+    replace: bool,
+    archives: tuple[str, ...],
+    force: bool,
+    share_files: tuple[str, ...],
+    output: Output,
+) -> None:
+    """Put a backup in the keystore's place, after it was unlocked and every row was checked.
+
+    With --archive the keystore stays as it is: of the archive only envelopes and commits that are
+    missing or damaged are put back. Newer ones stay, and so do parts that were removed since.
+    """
+    from pqvault.errors import UsageError
     from pqvault.keystore import backup as backups
 
+    if archives and replace:
+        raise UsageError("--replace is about the keystore, which --archive leaves as it is")
+    if archives:
+        _put_back(file, archives, force, share_files, output)
+        return
+    if force:
+        raise UsageError("--force goes with --archive", hint="--replace puts a keystore aside")
     old = backups.restore(
         Path(file), lambda store: _unlock(store, share_files, file), replace=replace
     )
@@ -117,6 +161,32 @@ def restore(file: str, replace: bool, share_files: tuple[str, ...], output: Outp
     output.line(f"restored {file}")
     if old is not None:
         output.line(f"the keystore that was there is {old}")
+
+
+def _put_back(
+    file: str, archives: tuple[str, ...], force: bool, share_files: tuple[str, ...], output: Output
+) -> None:
+    from pqvault.keeping import archives_at, put_back
+    from pqvault.keystore.backup import private_copy
+    from pqvault.keystore.identities import identities_of
+
+    failed = False
+    with private_copy(Path(file)) as copy, _unlock(copy, share_files, file) as store:
+        store.verify()
+        keys = identities_of(store, lambda _: None)
+        for place in archives_at(archives):
+            report = put_back(copy, place, keys, force=force)
+            output.failures(report.problems)
+            output.document(report)
+            for name in (*report.missing, *report.damaged):
+                output.detail(f"put back {name}")
+            output.line(
+                f"{place}: {len(report.missing):,} missing and {len(report.damaged):,}"
+                f" damaged put back, {len(report.left):,} newer left, {report.same:,} the same"
+            )
+            failed |= bool(report.problems)
+    if failed:
+        fail_with(3)
 
 
 @click.command(epilog="Example: pqvault key drill --backup backup.sqlite mine.pqv --sample 50%")

@@ -51,6 +51,7 @@ LEVELS = {
     "scan": 8,
     "attestation": 8,
     "drill": 9,
+    "keeping": 9,
     "rotating": 9,
     "reencrypting": 9,
     "maintaining": 9,

@@ -20,6 +20,7 @@ __all__ = [
     "envelope_name",
     "envelope_names",
     "group_envelope_name",
+    "header",
     "is_id",
     "listed_ids",
     "new_object_name",
@@ -97,7 +98,8 @@ def listed_ids(storage: Storage, folder: str) -> tuple[list[str], list[str]]:
     return [n for n in names if is_id(n)], [n for n in names if not is_id(n)]
 
 
-def _header(archive: str) -> bytes:
+def header(archive: str) -> bytes:
+    """What the header of an archive is."""
     value = {"format": _FORMAT, "archive": archive}
     return json.dumps(value, separators=(",", ":")).encode("ascii") + b"\n"
 
@@ -115,7 +117,7 @@ def read_header(storage: Storage) -> str:
         archive = json.loads(data)["archive"]
     except (ValueError, KeyError, TypeError, RecursionError):
         archive = ""
-    if not isinstance(archive, str) or not is_id(archive) or data != _header(archive):
+    if not isinstance(archive, str) or not is_id(archive) or data != header(archive):
         raise FormatError(
             f"{storage.where(HEADER)} is damaged or of a version that this pqvault does not know",
             hint="update pqvault, or restore the file from a copy",
@@ -128,7 +130,7 @@ def create_archive(storage: Storage) -> str:
     for folder in ("", "commits", "envelopes", "parts"):
         storage.make_folder(folder)
     if not storage.exists(HEADER):
-        storage.put_new(HEADER, _header(new_id()))
+        storage.put_new(HEADER, header(new_id()))
     return read_header(storage)
 
 

@@ -1,7 +1,8 @@
 """The whole keystore as one file, and back.
 
 A backup is a keystore: sealed under the passphrase it had then, with public keys, names and
-states in clear.
+states in clear. It may hold envelopes and commits of archives too (``kept``), which the keystore
+that it becomes does not. Those rows are not authenticated: the documents in them are.
 """
 
 from __future__ import annotations
@@ -11,22 +12,32 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Final
 
-from pqvault.errors import IntegrityError, UsageError
+from pqvault.errors import IntegrityError, NotFound, UsageError
 from pqvault.keystore import database
 from pqvault.keystore.change import Unlocked
 from pqvault.keystore.store import Keystore, default_path, sync_folder
 
-__all__ = ["backup", "private_copy", "restore"]
+__all__ = ["Kept", "backup", "kept_names", "kept_of", "private_copy", "restore"]
 
 Unlock = Callable[[Keystore], Unlocked]
+Kept = tuple[str, str, bytes]  # archive id, name within the archive, content
+_SCHEMA: Final = """
+CREATE TABLE kept (
+    archive TEXT NOT NULL, name TEXT NOT NULL, data BLOB NOT NULL, PRIMARY KEY (archive, name)
+) WITHOUT ROWID;
+"""
 
 
-def backup(store: Unlocked, target: Path) -> None:
-    """Write a verified, consistent copy, mode 0600. Raises UsageError when the file exists."""
+def backup(store: Unlocked, target: Path, kept: Iterable[Kept] = ()) -> None:
+    """Write a verified, consistent copy, mode 0600, and ``kept`` with it.
+
+    Raises UsageError when the file exists.
+    """
     if target.exists():
         raise UsageError(f"{target} exists, and a backup is never overwritten")
     store.verify()
@@ -37,6 +48,7 @@ def backup(store: Unlocked, target: Path) -> None:
     try:
         with database.guarded(store.store.path):
             store.store.db.execute("VACUUM INTO ?", (str(beside),))
+        _keep(beside, kept)
         _sync(beside)
         os.link(beside, target)
     except FileExistsError:
@@ -67,6 +79,7 @@ def restore(source: Path, unlock: Unlock, *, replace: bool = False) -> Path | No
             store.verify()
             with store.change() as change:
                 change.audit("restore", "keystore", source=str(source.absolute()))
+            _forget_kept(store.store)
         _sync(beside)
         old = _aside(target) if target.exists() else None
         os.link(beside, target)
@@ -75,6 +88,48 @@ def restore(source: Path, unlock: Unlock, *, replace: bool = False) -> Path | No
             beside.with_name(beside.name + suffix).unlink(missing_ok=True)
     sync_folder(target.parent)
     return old
+
+
+def _keep(path: Path, kept: Iterable[Kept]) -> None:
+    with database.guarded(path), closing(database.connect(path)) as db:
+        db.executescript(_SCHEMA)
+        with database.transaction(db, path):
+            db.executemany("INSERT INTO kept VALUES (?,?,?)", kept)
+
+
+def _has_kept(store: Keystore) -> bool:
+    query = "SELECT 1 FROM sqlite_schema WHERE type='table' AND name='kept'"
+    with database.guarded(store.path):
+        return store.db.execute(query).fetchone() is not None
+
+
+def _forget_kept(store: Keystore) -> None:
+    if _has_kept(store):
+        with database.guarded(store.path):
+            store.db.executescript("DROP TABLE kept; VACUUM; PRAGMA wal_checkpoint(TRUNCATE);")
+
+
+def kept_of(store: Keystore, archive: str) -> dict[str, bytes]:
+    """What a backup keeps of one archive, by name. Raises NotFound when it keeps nothing of it."""
+    found: dict[str, bytes] = {}
+    if _has_kept(store):
+        query = """SELECT name, data FROM kept WHERE archive=?
+            AND typeof(name)='text' AND typeof(data)='blob'"""
+        with database.guarded(store.path):
+            found = dict(store.db.execute(query, (archive,)))
+    if not found:
+        raise NotFound(
+            f"the backup keeps nothing of the archive {archive}",
+            hint="`pqvault key backup FILE --archive ARCHIVE` keeps its envelopes and commits",
+        )
+    return found
+
+
+def kept_names(store: Keystore) -> Iterator[tuple[str, str]]:
+    """(archive id, name) of all that a backup keeps."""
+    if _has_kept(store):
+        with database.guarded(store.path):
+            yield from store.db.execute("SELECT archive, name FROM kept ORDER BY archive")
 
 
 @contextmanager

@@ -1,0 +1,257 @@
+"""The small public files without which a part cannot be opened: its envelopes and its commit.
+
+Taken from an archive to be kept elsewhere, and put back where they are missing or damaged
+(ATTACKS row 48). Content is not among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from pqvault.archive import layout
+from pqvault.errors import (
+    FormatError,
+    IntegrityError,
+    KeyStateForbids,
+    NoKeyFits,
+    NotFound,
+    PQVaultError,
+)
+from pqvault.format.commit import Commit
+from pqvault.format.envelope import Envelope
+from pqvault.format.textdoc import MAX_SIZE
+from pqvault.rootkey import Keyring, RootKey
+from pqvault.storage import Storage
+
+__all__ = ["Headers", "PutBack", "parts_of", "put_back", "take"]
+
+Headers = dict[str, bytes]  # by name within the archive
+_FOLDERS: Final = ("envelopes", "commits")  # a part is there when its commit is: they come last
+_REMOVED: Final = "removed"
+
+
+@dataclass(slots=True)
+class PutBack:
+    """What was put back of one archive, by name. ``left``: is another one there, and newer.
+
+    ``same``: how many are there as they were kept.
+    """
+
+    archive: str
+    missing: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    same: int = 0
+    problems: list[PQVaultError] = field(default_factory=list)
+
+
+def parts_of(names: Iterable[str]) -> set[str]:
+    """The ids of the parts that envelopes and commits of these names belong to."""
+    return {name.partition("/")[2].partition(".")[0] for name in names}
+
+
+def take(storage: Storage, ring: Keyring) -> tuple[str, Headers, list[PQVaultError]]:
+    """The archive's id, the envelopes and commits of its parts, and what is wrong with others,
+    which are left out. Those that a key of ``ring`` opens are authentic.
+
+    Raises NotFound where no archive is, FormatError for a damaged header.
+    """
+    archive = layout.read_header(storage)
+    found: Headers = {}
+    problems: list[PQVaultError] = []
+    removed = set(layout.listed_ids(storage, _REMOVED)[0])
+    envelopes = layout.envelope_names(storage)
+    commits = set(layout.listed_ids(storage, "commits")[0])
+    for part in sorted(commits.union(envelopes) - removed):
+        names = [*envelopes.get(part, ()), *([layout.commit_name(part)] if part in commits else [])]
+        pool = _Pool(archive, ring)
+        for name in names:
+            try:
+                data = storage.read(name, MAX_SIZE)
+                pool.add(name, data)
+            except PQVaultError as error:
+                problems.append(error)
+                continue
+            found[name] = data
+        for name in names:
+            if name in found and pool.is_right(name, found[name]) is False:
+                problems.append(IntegrityError(f"{storage.where(name)} failed authentication"))
+                del found[name]
+    return archive, found, problems
+
+
+class _Pool:
+    """What is at hand of one part: of each envelope and commit what is there and what was kept."""
+
+    def __init__(self, archive: str, ring: Keyring) -> None:
+        self._archive = archive
+        self._ring = ring
+        self._found: dict[str, list[Envelope | Commit]] = {}
+
+    def add(self, name: str, data: bytes) -> Envelope | Commit:
+        """Parse a document and keep it. Raises IntegrityError."""
+        document = _parse(self._archive, name, data)
+        self._found.setdefault(name, []).append(document)
+        return document
+
+    def is_right(self, name: str, data: bytes) -> bool | None:
+        """Whether a document is what whoever knew the root key wrote; None: no key can say."""
+        document = _parse(self._archive, name, data)
+        part, is_commit = document.part, isinstance(document, Commit)
+        opened: list[RootKey] = []
+        fits = False
+        for envelope in (
+            self._found.get(layout.envelope_name(part), ()) if is_commit else [document]
+        ):
+            assert isinstance(envelope, Envelope)
+            try:
+                opened.append(RootKey.unwrap(envelope, self._ring, name))
+            except (NoKeyFits, KeyStateForbids):
+                continue
+            except IntegrityError:
+                pass
+            fits = True
+        if not fits:
+            return None
+        commits = [document] if is_commit else self._found.get(layout.commit_name(part), [])
+        if isinstance(document, Envelope) and (document.group or not commits):
+            return bool(opened)
+        return any(_belongs(key, commit) for key in opened for commit in commits)
+
+
+def _belongs(key: RootKey, commit: Envelope | Commit) -> bool:
+    assert isinstance(commit, Commit)
+    try:
+        key.check_commit(commit, f"part {commit.part}")
+    except IntegrityError:
+        return False
+    return True
+
+
+def _parse(archive: str, name: str, data: bytes) -> Envelope | Commit:
+    folder, _, rest = name.partition("/")
+    part, _, group = rest.partition(".")
+    kind = Commit if folder == "commits" else Envelope
+    document: Envelope | Commit = kind.parse(data, name)
+    if (document.archive, document.part, getattr(document, "group", "")) != (archive, part, group):
+        raise IntegrityError(f"{name} belongs to another archive or part, and was copied here")
+    return document
+
+
+def put_back(
+    storage: Storage, archive: str, kept: Mapping[str, bytes], ring: Keyring, *, force: bool = False
+) -> PutBack:
+    """Put what was kept of an archive where it is missing or damaged.
+
+    What is there and differs gives way when a key of ``ring`` says that it is damaged, or when its
+    generation is lower, and stays when its generation is higher; ``force``: it gives way whatever
+    it is. Parts that were removed since stay removed.
+    """
+    report = PutBack(storage.where("").rstrip("/"))
+    removed = set(layout.listed_ids(storage, _REMOVED)[0])
+    _put_header(storage, archive, report)
+    for folder in _FOLDERS:
+        storage.make_folder(folder)
+        for name in sorted(name for name in kept if name.startswith(f"{folder}/")):
+            if parts_of([name]) <= removed:
+                continue
+            try:
+                _put(storage, archive, name, kept, ring, report, force)
+            except PQVaultError as error:
+                report.problems.append(error)
+    return report
+
+
+def _put_header(storage: Storage, archive: str, report: PutBack) -> None:
+    try:
+        layout.read_header(storage)
+    except (NotFound, FormatError) as error:
+        (report.missing if isinstance(error, NotFound) else report.damaged).append(layout.HEADER)
+        storage.put(layout.HEADER, layout.header(archive))
+    else:
+        report.same += 1
+
+
+def _put(
+    storage: Storage,
+    archive: str,
+    name: str,
+    kept: Mapping[str, bytes],
+    ring: Keyring,
+    report: PutBack,
+    force: bool,
+) -> None:
+    _parse(archive, name, kept[name])  # what was kept may be damaged by now too
+    there = _read(storage, name)
+    if there == kept[name]:
+        report.same += 1
+    elif there is None:
+        storage.put_new(name, kept[name])
+        report.missing.append(name)
+    elif force or _is_worse(storage, archive, name, there, kept, ring):
+        if not storage.replace(name, there, kept[name]):
+            raise IntegrityError(
+                f"{storage.where(name)} was replaced by somebody else just now", hint="look again"
+            )
+        report.damaged.append(name)
+    else:
+        report.left.append(name)
+
+
+def _read(storage: Storage, name: str) -> bytes | None:
+    try:
+        return storage.read(name, MAX_SIZE)
+    except NotFound:
+        return None
+
+
+def _is_worse(
+    storage: Storage,
+    archive: str,
+    name: str,
+    there: bytes,
+    kept: Mapping[str, bytes],
+    ring: Keyring,
+) -> bool:
+    """Whether what is there is damaged, or older than what was kept. Raises IntegrityError when
+    nothing says which of the two is right."""
+    pool = _Pool(archive, ring)
+    try:
+        now = pool.add(name, there)
+    except IntegrityError:
+        return True
+    before = pool.add(name, kept[name])
+    for other in (layout.envelope_name(now.part), layout.commit_name(now.part)):
+        for data in (kept.get(other), _read(storage, other)) if other != name else ():
+            _add(pool, other, data)
+    if now.unsigned() == before.unsigned():  # they differ in who signed them
+        if set(now.signatures) >= set(before.signatures):
+            return False
+    else:
+        right, was_right = pool.is_right(name, there), pool.is_right(name, kept[name])
+        step = _generation(now) - _generation(before)
+        if right is False:
+            if was_right:
+                return True
+        elif was_right is False:
+            return False
+        elif right or was_right or step:
+            return step < 0 or (step == 0 and not right)
+    raise IntegrityError(
+        f"{storage.where(name)} is not what was kept of it, and no key says which is right",
+        hint="--force puts back what was kept",
+    )
+
+
+def _add(pool: _Pool, name: str, data: bytes | None) -> None:
+    try:
+        if data is not None:
+            pool.add(name, data)
+    except IntegrityError:
+        pass  # it is looked at in its own turn
+
+
+def _generation(document: Envelope | Commit) -> int:
+    return document.generation if isinstance(document, Envelope) else 0
