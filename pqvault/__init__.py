@@ -21,10 +21,10 @@ __version__ = "0.1.0"
 _HOMES = {
     "Archive": "pqvault.archive.archive",
     "CompactReport": "pqvault.archive.compact",
-    "Entry": "pqvault.format.catalog",
+    "Entry": "pqvault.format.entries",
     "Identity": "pqvault.keys",
     "Keystore": "pqvault.keystore",
-    "Kind": "pqvault.format.catalog",
+    "Kind": "pqvault.format.entries",
     "PruneReport": "pqvault.archive.prune",
     "Recipient": "pqvault.keys",
     "ReencryptReport": "pqvault.rotation.reencrypt",
@@ -90,7 +90,7 @@ if TYPE_CHECKING:
     from pqvault.archive.seal import SealReport
     from pqvault.archive.unseal import UnsealReport
     from pqvault.archive.verify import VerifyReport
-    from pqvault.format.catalog import Entry, Kind
+    from pqvault.format.entries import Entry, Kind
     from pqvault.keys import Identity, Recipient
     from pqvault.keystore import Keystore
     from pqvault.maintaining import compact, prune

@@ -28,8 +28,9 @@ from pqvault.archive.partwriter import (
 )
 from pqvault.crypto import digest as digests
 from pqvault.errors import IntegrityError, PQVaultError, UsageError
-from pqvault.format.catalog import MAX_NAME, MAX_PATH, SCHEMA, Kind
+from pqvault.format.catalog import SCHEMA
 from pqvault.format.commit import PartFile, object_number
+from pqvault.format.entries import MAX_NAME, MAX_PATH, Kind
 from pqvault.handover import HandedKey
 from pqvault.keys import Recipient, one_profile
 from pqvault.names import printable

@@ -22,7 +22,8 @@ from pqvault.archive.tableentry import TableEntry, has_content, short_name
 from pqvault.archive.tasks import side_by_side
 from pqvault.archive.view import View
 from pqvault.errors import NoKeyFits, NotFound, PQVaultError, RolledBack, UsageError
-from pqvault.format.catalog import Entry, Kind, entries_of
+from pqvault.format.catalog import entries_of
+from pqvault.format.entries import Entry, Kind
 from pqvault.keys import Identity
 from pqvault.memory import Memory
 from pqvault.names import printable

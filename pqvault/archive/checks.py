@@ -12,8 +12,8 @@ from pqvault.archive.part import open_object
 from pqvault.archive.sealedfiles import sealed_pieces
 from pqvault.crypto.cobblestone import MessageReader
 from pqvault.errors import PQVaultError
-from pqvault.format.catalog import Entry, Extent, Kind
 from pqvault.format.commit import PartFile, object_number
+from pqvault.format.entries import Entry, Extent, Kind
 from pqvault.sealed import FrameCache, SealedReader
 from pqvault.storage import Storage
 

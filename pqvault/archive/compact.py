@@ -38,8 +38,9 @@ from pqvault.archive.replacement import id_in_place, successors
 from pqvault.archive.settling import remove_replaced, settle
 from pqvault.archive.tasks import content_tasks, default_jobs, run_tasks
 from pqvault.errors import IntegrityError, Locked, PolicyRefused, PQVaultError
-from pqvault.format.catalog import Entry, Kind, entries_of
+from pqvault.format.catalog import entries_of
 from pqvault.format.commit import Commit, PartFile, is_table, object_number
+from pqvault.format.entries import Entry, Kind
 from pqvault.keys import Identity, Recipient
 from pqvault.memory import Memory
 from pqvault.policy import ANYBODY, Policy

@@ -6,11 +6,12 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import pyarrow as pa
+from pqvault.format.entries import Kind
 
-from pqvault.format.catalog import Kind
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = [
     "MAX_ENTRIES",

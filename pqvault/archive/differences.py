@@ -8,7 +8,7 @@ from typing import Literal
 
 from pqvault.archive.archive import Archive
 from pqvault.archive.part import OpenPart
-from pqvault.format.catalog import Entry, Kind
+from pqvault.format.entries import Entry, Kind
 
 __all__ = ["Change", "Difference", "Version", "differences", "versions"]
 

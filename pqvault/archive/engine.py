@@ -13,8 +13,8 @@ from pqvault.archive.objects import Sealed, SealOptions, seal_object, take_diges
 from pqvault.archive.part import OpenPart
 from pqvault.archive.turns import Turns
 from pqvault.errors import PQVaultError
-from pqvault.format.catalog import Entry
 from pqvault.format.commit import PartFile
+from pqvault.format.entries import Entry
 from pqvault.rootkey import RootKey
 from pqvault.storage import Storage
 

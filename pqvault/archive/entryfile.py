@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from pqvault.crypto import digest as digests
 from pqvault.crypto.mac import equal
 from pqvault.errors import FormatError, IntegrityError
-from pqvault.format.catalog import HOLE, Entry
+from pqvault.format.entries import HOLE, Entry
 from pqvault.names import printable
 from pqvault.sealed import RangeFile, SealedReader
 

@@ -8,7 +8,7 @@ import secrets
 from typing import Final
 
 from pqvault.errors import FormatError, NotFound
-from pqvault.format.catalog import Kind
+from pqvault.format.entries import Kind
 from pqvault.format.table import is_group
 from pqvault.rootkey import new_id
 from pqvault.storage import Storage

@@ -13,7 +13,8 @@ from pqvault.archive.part import OpenPart
 from pqvault.archive.repack import Places
 from pqvault.archive.view import View
 from pqvault.errors import PQVaultError
-from pqvault.format.catalog import SCHEMA, Entry, Kind, entries_of
+from pqvault.format.catalog import SCHEMA, entries_of
+from pqvault.format.entries import Entry, Kind
 
 __all__ = [
     "Row",

@@ -14,8 +14,9 @@ from pqvault.archive.layout import commit_name, envelope_name, group_envelope_na
 from pqvault.crypto import digest as digests
 from pqvault.crypto.mac import equal
 from pqvault.errors import FormatError, IntegrityError, NotFound, RolledBack
-from pqvault.format.catalog import CatalogReader, Entry, Kind
+from pqvault.format.catalog import CatalogReader
 from pqvault.format.commit import CATALOG, Commit, PartFile, object_number
+from pqvault.format.entries import Entry, Kind
 from pqvault.format.envelope import Envelope
 from pqvault.format.removed import Removed
 from pqvault.format.retired import Retired

@@ -20,16 +20,15 @@ from pqvault.crypto.profiles import Profile
 from pqvault.errors import IntegrityError, PolicyRefused, UsageError
 from pqvault.format.catalog import (
     EXTENT_TYPE,
-    HOLE,
     ROW_GROUP,
     SCHEMA,
     CatalogReader,
     CatalogWriter,
-    Kind,
     check_ancestors,
     load_catalog,
 )
 from pqvault.format.commit import CATALOG, Commit, PartFile
+from pqvault.format.entries import HOLE, Kind
 from pqvault.format.envelope import Envelope
 from pqvault.keys import Recipient
 from pqvault.lazy import LazyModule

@@ -21,7 +21,7 @@ from pqvault.archive.spool import Spool
 from pqvault.archive.walk import Found, Walker
 from pqvault.crypto import digest as digests
 from pqvault.errors import PolicyRefused, PQVaultError
-from pqvault.format.catalog import Kind
+from pqvault.format.entries import Kind
 
 __all__ = ["Plan", "Prior"]
 

@@ -10,7 +10,7 @@ from pqvault.archive.part import OpenPart
 from pqvault.archive.plan import Prior
 from pqvault.archive.replacement import successors
 from pqvault.archive.tableentry import TableEntry
-from pqvault.format.catalog import Entry, Kind
+from pqvault.format.entries import Entry, Kind
 
 __all__ = ["committed", "holders", "priors_of"]
 

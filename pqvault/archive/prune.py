@@ -19,7 +19,8 @@ from pqvault.archive.removal import remove_part
 from pqvault.archive.settling import settle
 from pqvault.archive.view import View
 from pqvault.errors import Locked, PolicyRefused, UsageError
-from pqvault.format.catalog import Kind, entries_of
+from pqvault.format.catalog import entries_of
+from pqvault.format.entries import Kind
 from pqvault.keys import Identity
 from pqvault.memory import Memory
 from pqvault.policy import ANYBODY, Policy

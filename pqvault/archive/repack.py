@@ -13,8 +13,8 @@ from pqvault.archive.objects import SealOptions, seal_file
 from pqvault.archive.part import OpenPart
 from pqvault.archive.sealedfiles import sealed_pieces
 from pqvault.errors import FormatError
-from pqvault.format.catalog import HOLE
 from pqvault.format.commit import PartFile, object_number
+from pqvault.format.entries import HOLE
 from pqvault.rootkey import RootKey
 from pqvault.sealed import SealedWriter
 from pqvault.storage import Storage

@@ -36,8 +36,8 @@ from pqvault.archive.trim import give_back
 from pqvault.archive.walk import Found, Source, Walker
 from pqvault.crypto import digest as digests
 from pqvault.errors import Incomplete, PolicyRefused, PQVaultError, UsageError
-from pqvault.format.catalog import Kind
 from pqvault.format.commit import object_number
+from pqvault.format.entries import Kind
 from pqvault.keys import Identity, Recipient, one_profile
 from pqvault.memory import Memory, Sight
 from pqvault.names import printable

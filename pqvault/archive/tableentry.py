@@ -11,7 +11,7 @@ import pyarrow as pa
 from pqvault.archive.layout import part_file
 from pqvault.archive.part import OpenPart
 from pqvault.errors import NoKeyFits, UsageError
-from pqvault.format.catalog import Entry
+from pqvault.format.entries import Entry
 from pqvault.format.table import TableDoc, TableFileDoc
 from pqvault.names import printable
 from pqvault.rootkey import RootKey

@@ -30,8 +30,9 @@ from pqvault.archive.partwriter import (
     write_catalog,
 )
 from pqvault.errors import UsageError
-from pqvault.format.catalog import MAX_NAME, MAX_PATH, SCHEMA, Kind
+from pqvault.format.catalog import SCHEMA
 from pqvault.format.commit import PartFile
+from pqvault.format.entries import MAX_NAME, MAX_PATH, Kind
 from pqvault.format.table import MODES
 from pqvault.keys import Recipient, one_profile
 from pqvault.memory import Memory, Sight

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 from pqvault.archive.part import OpenPart
 from pqvault.errors import PQVaultError
-from pqvault.format.catalog import Entry
+from pqvault.format.entries import Entry
 
 __all__ = ["Located", "content_tasks", "default_jobs", "run_tasks", "side_by_side"]
 

@@ -27,7 +27,7 @@ from pqvault.archive.tasks import Located, content_tasks, default_jobs, run_task
 from pqvault.crypto import digest as digests
 from pqvault.crypto.mac import equal
 from pqvault.errors import NotFound, PQVaultError, UsageError
-from pqvault.format.catalog import HOLE, Entry, Extent, Kind
+from pqvault.format.entries import HOLE, Entry, Extent, Kind
 from pqvault.names import printable
 from pqvault.progress import Progress, Report, ignore
 

@@ -24,8 +24,9 @@ from pqvault.errors import (
     PolicyRefused,
     PQVaultError,
 )
-from pqvault.format.catalog import HOLE, Entry, Kind, check_ancestors, entries_of
+from pqvault.format.catalog import check_ancestors, entries_of
 from pqvault.format.commit import Commit, PartFile, is_table, object_number
+from pqvault.format.entries import HOLE, Entry, Kind
 from pqvault.format.envelope import Envelope
 from pqvault.memory import Memory
 from pqvault.names import printable

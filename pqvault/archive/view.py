@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from pqvault.archive.part import OpenPart
 from pqvault.errors import FormatError, PolicyRefused, PQVaultError
-from pqvault.format.catalog import SCHEMA, Entry, Kind, check_ancestors
+from pqvault.format.catalog import SCHEMA, check_ancestors
+from pqvault.format.entries import Entry, Kind
 from pqvault.format.table import TableDoc
 from pqvault.names import printable
 

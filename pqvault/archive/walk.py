@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from pqvault.archive.globs import Globs
 from pqvault.errors import UsageError
-from pqvault.format.catalog import MAX_NAME, MAX_PATH, Kind
+from pqvault.format.entries import MAX_NAME, MAX_PATH, Kind
 from pqvault.names import printable
 
 __all__ = ["Found", "Source", "Walker", "name_sources"]

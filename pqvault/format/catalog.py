@@ -14,18 +14,8 @@ import pyarrow as pa
 
 from pqvault.errors import FormatError
 from pqvault.format.catalogrules import any_of, check_ancestors, check_batch
-from pqvault.format.entries import (
-    EXTENT_TYPE,
-    HOLE,
-    MAX_NAME,
-    MAX_PATH,
-    PLAIN_SCHEMA,
-    SCHEMA,
-    Entry,
-    Extent,
-    Kind,
-    entries_of,
-)
+from pqvault.format.columns import EXTENT_TYPE, PLAIN_SCHEMA, SCHEMA, entries_of
+from pqvault.format.entries import HOLE, MAX_NAME, MAX_PATH, Entry, Extent, Kind
 from pqvault.format.parquetmeta import check_pages, parse_footer
 from pqvault.lazy import LazyModule
 

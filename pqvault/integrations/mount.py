@@ -17,7 +17,7 @@ from pqvault.archive.archive import Archive
 from pqvault.archive.entryfile import EntryFile
 from pqvault.archive.tableentry import has_content
 from pqvault.errors import NotFound, PQVaultError, UsageError
-from pqvault.format.catalog import Entry, Kind
+from pqvault.format.entries import Entry, Kind
 from pqvault.names import printable
 
 __all__ = ["ArchiveFiles", "check", "mount"]

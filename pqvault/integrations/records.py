@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from pqvault.archive.archive import Archive
 from pqvault.archive.entryfile import EntryFile
 from pqvault.errors import FormatError, UsageError
-from pqvault.format.catalog import HOLE
+from pqvault.format.entries import HOLE
 from pqvault.integrations.samples import FileIndex
 
 __all__ = ["KINDS", "Piece", "Records", "Unit", "kind_of", "plan_units", "records_of"]

@@ -17,7 +17,8 @@ from pqvault.archive.entryfile import EntryFile
 from pqvault.archive.globs import Globs
 from pqvault.archive.layout import WITH_CONTENT
 from pqvault.errors import IntegrityError, NotFound, PQVaultError
-from pqvault.format.catalog import HOLE, Entry, Extent, Kind, entries_of
+from pqvault.format.catalog import entries_of
+from pqvault.format.entries import HOLE, Entry, Extent, Kind
 from pqvault.integrations.opening import Opening
 
 __all__ = ["FileIndex", "Sample", "SampleFiles", "named"]

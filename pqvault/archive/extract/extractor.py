@@ -31,7 +31,7 @@ from pqvault.errors import PQVaultError
 from pqvault.names import printable
 
 if TYPE_CHECKING:  # a name for the type checker only: it would import pyarrow
-    from pqvault.format.catalog import Entry
+    from pqvault.format.entries import Entry
 
 __all__ = ["Extractor", "FileSink", "Links", "Report", "Skipped"]
 

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 from pqvault.archive.archive import Archive
 from pqvault.archive.entryfile import EntryFile
 from pqvault.errors import NotFound, UsageError
-from pqvault.format.catalog import Entry, Kind
+from pqvault.format.entries import Entry, Kind
 from pqvault.integrations.fsspec.files import MissingFile, Window
 from pqvault.names import printable
 from pqvault.sealed import RangeFile, SealedReader

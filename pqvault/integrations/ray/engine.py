@@ -24,8 +24,8 @@ from pqvault.archive.objects import Sealed, SealOptions
 from pqvault.archive.part import OpenPart
 from pqvault.crypto.profiles import PROFILES
 from pqvault.errors import PQVaultError, UsageError
-from pqvault.format.catalog import HOLE, Entry
 from pqvault.format.commit import PartFile
+from pqvault.format.entries import HOLE, Entry
 from pqvault.handover import HandedKey
 from pqvault.integrations.ray.worker import HandedWork, Worker
 from pqvault.keys import Recipient
