@@ -28,9 +28,10 @@ import pyarrow as pa
 
 import pqvault
 from pqvault.archive import layout
+from pqvault.archive.committing import make_commit, make_envelope, put_part
 from pqvault.archive.deal import Dealer, ObjectJob, object_size
 from pqvault.archive.objects import SealOptions
-from pqvault.archive.partwriter import make_commit, make_envelope, put_part, write_catalog
+from pqvault.archive.partwriter import write_catalog
 from pqvault.archive.spool import SPOOL_SCHEMA as PLAN
 from pqvault.format.catalog import HOLE, SCHEMA, Kind
 from pqvault.rootkey import RootKey, new_id

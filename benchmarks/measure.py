@@ -11,6 +11,9 @@ a machine that slows down for a while slows both.
 - The page cache is left warm: call `warm` on the input first. Before each run the
   outputs of the last one are removed and dirty pages written out (`os.sync`), so
   that no run pays for another's.
+- The free memory of a virtual machine may belong to its host, until it is touched: that is
+  several times slower than the next touch, and would be charged to whoever comes first. So a
+  process touches as much as a run may need, and ends, right before each run.
 
 The command is started by a small process of its own (this file, run as a script):
 Linux counts what the parent had resident at the fork into a child's ``ru_maxrss``,
@@ -33,6 +36,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MIB = 1024 * 1024
+TOUCH = 4096  # MiB of free memory that is touched before a run, but no more than half of it
 
 
 class CommandFailedError(Exception):
@@ -101,6 +105,7 @@ def run(job: Job) -> Sample:
     for folder in job.folders:
         folder.mkdir(parents=True)
     os.sync()
+    _touch()
     with tempfile.TemporaryDirectory(prefix="pqvault-measure-") as scratch:
         env = os.environ | job.env
         # An installed package has its modules compiled; without this ours are compiled each time.
@@ -125,6 +130,13 @@ def run(job: Job) -> Sample:
             raise CommandFailedError(f"exit {done.returncode}: {shown}\n{words[-2000:]}")
         facts = json.loads(report.read_text())
     return Sample(facts["wall"], facts["cpu"], facts["maxrss"] / MIB)
+
+
+def _touch() -> None:
+    """Make the free memory this machine's own, in a process that ends."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    size = min(TOUCH * MIB, free // 2)
+    subprocess.run([sys.executable, "-I", "-S", "-c", f"b'1' * {size}"], check=True)
 
 
 def median(samples: Sequence[Sample]) -> Sample:

@@ -8,7 +8,7 @@ import click
 
 from . import unlocking
 from .main import fail_with
-from .options import jobs_option, load_identities, output_options
+from .options import engine_options, jobs_option, load_identities, output_options
 from .output import Output, number, size
 from .progress import shown
 from .runs import (
@@ -35,6 +35,7 @@ from .signing import load_signing_keys, policy_options
     " Repeatable.",
 )
 @jobs_option
+@engine_options
 @output_options
 def command(archives: tuple[str, ...], output: Output, **options: Any) -> None:
     """Give archives and sealed streams new root keys, for when others may know a private key.
@@ -113,6 +114,7 @@ def _work(
             sign=sign,
             warn=unlocking.warn,
             jobs=options["jobs"],
+            engine=options["engine"],
             progress=progress,
         )
         with opened as work:

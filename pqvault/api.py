@@ -19,48 +19,26 @@ from pqvault.archive.tasks import default_jobs
 from pqvault.archive.verify import VerifyReport
 from pqvault.archive.verify import verify as _verify
 from pqvault.archive.walk import name_sources
+from pqvault.arguments import (
+    Identities,
+    Recipients,
+    SigningKeys,
+    StrPath,
+    to_identities,
+    to_recipients,
+    to_signing_keys,
+)
 from pqvault.errors import PQVaultError, UsageError
-from pqvault.keys import Identity, Recipient
 from pqvault.memory import Memory
 from pqvault.policy import ANYBODY, Policy
 from pqvault.progress import Progress, ignore
 from pqvault.sealed.writer import DEFAULT_FRAME, DEFAULT_LEVEL
-from pqvault.signing import SigningKey
 from pqvault.storage import storage_at
 
 if TYPE_CHECKING:
     from pqvault.sources import BadLines
 
 __all__ = ["SealKeywords", "default_archive", "gc", "open", "parts", "seal", "sealing", "verify"]
-
-StrPath = str | os.PathLike[str]
-Recipients = Sequence[Recipient | str]
-Identities = Sequence[Identity | str | os.PathLike[str]]
-SigningKeys = Sequence[SigningKey | str | os.PathLike[str]]
-
-
-def to_recipients(recipients: Recipients) -> list[Recipient]:
-    """Recipients, from objects or their ``age1pq1…`` text."""
-    return [r if isinstance(r, Recipient) else Recipient.parse(r) for r in recipients]
-
-
-def to_identities(identities: Identities) -> list[Identity]:
-    """Identities, from objects or the paths of identity files."""
-    found: list[Identity] = []
-    for identity in identities:
-        if isinstance(identity, Identity):
-            found.append(identity)
-        else:
-            found += Identity.load_file(identity)
-    return found
-
-
-def to_signing_keys(keys: SigningKeys) -> list[SigningKey]:
-    """Signing keys, from objects or the paths of their files."""
-    found: list[SigningKey] = []
-    for key in keys:
-        found += [key] if isinstance(key, SigningKey) else SigningKey.load_file(key)
-    return found
 
 
 def default_archive(source: StrPath) -> Path:

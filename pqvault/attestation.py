@@ -15,9 +15,9 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from pqvault.archive.archive import PublicState
 from pqvault.archive.layout import commit_name, part_file
-from pqvault.archive.part import PublicPart
+from pqvault.archive.publicpart import PublicPart
+from pqvault.archive.publicstate import PublicState
 from pqvault.crypto import digest as digests
 from pqvault.errors import IntegrityError, PolicyRefused, UsageError
 from pqvault.format.textdoc import MAX_SIZE

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from pqvault.api import (
+from pqvault.archive import prune as pruning
+from pqvault.archive.compact import LARGE, Compaction, CompactReport
+from pqvault.archive.prune import PruneReport
+from pqvault.archive.tasks import default_jobs
+from pqvault.arguments import (
     Identities,
     Recipients,
     SigningKeys,
@@ -11,10 +15,6 @@ from pqvault.api import (
     to_recipients,
     to_signing_keys,
 )
-from pqvault.archive import prune as pruning
-from pqvault.archive.compact import LARGE, Compaction, CompactReport
-from pqvault.archive.prune import PruneReport
-from pqvault.archive.tasks import default_jobs
 from pqvault.keys import Recipient
 from pqvault.keystore import Keystore
 from pqvault.memory import Memory

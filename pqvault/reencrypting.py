@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
-from pqvault.api import (
+from pqvault.archive.engine import Engine
+from pqvault.arguments import (
     Identities,
     Recipients,
     SigningKeys,
@@ -43,6 +44,7 @@ def reencrypt(
     sign: SigningKeys = (),
     policy: Policy = ANYBODY,
     jobs: int | None = None,
+    engine: Engine | None = None,
     progress: Progress = ignore,
 ) -> ReencryptReport:
     """Give every part of archives, and sealed streams, a new root key: their content is decrypted
@@ -52,7 +54,8 @@ def reencrypt(
     stay, but for older versions of keys of ``keystore``, which give way to the newest. Public keys
     are looked up in ``identities``, ``to``, ``add`` and ``keystore``. ``sign``: signing keys,
     objects or paths of their files, needed for archives that are signed. ``policy``: who must have
-    signed what is there. ``jobs``: threads.
+    signed what is there. ``jobs``: threads. ``engine``: where parts are encrypted, by default
+    worker processes when they are large; `pqvault.integrations.ray.RayEngine` is another.
 
     May be interrupted at any time: each part is the old or the new one, and the same call, or
     `pqvault reencrypt --resume`, carries on. Raises Incomplete when some failed (a single one of
@@ -80,7 +83,9 @@ def reencrypt(
         policy=policy,
         kind="reencryptions",
     )
-    opened = reencrypting(run, mine, sign=keys, keystore=keystore, jobs=jobs, progress=progress)
+    opened = reencrypting(
+        run, mine, sign=keys, keystore=keystore, jobs=jobs, engine=engine, progress=progress
+    )
     with run, opened as work:
         return work.run()
 
@@ -95,6 +100,7 @@ def reencrypting(
     sign: Sequence[SigningKey] = (),
     warn: Callable[[str], None] = lambda _: None,
     jobs: int | None = None,
+    engine: Engine | None = None,
     progress: Progress = ignore,
 ) -> Iterator[ReencryptRun]:
     """A run of :func:`reencrypt`, not yet begun: its ``report`` can be read after an error."""
@@ -108,5 +114,6 @@ def reencrypting(
             ledger=ledger,
             sign=sign,
             jobs=jobs or JOBS,
+            engine=engine,
             progress=progress,
         )

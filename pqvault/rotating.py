@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
-from pqvault.api import (
+from pqvault.arguments import (
     Identities,
     Recipients,
     SigningKeys,

@@ -18,7 +18,7 @@ from conftest import Box, make_tree, noise, snapshot
 import pqvault
 from pqvault.archive import plan
 from pqvault.archive import seal as seal_module
-from pqvault.archive.partwriter import make_commit
+from pqvault.archive.committing import make_commit
 from pqvault.errors import (
     FormatError,
     Incomplete,

@@ -35,6 +35,7 @@ LEVELS = {
     "providers": 3,
     "signing": 3,
     "policy": 3.5,
+    "arguments": 3.6,
     "rootkey": 4,
     "handover": 4.2,
     "keystore": 4.5,
@@ -90,7 +91,7 @@ OUTSIDE = {
     "litdata": {"integrations"},
     "safetensors": {"integrations"},
     "jax": set[str](),
-    "subprocess": {"passphrases"},
+    "subprocess": {"passphrases", "archive"},
     "urllib.request": set[str](),
     "requests": set[str](),
     "socket": set[str](),
@@ -323,6 +324,14 @@ def test_help_is_light() -> None:
         "sys.exit(bool({'pyarrow', 'rich', 'oqs'} & set(sys.modules)))"
     )
     assert "Usage" in run(code)
+
+
+@pytest.mark.parametrize("module", ["reencrypting", "rotating", "archive.worker"])
+def test_who_needs_no_columns_begins_without_pyarrow(module: str) -> None:
+    """Rotation, re-encryption and worker processes, of which there may be many."""
+    assert run(f"import sys, pqvault.{module}; print('pyarrow' in sys.modules)").split() == [
+        "False"
+    ]
 
 
 def test_public_names() -> None:

@@ -209,7 +209,7 @@ def test_keys_of_a_month_go_with_it(
 
 
 def _ordered(archive: Path) -> list[Any]:
-    from pqvault.archive.archive import PublicState
+    from pqvault.archive.publicstate import PublicState
     from pqvault.storage import LocalStorage
 
     return PublicState(LocalStorage(archive)).ordered()

@@ -21,7 +21,7 @@ from test_outside_vectors import hpke_aad_decrypt, kat
 
 import pqvault
 from pqvault import attestation, tables
-from pqvault.archive.part import read_public
+from pqvault.archive.publicpart import read_public
 from pqvault.crypto import kem, oqs_kem, oqs_library, pyca_kem
 from pqvault.crypto.profiles import CNSA2, HIGH, PROFILES, STANDARD, Profile
 from pqvault.crypto.sign import SUITES

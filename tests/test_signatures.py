@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 import pqvault
 from pqvault import attestation
-from pqvault.archive.archive import Archive, PublicState
+from pqvault.archive.archive import Archive
+from pqvault.archive.publicstate import PublicState
 from pqvault.crypto import sign
 from pqvault.errors import (
     FormatError,

@@ -12,7 +12,7 @@ from tables_kit import GROUP, KEY, MEMBER, read, talk, write
 
 import pqvault
 from pqvault import tables
-from pqvault.archive.archive import PublicState
+from pqvault.archive.publicstate import PublicState
 from pqvault.errors import IntegrityError, NoKeyFits, NotFound, UsageError
 from pqvault.rootkey import RootKey
 from pqvault.storage import LocalStorage

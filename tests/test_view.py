@@ -257,7 +257,7 @@ def test_a_link_hides_like_a_file(box: Box) -> None:
 def test_order_of_parts_with_one_seq(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts of one seq go by time, then by part id: every reader sees the same."""
     from pqvault.archive import seal as seal_module
-    from pqvault.archive.partwriter import make_commit
+    from pqvault.archive.committing import make_commit
 
     def of_one_seq(state: Any, key: Any, files: Any, **options: Any) -> Any:
         commit = make_commit(state, key, files, **options)

@@ -15,17 +15,17 @@ from typing import Any, Final, Protocol, TypeAlias
 import pyarrow as pa
 
 from pqvault.archive import layout, retired
-from pqvault.archive.archive import PublicState
-from pqvault.archive.objects import DigestingSink, SealOptions
-from pqvault.archive.partwriter import (
+from pqvault.archive.committing import (
     discard,
     make_commit,
     make_envelope,
     put_part,
     refuse_digests,
     refuse_unsigned,
-    write_catalog,
 )
+from pqvault.archive.objects import DigestingSink, SealOptions
+from pqvault.archive.partwriter import write_catalog
+from pqvault.archive.publicstate import PublicState
 from pqvault.crypto import digest as digests
 from pqvault.errors import IntegrityError, PQVaultError, UsageError
 from pqvault.format.catalog import SCHEMA

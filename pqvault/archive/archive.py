@@ -13,10 +13,11 @@ import pyarrow as pa
 
 from pqvault.archive import layout
 from pqvault.archive.entryfile import EntryFile
-from pqvault.archive.part import OpenObjects, OpenPart, PublicPart, check_parents, read_public
-from pqvault.archive.removal import FOLDER as REMOVED
-from pqvault.archive.removal import check_state, lost
-from pqvault.archive.replacement import check_claims, check_replaced, replaced_ids
+from pqvault.archive.part import OpenObjects, OpenPart
+from pqvault.archive.publicpart import PublicPart
+from pqvault.archive.publicstate import PublicState
+from pqvault.archive.removal import check_state
+from pqvault.archive.replacement import check_claims, replaced_ids
 from pqvault.archive.states import select_parts
 from pqvault.archive.tableentry import TableEntry, has_content, short_name
 from pqvault.archive.tasks import side_by_side
@@ -40,81 +41,10 @@ if TYPE_CHECKING:
 
 Name = str | bytes | os.PathLike[Any]  # of an entry
 
-__all__ = ["Archive", "PublicState"]
+__all__ = ["Archive"]
 
 _CATALOGS: Final = 64  # read when the archive is opened; of more parts, each when it is needed
 _TRIES: Final = 5  # parts may be replaced by others while they are read
-
-
-class PublicState:
-    """All that an archive shows without a key. Nothing of it is verified."""
-
-    def __init__(self, storage: Storage, memory: Memory | None = None) -> None:
-        self.storage = storage
-        self.memory = memory
-        self.archive = layout.read_header(storage)
-        self.parts: dict[str, PublicPart] = {}
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Look again; commits never change, so only new ones are read."""
-        recalled = self.memory.recall(self.archive) if self.memory is not None else None
-        # Removals first: a part that gives way to another in between is seen with that one.
-        self.removed = set(layout.listed_ids(self.storage, REMOVED)[0])
-        ids, self.strange = layout.listed_ids(self.storage, "commits")
-        self.problems: list[PQVaultError] = []
-        before, self.parts = self.parts, {}
-        kept = [part for part in ids if part not in self.removed]
-        unread = [part for part in kept if part not in before]
-        read = side_by_side(self.storage.requests, self._read, unread)
-        found = {**before, **dict(zip(unread, read, strict=True))}
-        for part in kept:
-            public = found[part]
-            if isinstance(public, PQVaultError):
-                self.problems.append(public)
-            else:
-                self.parts[part] = public
-        damaged = set(ids) - set(self.parts)
-        self.rolled_back = check_parents(self.parts, self.removed | damaged)
-        self.rolled_back += check_replaced(self.parts)
-        self.rolled_back += lost(self.storage, self.archive, self.removed | damaged, self.parts)
-        if self.memory is not None and recalled is not None:
-            new = [p for p in self.parts.values() if p.id not in before]
-            generations = {p.id: p.envelope.generation for p in new if p.envelope}
-            there = self.removed.union(ids)
-            missing = self.memory.missing(self.archive, recalled, there, generations)
-            self.rolled_back += missing
-        self.problems += self.rolled_back
-
-    def _read(self, part: str) -> PublicPart:
-        return read_public(self.storage, self.archive, part)
-
-    def moved(self) -> bool:
-        """Whether parts were removed since: what was met then may be no damage."""
-        return set(layout.listed_ids(self.storage, REMOVED)[0]) != self.removed
-
-    def next_seq(self) -> int:
-        """1 + the highest seq that writers who take turns could have reached.
-
-        A commit is public and anybody can write one: a seq beyond the number of parts there
-        ever were is nobody's, and must not use up the numbers.
-        """
-        count = len(self.parts) + len(self.removed) + len(self.problems)
-        honest = (p.commit.seq for p in self.parts.values() if p.commit.seq <= count)
-        return 1 + max(honest, default=0)
-
-    def ordered(self) -> list[PublicPart]:
-        """Parts in the order in which the later one wins."""
-        return sorted(self.parts.values(), key=lambda part: part.commit.order)
-
-    def heads(self) -> list[PublicPart]:
-        """The parts without a child: what the next part names as its parents.
-
-        Not those without an envelope, which nobody can open: a commit that somebody dropped
-        there must not become something that has to be kept.
-        """
-        parents = {p for part in self.parts.values() for p, _ in part.commit.parents}
-        return [p for p in self.ordered() if p.id not in parents and p.envelope is not None]
 
 
 class Archive:

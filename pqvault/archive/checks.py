@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from typing import Final
 
 from pqvault.archive.entryfile import EntryFile, Objects
+from pqvault.archive.handedobjects import Handed
 from pqvault.archive.layout import part_file
-from pqvault.archive.part import open_object
 from pqvault.archive.sealedfiles import sealed_pieces
 from pqvault.crypto.cobblestone import MessageReader
 from pqvault.errors import PQVaultError
-from pqvault.format.commit import PartFile, object_number
+from pqvault.format.commit import PartFile
 from pqvault.format.entries import Entry, Extent, Kind
-from pqvault.sealed import FrameCache, SealedReader
 from pqvault.storage import Storage
 
-__all__ = ["HandedObjects", "check_contents", "check_sealed", "entries_in", "entries_to_text"]
+__all__ = ["check_contents", "check_sealed", "entries_in", "entries_to_text"]
 
 _STEP: Final = 4 * 1024 * 1024  # bytes
 
@@ -63,44 +63,27 @@ def check_contents(
     return problems
 
 
+def check_handed(
+    handed: Handed, entries: Iterable[Entry], check: Callable[[], object]
+) -> list[PQVaultError]:
+    """:func:`check_contents`, for a process that was handed objects."""
+    with closing(handed.open()) as objects:
+        return check_contents(objects, entries, check)
+
+
+def check_handed_frames(
+    handed: Handed, number: int, done: Sequence[tuple[int, int]], check: Callable[[], object]
+) -> None:
+    """`SealedReader.check_frames`, for a process that was handed objects."""
+    with closing(handed.open()) as objects:
+        objects.reader(number).check_frames(done, check)
+
+
 def _in_file(error: PQVaultError, file: EntryFile) -> PQVaultError:
     """The same error, saying which entry it was met in."""
     if file.name in error.message:
         return error
     return type(error)(f"{file.name}: {error.message}", hint=error.hint)
-
-
-class HandedObjects:
-    """As much of a part as a worker has keys for. ``keys``: key and context of each file."""
-
-    def __init__(
-        self,
-        storage: Storage,
-        part: str,
-        digest: str,
-        files: Sequence[PartFile],
-        keys: Sequence[tuple[bytes, bytes]],
-    ) -> None:
-        self.digest = digest
-        self._storage = storage
-        self._part = part
-        self._files = {
-            object_number(file.name): (file, key) for file, key in zip(files, keys, strict=True)
-        }
-        self._cache = FrameCache()
-        self._readers: dict[int, SealedReader] = {}
-
-    def reader(self, number: int) -> SealedReader:
-        """A reader of an object, kept open. Raises IntegrityError."""
-        if number not in self._readers:
-            file, key = self._files[number]
-            self._readers[number] = open_object(self._storage, self._part, file, key, self._cache)
-        return self._readers[number]
-
-    def close(self) -> None:
-        """Close every file."""
-        for reader in self._readers.values():
-            reader.close()
 
 
 def entries_to_text(entries: Iterable[Entry]) -> bytes:

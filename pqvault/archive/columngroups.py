@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from pqvault.archive.committing import make_envelope
 from pqvault.archive.layout import new_table_name
-from pqvault.archive.partwriter import make_envelope
 from pqvault.crypto.profiles import STANDARD, Profile
 from pqvault.errors import UsageError
 from pqvault.format.envelope import Envelope

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pqvault.archive import layout
-from pqvault.archive.archive import Archive, PublicState
+from pqvault.archive.archive import Archive
+from pqvault.archive.committing import discard, make_envelope, put_part
 from pqvault.archive.deal import OBJECT_SIZE
 from pqvault.archive.entryfile import EntryFile
 from pqvault.archive.merged import (
@@ -28,9 +29,11 @@ from pqvault.archive.merged import (
     view_of,
 )
 from pqvault.archive.objects import SealOptions
-from pqvault.archive.part import OpenPart, public_of
-from pqvault.archive.partwriter import discard, make_envelope, put_part, write_catalog
+from pqvault.archive.part import OpenPart
+from pqvault.archive.partwriter import write_catalog
 from pqvault.archive.prune import first_kept
+from pqvault.archive.publicpart import public_of
+from pqvault.archive.publicstate import PublicState
 from pqvault.archive.recipients import FindRecipient, recipients_of
 from pqvault.archive.removal import remove_part
 from pqvault.archive.repack import Packed, Places, jobs_of, needed_of, pack

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from pqvault.archive.checks import check_contents, check_sealed
 from pqvault.archive.deal import DigestJob, ObjectJob
 from pqvault.archive.layout import new_object_name
 from pqvault.archive.objects import Sealed, SealOptions, seal_object, take_digest
-from pqvault.archive.part import OpenPart
+from pqvault.archive.sealedfiles import FileKey, renew_file
 from pqvault.archive.turns import Turns
 from pqvault.errors import PQVaultError
 from pqvault.format.commit import PartFile
 from pqvault.format.entries import Entry
 from pqvault.rootkey import RootKey
 from pqvault.storage import Storage
+
+if TYPE_CHECKING:  # it imports pyarrow
+    from pqvault.archive.part import OpenPart
 
 __all__ = ["THREADS", "Engine", "Ranges", "Threads"]
 
@@ -61,6 +64,18 @@ class Engine(Protocol):
         self, part: OpenPart, number: int, done: Ranges, check: Callable[[], object]
     ) -> None:
         """Decode the frames of an object; see `SealedReader.check_frames`."""
+
+    def reencrypt(
+        self,
+        old: RootKey,
+        new: RootKey,
+        storage: Storage,
+        file: PartFile,
+        digest: str,
+        on_bytes: Callable[[int], object],
+    ) -> PartFile:
+        """Encrypt a file of the part of ``old`` again, as one of the part of ``new``; see
+        `renew_file`."""
 
 
 class Threads:
@@ -115,6 +130,19 @@ class Threads:
     ) -> None:
         """Decode the frames of an object."""
         part.reader(number).check_frames(done, check)
+
+    def reencrypt(
+        self,
+        old: RootKey,
+        new: RootKey,
+        storage: Storage,
+        file: PartFile,
+        digest: str,
+        on_bytes: Callable[[int], object],
+    ) -> PartFile:
+        """Encrypt a file of a part again."""
+        keys = FileKey.of(old, file.name), FileKey.of(new, file.name)
+        return renew_file(storage, *keys, file, digest, on_bytes)
 
 
 THREADS = Threads()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pqvault.archive import layout
-from pqvault.archive.archive import PublicState
+from pqvault.archive.publicstate import PublicState
 from pqvault.errors import FormatError, NotFound, PQVaultError
 from pqvault.storage import Storage
 

@@ -6,9 +6,10 @@ import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pqvault.archive.archive import Archive, PublicState
+from pqvault.archive.archive import Archive
 from pqvault.archive.layout import envelope_names
-from pqvault.archive.part import PublicPart, read_envelope
+from pqvault.archive.publicpart import PublicPart, read_envelope
+from pqvault.archive.publicstate import PublicState
 from pqvault.archive.replacement import replaced_ids
 from pqvault.errors import NotFound, PQVaultError
 from pqvault.format.commit import is_table

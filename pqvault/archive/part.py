@@ -5,113 +5,32 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
 import pyarrow as pa
 
-from pqvault.archive.layout import commit_name, envelope_name, group_envelope_name, part_file
+from pqvault.archive.handedobjects import open_object
+from pqvault.archive.publicpart import PublicPart, read_envelope
 from pqvault.crypto import digest as digests
 from pqvault.crypto.mac import equal
-from pqvault.errors import FormatError, IntegrityError, NotFound, RolledBack
+from pqvault.errors import FormatError, IntegrityError, NotFound
 from pqvault.format.catalog import CatalogReader
-from pqvault.format.commit import CATALOG, Commit, PartFile, object_number
+from pqvault.format.commit import CATALOG, PartFile, object_number
 from pqvault.format.entries import Entry, Kind
-from pqvault.format.envelope import Envelope
 from pqvault.format.removed import Removed
 from pqvault.format.retired import Retired
 from pqvault.format.table import TableFileDoc
-from pqvault.format.textdoc import MAX_SIZE
-from pqvault.memory import Sight
 from pqvault.policy import ANYBODY, Policy
 from pqvault.rootkey import Keyring, RootKey
 from pqvault.sealed import FrameCache, SealedReader
-from pqvault.storage import InMemory, ReadAt, Storage
+from pqvault.storage import Storage
 
 __all__ = [
     "OpenObjects",
     "OpenPart",
-    "PublicPart",
-    "check_parents",
-    "open_object",
-    "read_envelope",
-    "read_public",
 ]
 
 _OPEN_OBJECTS: Final = 128  # readers, each with a file, that an archive keeps open
-_SMALL: Final = 64 * 1024  # bytes of a sealed file that is read whole
-
-
-@dataclass(frozen=True, slots=True)
-class PublicPart:
-    """What can be read of a part without a key, none of it verified."""
-
-    commit: Commit
-    commit_digest: str
-    envelope: Envelope | None  # None when it is missing
-    size: int  # bytes of all its files as the commit says
-
-    @property
-    def id(self) -> str:
-        """The part id."""
-        return self.commit.part
-
-    @property
-    def sight(self) -> Sight:
-        """What is worth remembering of it once it is verified."""
-        generations = {self.id: self.envelope.generation} if self.envelope else {}
-        return Sight(self.id, tuple(parent for parent, _ in self.commit.parents), generations)
-
-
-def public_of(commit: Commit, envelope: Envelope | None) -> PublicPart:
-    """What was read, or is about to be put."""
-    hasher = digests.new(commit.digest)
-    hasher.update(commit.marshal())
-    size = sum(file.size for file in commit.files)
-    return PublicPart(commit, hasher.digest().hex(), envelope, size)
-
-
-def read_public(storage: Storage, archive: str, part: str) -> PublicPart:
-    """Parse commit and envelope of a part. Raises IntegrityError naming what is damaged."""
-    name = commit_name(part)
-    data = storage.read(name, MAX_SIZE)
-    commit = Commit.parse(data, name)
-    if (commit.archive, commit.part) != (archive, part):
-        raise IntegrityError(f"{name} belongs to another archive or part, and was copied here")
-    try:
-        envelope = read_envelope(storage, archive, part)
-    except NotFound:
-        envelope = None
-    return public_of(commit, envelope)
-
-
-def read_envelope(storage: Storage, archive: str, part: str, group: str = "") -> Envelope:
-    """Parse the envelope of a part, or of a column group of it. Raises NotFound, IntegrityError."""
-    name = group_envelope_name(part, group) if group else envelope_name(part)
-    envelope = Envelope.parse(storage.read(name, MAX_SIZE), name)
-    if (envelope.archive, envelope.part, envelope.group) != (archive, part, group):
-        raise IntegrityError(f"{name} belongs to another archive or part, and was copied here")
-    return envelope
-
-
-def check_parents(parts: dict[str, PublicPart], removed: set[str]) -> list[RolledBack]:
-    """What is missing or exchanged among the parents that parts name. Format section 5.3."""
-    found: dict[str, RolledBack] = {}
-    for part in parts.values():
-        for parent, digest in part.commit.parents:
-            other = parts.get(parent)
-            if other is None and parent not in removed:
-                found[parent] = RolledBack(
-                    f"part {parent} is missing, which part {part.id} names as its parent",
-                    hint="an older state of the archive was put back, or a commit was deleted:"
-                    " restore commits/ from a copy",
-                )
-            elif other is not None and other.commit_digest != digest:
-                found[parent] = RolledBack(
-                    f"the commit of part {parent} is not the one that part {part.id} followed",
-                    hint="restore commits/ from a copy",
-                )
-    return list(found.values())
 
 
 class OpenObjects:
@@ -140,31 +59,6 @@ class OpenObjects:
         with self._lock:
             for key in [key for key in self._readers if key[0] == part]:
                 self._readers.pop(key).close()
-
-
-def open_object(
-    storage: Storage, part: str, file: PartFile, key: tuple[bytes, bytes], cache: FrameCache
-) -> SealedReader:
-    """A reader of one object of a part. ``key``: and context, as `RootKey.object` gives them."""
-    path = part_file(part, file.name)
-    source = _source(storage, path, file.size)
-    try:
-        if source.size != file.size:
-            raise IntegrityError(f"{path} has {source.size} bytes, its commit says {file.size}")
-        return SealedReader(source, *key, path, cache=cache, close_source=source.close)
-    except BaseException:
-        source.close()
-        raise
-
-
-def _source(storage: Storage, path: str, size: int) -> ReadAt:
-    """The sealed bytes of a file; a small one is read whole, and so holds no descriptor."""
-    try:
-        if size <= _SMALL:
-            return InMemory(storage.read(path, _SMALL))
-        return storage.open(path)
-    except NotFound:
-        raise IntegrityError(f"{path} is missing") from None
 
 
 class OpenPart:

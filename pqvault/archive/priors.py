@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from pqvault.archive.archive import Archive, PublicState
+from pqvault.archive.archive import Archive
 from pqvault.archive.journal import Known
 from pqvault.archive.part import OpenPart
 from pqvault.archive.plan import Prior
+from pqvault.archive.publicstate import PublicState
 from pqvault.archive.replacement import successors
 from pqvault.archive.tableentry import TableEntry
 from pqvault.format.entries import Entry, Kind

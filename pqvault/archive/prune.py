@@ -12,9 +12,10 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pqvault.archive import layout
-from pqvault.archive.archive import Archive, PublicState
+from pqvault.archive.archive import Archive
 from pqvault.archive.merged import view_of
 from pqvault.archive.part import OpenPart
+from pqvault.archive.publicstate import PublicState
 from pqvault.archive.removal import remove_part
 from pqvault.archive.settling import settle
 from pqvault.archive.view import View

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from pqvault.archive.part import PublicPart
+from pqvault.archive.publicpart import PublicPart
 from pqvault.errors import IntegrityError, UsageError
 from pqvault.keys import Recipient
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pqvault.archive import layout
-from pqvault.archive.part import OpenPart, PublicPart
+from pqvault.archive.publicpart import PublicPart
 from pqvault.archive.replacement import replaced_ids
 from pqvault.errors import NotFound, PQVaultError, RolledBack
 from pqvault.format.removed import Reason, Removed
 from pqvault.format.textdoc import MAX_SIZE
 from pqvault.rootkey import RootKey
 from pqvault.storage import Storage
+
+if TYPE_CHECKING:  # it imports pyarrow
+    from pqvault.archive.part import OpenPart
 
 __all__ = ["FOLDER", "check_state", "lost", "problems", "read_record", "remove_part"]
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Iterable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from pqvault.archive.part import OpenPart, PublicPart
+from pqvault.archive.publicpart import PublicPart
 from pqvault.errors import FormatError, IntegrityError, PolicyRefused, RolledBack
 from pqvault.policy import Policy
+
+if TYPE_CHECKING:  # it imports pyarrow
+    from pqvault.archive.part import OpenPart
 
 __all__ = ["check_claims", "check_replaced", "id_in_place", "replaced_ids", "successors"]
 

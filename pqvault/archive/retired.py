@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from pqvault.archive import layout
-from pqvault.archive.part import OpenPart
 from pqvault.errors import FormatError, NotFound, PolicyRefused, PQVaultError
 from pqvault.format.retired import Retired
 from pqvault.format.textdoc import MAX_SIZE
@@ -19,6 +19,9 @@ from pqvault.policy import ANYBODY, Policy
 from pqvault.rootkey import RootKey
 from pqvault.signing import SigningKey, sign_document
 from pqvault.storage import Storage
+
+if TYPE_CHECKING:  # it imports pyarrow
+    from pqvault.archive.part import OpenPart
 
 __all__ = ["check", "problems", "read_record", "refuse", "retire", "retired_ids", "whose"]
 

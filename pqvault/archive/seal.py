@@ -11,24 +11,23 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pqvault.archive import layout, retired
-from pqvault.archive.archive import Archive, PublicState
+from pqvault.archive.archive import Archive
 from pqvault.archive.columngroups import ColumnGroup, PartKeys, check_groups, everybody
-from pqvault.archive.deal import Dealer, DigestJob, Job, PartRows, TableJob, object_size
-from pqvault.archive.engine import THREADS, Engine
-from pqvault.archive.journal import Journal, Known
-from pqvault.archive.objects import Sealed, SealOptions
-from pqvault.archive.partwriter import (
-    PartTables,
+from pqvault.archive.committing import (
     discard,
-    load_partwriter,
     make_commit,
     put_part,
     refuse_digests,
     refuse_unsigned,
-    write_catalog,
 )
+from pqvault.archive.deal import Dealer, DigestJob, Job, PartRows, TableJob, object_size
+from pqvault.archive.engine import THREADS, Engine
+from pqvault.archive.journal import Journal, Known
+from pqvault.archive.objects import Sealed, SealOptions
+from pqvault.archive.partwriter import PartTables, load_partwriter, write_catalog
 from pqvault.archive.plan import Plan, Prior
 from pqvault.archive.priors import committed, holders, priors_of
+from pqvault.archive.publicstate import PublicState
 from pqvault.archive.replacement import replaced_ids
 from pqvault.archive.sealtable import TableOptions, is_table_name, seal_table
 from pqvault.archive.tasks import default_jobs, run_tasks

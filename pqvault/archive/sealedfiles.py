@@ -4,7 +4,7 @@ key without a look at what is in them."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from typing import Final, NamedTuple, Self
 
 from pqvault.archive.layout import part_file
 from pqvault.archive.objects import DigestingSink
@@ -15,7 +15,7 @@ from pqvault.format.commit import PartFile
 from pqvault.rootkey import RootKey
 from pqvault.storage import Storage
 
-__all__ = ["STEP", "check_file", "reseal", "reseal_file", "sealed_pieces"]
+__all__ = ["STEP", "FileKey", "renew_file", "reseal", "sealed_pieces"]
 
 STEP: Final = 1024 * 1024  # bytes: a piece and its plaintext stay in the processor's cache
 
@@ -42,16 +42,55 @@ def sealed_pieces(
         raise IntegrityError(f"{name} does not have the digest that its commit says")
 
 
-def check_file(
-    storage: Storage, key: RootKey, file: PartFile, tell: Callable[[int], object]
+class FileKey(NamedTuple):
+    """A file of a part, its key (32 bytes) and its Cobblestone context."""
+
+    part: str
+    name: str
+    key: bytes
+    context: bytes
+
+    @classmethod
+    def of(cls, root: RootKey, name: str) -> Self:
+        """Of the file ``name`` of the part of ``root``."""
+        return cls(root.part, name, *root.object(name))
+
+    @property
+    def path(self) -> str:
+        """Where it lies in the archive."""
+        return part_file(self.part, self.name)
+
+
+def renew_file(
+    storage: Storage,
+    old: FileKey,
+    new: FileKey,
+    file: PartFile,
+    digest: str,
+    tell: Callable[[int], object],
+) -> PartFile:
+    """Encrypt a file of a part again, as one of another part, and read it back.
+
+    What is in it is not looked at: zstd frames stay as they are. Only a file whose sealed bytes
+    have the digest that its commit says is taken: whoever knows the old root key could have
+    exchanged it. Returns its line in the new commit; raises IntegrityError.
+    """
+    renewed = _reseal_file(storage, old, new, file, digest, tell)
+    # Read back at once: one worker does so while another waits for the disk.
+    _check_file(storage, new, renewed, tell)
+    return renewed
+
+
+def _check_file(
+    storage: Storage, key: FileKey, file: PartFile, tell: Callable[[int], object]
 ) -> None:
     """Raise IntegrityError unless a file that we wrote is there, and all of it authentic.
 
     No digest is taken: what is authentic under a key that nobody else has is what we wrote, and
     of that the digest was taken then.
     """
-    name = part_file(key.part, file.name)
-    message = MessageReader(*key.object(file.name), name)
+    name = key.path
+    message = MessageReader(key.key, key.context, name)
     buffer = memoryview(bytearray(min(STEP, file.size)))
     with storage.open(name) as source:
         if source.size != file.size:
@@ -64,28 +103,22 @@ def check_file(
     message.finalize()
 
 
-def reseal_file(
+def _reseal_file(
     storage: Storage,
-    old: RootKey,
-    new: RootKey,
+    old: FileKey,
+    new: FileKey,
     file: PartFile,
     digest: str,
     tell: Callable[[int], object],
 ) -> PartFile:
-    """Decrypt a file of the part of ``old`` and encrypt it as one of the part of ``new``.
-
-    What is in it is not looked at: zstd frames stay as they are. Only a file whose sealed bytes
-    have the digest that its commit says is taken: whoever knows the old root key could have
-    exchanged it. Returns its line in the new commit; raises IntegrityError, and leaves nothing.
-    """
-    name = part_file(old.part, file.name)
-    reader = MessageReader(*old.object(file.name), name)
-    writer = MessageWriter(*new.object(file.name))
-    with storage.create(part_file(new.part, file.name)) as sink:
+    name = old.path
+    reader = MessageReader(old.key, old.context, name)
+    writer = MessageWriter(new.key, new.context)
+    with storage.create(new.path) as sink:
         digesting = DigestingSink(sink, digest)
         pieces = sealed_pieces(storage, name, file, digest)
         reseal(pieces, reader, writer, digesting.write, tell)
-        return digesting.listing(file.name)
+        return digesting.listing(new.name)
 
 
 def reseal(

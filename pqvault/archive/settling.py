@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pqvault.archive import layout
-from pqvault.archive.archive import PublicState
-from pqvault.archive.part import PublicPart
+from pqvault.archive.publicpart import PublicPart
+from pqvault.archive.publicstate import PublicState
 from pqvault.archive.removal import remove_part
 from pqvault.archive.replacement import replaced_ids
 from pqvault.format.commit import is_table

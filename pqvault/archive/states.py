@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from pqvault.archive.part import PublicPart
+from pqvault.archive.publicpart import PublicPart
 from pqvault.archive.replacement import replaced_ids
 from pqvault.errors import NotFound, UsageError
 

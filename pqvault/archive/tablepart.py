@@ -11,7 +11,6 @@ from types import TracebackType
 import pyarrow as pa
 
 from pqvault.archive import layout, retired
-from pqvault.archive.archive import PublicState
 from pqvault.archive.columngroups import (
     ColumnGroup,
     PartKeys,
@@ -20,15 +19,16 @@ from pqvault.archive.columngroups import (
     plan_columns,
     plan_files,
 )
-from pqvault.archive.objects import SealOptions
-from pqvault.archive.partwriter import (
+from pqvault.archive.committing import (
     discard,
     make_commit,
     put_part,
     refuse_digests,
     refuse_unsigned,
-    write_catalog,
 )
+from pqvault.archive.objects import SealOptions
+from pqvault.archive.partwriter import write_catalog
+from pqvault.archive.publicstate import PublicState
 from pqvault.errors import UsageError
 from pqvault.format.catalog import SCHEMA
 from pqvault.format.commit import PartFile

@@ -6,18 +6,20 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from threading import Event
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
-from pqvault.archive.part import OpenPart
 from pqvault.errors import PQVaultError
-from pqvault.format.entries import Entry
+
+if TYPE_CHECKING:  # it imports pyarrow
+    from pqvault.archive.part import OpenPart
+    from pqvault.format.entries import Entry
 
 __all__ = ["Located", "content_tasks", "default_jobs", "run_tasks", "side_by_side"]
 
 TASK_SIZE: Final = 8 * 1024 * 1024  # bytes of content
 TASK_FILES: Final = 1024
 
-Located = tuple[OpenPart, Entry]
+Located: TypeAlias = "tuple[OpenPart, Entry]"
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from pqvault.archive import layout, removal, retired
-from pqvault.archive.archive import Archive, PublicState
+from pqvault.archive.archive import Archive
 from pqvault.archive.engine import THREADS, Engine
-from pqvault.archive.part import OpenPart, PublicPart
+from pqvault.archive.part import OpenPart
+from pqvault.archive.publicpart import PublicPart
+from pqvault.archive.publicstate import PublicState
 from pqvault.archive.tableentry import has_content
 from pqvault.archive.tasks import Located, content_tasks, default_jobs, run_tasks
 from pqvault.archive.verify_tables import TableTask, table_tasks, unnamed

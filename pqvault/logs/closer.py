@@ -9,8 +9,8 @@ from typing import Final
 
 import pyarrow as pa
 
+from pqvault.archive.committing import discard
 from pqvault.archive.layout import envelope_name, group_envelope_name
-from pqvault.archive.partwriter import discard
 from pqvault.errors import PQVaultError
 from pqvault.format.textdoc import MAX_SIZE
 from pqvault.logs.closing import close_part, rows_of

@@ -14,9 +14,9 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from pqvault.archive import layout, retired
-from pqvault.archive.archive import PublicState
 from pqvault.archive.columngroups import ColumnGroup
-from pqvault.archive.partwriter import refuse_digests, refuse_unsigned
+from pqvault.archive.committing import refuse_digests, refuse_unsigned
+from pqvault.archive.publicstate import PublicState
 from pqvault.archive.tablepart import check_path
 from pqvault.errors import Incomplete, PQVaultError, UsageError
 from pqvault.keys import Recipient, one_profile

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from pqvault.archive.columngroups import ColumnGroup, PartKeys
+from pqvault.archive.committing import discard
 from pqvault.archive.layout import envelope_name, group_envelope_name, part_file
-from pqvault.archive.partwriter import discard
 from pqvault.errors import PQVaultError
 from pqvault.format.wal import wal_name
 from pqvault.keys import Recipient, one_profile

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pqvault.archive import layout
-from pqvault.archive.partwriter import discard
+from pqvault.archive.committing import discard
 from pqvault.errors import Locked, PQVaultError, UsageError
 from pqvault.format.textdoc import MAX_SIZE
 from pqvault.keys import Identity

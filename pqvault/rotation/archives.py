@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from pqvault.archive import layout
-from pqvault.archive.archive import PublicState
-from pqvault.archive.part import PublicPart
+from pqvault.archive.publicpart import PublicPart
+from pqvault.archive.publicstate import PublicState
 from pqvault.errors import (
     IntegrityError,
     KeyStateForbids,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from pqvault.archive.engine import Engine
 from pqvault.archive.recipients import FindRecipient
 from pqvault.errors import Incomplete, PQVaultError
 from pqvault.keys import Identity, Recipient
@@ -83,7 +84,7 @@ class ReencryptRun:
     """One run over many targets. ``report`` can be read after an error.
 
     ``find``: see :func:`public_keys`. ``sign``: keys that sign new parts and their envelopes, those
-    that the run began with.
+    that the run began with. ``engine``: see `ArchiveRenewal`.
     """
 
     run_file: Run
@@ -92,6 +93,7 @@ class ReencryptRun:
     ledger: Ledger | None = None
     sign: Sequence[SigningKey] = ()
     jobs: int = JOBS
+    engine: Engine | None = None
     progress: Progress = ignore
     report: ReencryptReport = field(init=False)
     _keys: Keys = field(init=False)
@@ -170,6 +172,7 @@ class ReencryptRun:
             memory=memory,
             allow_retired=self.run_file.allow_retired,
             jobs=self.jobs,
+            engine=self.engine,
             progress=self.progress,
         )
 

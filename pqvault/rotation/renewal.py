@@ -15,14 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from pqvault.archive import layout
-from pqvault.archive.archive import PublicState
-from pqvault.archive.columngroups import PartKeys
-from pqvault.archive.objects import SealOptions
-from pqvault.archive.part import OpenPart, PublicPart, read_envelope, read_public
-from pqvault.archive.partwriter import discard, put_part, write_catalog
+from pqvault.archive.committing import discard, put_part
+from pqvault.archive.engine import Engine
+from pqvault.archive.processes import engine_for
+from pqvault.archive.publicpart import PublicPart, read_envelope, read_public
+from pqvault.archive.publicstate import PublicState
 from pqvault.archive.recipients import FindRecipient
 from pqvault.archive.replacement import id_in_place, replaced_ids, successors
-from pqvault.archive.sealedfiles import check_file, reseal_file
 from pqvault.archive.settling import remove_replaced, settle
 from pqvault.archive.tasks import default_jobs, run_tasks
 from pqvault.errors import IntegrityError, Locked, PolicyRefused, PQVaultError, UsageError
@@ -36,9 +35,6 @@ from pqvault.rootkey import RootKey
 from pqvault.rotation import retiring
 from pqvault.rotation.archives import Rotated
 from pqvault.rotation.change import Change, Keys
-from pqvault.rotation.tablerenewal import groups_of, renew_tables
-from pqvault.sealed import FrameCache
-from pqvault.sealed.writer import DEFAULT_FRAME, STORE
 from pqvault.signing import SigningKey, sign_document
 from pqvault.storage import Storage
 
@@ -49,7 +45,8 @@ __all__ = ["ArchiveRenewal"]
 class ArchiveRenewal:
     """One archive. ``started``: ms; parts that were encrypted again since then are done.
 
-    ``find``: a public key by its key id. ``sign``: keys that sign the new parts; ``policy``: who
+    ``find``: a public key by its key id. ``engine``: where the files are encrypted, by default
+    where that is done best. ``sign``: keys that sign the new parts; ``policy``: who
     must have signed the old ones.
     """
 
@@ -63,6 +60,7 @@ class ArchiveRenewal:
     memory: Memory | None = None
     allow_retired: bool = False
     jobs: int = field(default_factory=default_jobs)
+    engine: Engine | None = None
     progress: Progress = ignore
     result: Rotated = field(init=False)
     state: PublicState = field(init=False)
@@ -139,7 +137,7 @@ class ArchiveRenewal:
             settle(self.state, self._open)
             result = self.result
             # What cannot be done is said before anything is written.
-            self.pending()
+            size = sum(part.size for part, _ in self.pending())
             # A record first: a host that seals meanwhile to a key that goes is refused from now on.
             result.retired = retiring.retire(
                 self.state,
@@ -150,11 +148,14 @@ class ArchiveRenewal:
                 sign=self.sign,
                 policy=self.policy,
             )
-            with ThreadPoolExecutor(self.jobs, "pqvault-reencrypt") as pool:
+            with (
+                engine_for(self.storage, size, self.jobs, self.engine) as engine,
+                ThreadPoolExecutor(self.jobs, "pqvault-reencrypt") as pool,
+            ):
                 while pending := self.pending():
                     self._total = self._done + 2 * sum(part.size for part, _ in pending)
                     for part, recipients in pending:
-                        self._renew(part, recipients, pool)
+                        self._renew(part, recipients, pool, engine)
                     # Parts that others committed while we were at it.
                     self._refresh()
             for part in self.state.ordered():
@@ -181,7 +182,11 @@ class ArchiveRenewal:
         return key
 
     def _renew(
-        self, part: PublicPart, recipients: tuple[Recipient, ...], pool: ThreadPoolExecutor
+        self,
+        part: PublicPart,
+        recipients: tuple[Recipient, ...],
+        pool: ThreadPoolExecutor,
+        engine: Engine,
     ) -> None:
         """Put a new part in the place of one, and remove that."""
         old = self._open(part)
@@ -195,7 +200,7 @@ class ArchiveRenewal:
             )
         key = RootKey.generate(old.archive, self._new_id(part), profile)
         try:
-            new = self._write(part, old, key, recipients, pool)
+            new = self._write(part, old, key, recipients, pool, engine)
         except BaseException:
             self._stop.set()
             discard(self.storage, key.part)
@@ -223,14 +228,12 @@ class ArchiveRenewal:
         key: RootKey,
         recipients: tuple[Recipient, ...],
         pool: ThreadPoolExecutor,
+        engine: Engine,
     ) -> PublicPart:
         commit, files = part.commit, list[PartFile]()
 
         def reseal(file: PartFile) -> PartFile:
-            new = reseal_file(self.storage, old, key, file, commit.digest, self._tell)
-            # Read back at once: one thread does so while another waits for the disk.
-            check_file(self.storage, key, new, self._tell)
-            return new
+            return engine.reencrypt(old, key, self.storage, file, commit.digest, self._tell)
 
         self.storage.make_folder(f"parts/{key.part}/objects")
         envelope = key.envelope(recipients, created=int(time.time() * 1000))
@@ -265,19 +268,12 @@ class ArchiveRenewal:
     ) -> list[Envelope]:
         """The tables of a part and the catalog that names their files; the envelopes of their
         column groups."""
-        old = OpenPart(self.storage, part, self.keys.ring, FrameCache(), self.policy)
-        try:
-            groups = {
-                group: RootKey.generate(key.archive, key.part, key.profile)
-                for group in groups_of(old)
-            }
-            self.storage.make_folder(f"parts/{key.part}/tables")
-            listed, catalog = renew_tables(self.storage, old, PartKeys(key, groups), self._tell)
-        finally:
-            old.close()
-        options = SealOptions(STORE, DEFAULT_FRAME, part.commit.digest)
-        numbers = frozenset(object_number(file.name) for file in part.commit.files) - {-1}
-        files += [*listed, write_catalog(catalog, key, self.storage, options, numbers)]
+        from pqvault.rotation.tablerenewal import renew_part  # it imports pyarrow
+
+        groups, listed = renew_part(
+            self.storage, part, self.keys.ring, self.policy, key, self._tell
+        )
+        files += listed
         return [self._group_envelope(part, group, own) for group, own in groups.items()]
 
     def _group_envelope(self, part: PublicPart, group: str, key: RootKey) -> Envelope:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pqvault.archive import layout, retired
-from pqvault.archive.archive import PublicState
-from pqvault.archive.part import PublicPart
+from pqvault.archive.publicpart import PublicPart
+from pqvault.archive.publicstate import PublicState
 from pqvault.errors import PQVaultError
 from pqvault.policy import ANYBODY, Policy
 from pqvault.rootkey import RootKey

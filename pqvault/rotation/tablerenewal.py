@@ -13,20 +13,55 @@ import pyarrow as pa
 
 from pqvault.archive.columngroups import PartKeys
 from pqvault.archive.layout import new_table_name, part_file
+from pqvault.archive.objects import SealOptions
 from pqvault.archive.part import OpenPart
+from pqvault.archive.partwriter import write_catalog
+from pqvault.archive.publicpart import PublicPart
 from pqvault.archive.sealedfiles import sealed_pieces
 from pqvault.archive.tableentry import TableEntry
 from pqvault.archive.tablerows import PartRows, shaped
 from pqvault.format.catalog import SCHEMA, entries_of
 from pqvault.format.commit import PartFile, object_number
+from pqvault.policy import Policy
+from pqvault.rootkey import Keyring, RootKey
+from pqvault.sealed import FrameCache
+from pqvault.sealed.writer import DEFAULT_FRAME, STORE
 from pqvault.storage import Storage
 from pqvault.tablefile import OutFile, RowGroups, TableSink
 from pqvault.tablefile.schemas import sorting_columns, sorting_of
 
-__all__ = ["groups_of", "renew_tables"]
+__all__ = ["renew_part"]
 
 
-def groups_of(part: OpenPart) -> dict[str, str]:
+def renew_part(
+    storage: Storage,
+    public: PublicPart,
+    ring: Keyring,
+    policy: Policy,
+    key: RootKey,
+    tell: Callable[[int], object],
+) -> tuple[dict[str, RootKey], list[PartFile]]:
+    """Write the tables of a part again and a catalog that names their files, as those of the part
+    of ``key``: a new root key for each column group, and the files.
+
+    Raises NoKeyFits for a column group that nothing in ``ring`` opens, IntegrityError.
+    """
+    part = OpenPart(storage, public, ring, FrameCache(), policy)
+    try:
+        groups = {
+            group: RootKey.generate(key.archive, key.part, key.profile)
+            for group in _groups_of(part)
+        }
+        storage.make_folder(f"parts/{key.part}/tables")
+        listed, catalog = _renew_tables(storage, part, PartKeys(key, groups), tell)
+    finally:
+        part.close()
+    options = SealOptions(STORE, DEFAULT_FRAME, public.commit.digest)
+    numbers = frozenset(object_number(file.name) for file in public.commit.files) - {-1}
+    return groups, [*listed, write_catalog(catalog, key, storage, options, numbers)]
+
+
+def _groups_of(part: OpenPart) -> dict[str, str]:
     """The column groups of the tables of a part: name -> a table that has it.
 
     Raises NoKeyFits for one that no identity opens: its columns cannot be encrypted again.
@@ -50,7 +85,7 @@ def _tables(part: OpenPart) -> list[TableEntry]:
     ]
 
 
-def renew_tables(
+def _renew_tables(
     storage: Storage, part: OpenPart, keys: PartKeys, tell: Callable[[int], object]
 ) -> tuple[list[PartFile], pa.Table]:
     """Write the tables of ``part`` under new keys: their files, and the rows of the new catalog."""

@@ -9,13 +9,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import pqvault
-from pqvault.errors import IntegrityError, PQVaultError
+from pqvault.errors import IntegrityError, NoKeyFits, PQVaultError
 from pqvault.handover import HandedKey
 from pqvault.rootkey import RootKey, new_id
 
@@ -84,37 +85,41 @@ def test_a_seal_on_ray_is_a_seal(cluster: Any, corpus: Path, tmp_path: Path) -> 
     check(archive, key, corpus, tmp_path)
 
 
-def test_workers_that_are_killed_change_nothing(
-    cluster: Any, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Killed in the middle of an object: another worker seals it, under another name."""
-    from pqvault.integrations.ray import RayEngine
-    from pqvault.integrations.ray import engine as engine_module
+@contextmanager
+def killed(cluster: Any, times: int) -> Iterator[list[int]]:
+    """So many workers are killed while they are at something; their process ids."""
+    from pqvault.integrations.ray.engine import RayEngine
 
-    key = pqvault.Identity.generate()
-    kills = threading.Semaphore(3)
-    wait = engine_module.RayEngine._wait
-    killed: list[int] = []
-
-    recipient = engine_module.RayEngine._recipient
+    kills = threading.Semaphore(times)
+    wait, recipient = RayEngine._wait, RayEngine._recipient
+    found: list[int] = []
     pids: dict[Any, int] = {}
 
     def remembering(self: RayEngine, hand: Any, profile: str) -> Any:
-        pids[hand.actor] = cluster.get(hand.actor.process.remote())
+        if hand.actor not in pids:
+            pids[hand.actor] = cluster.get(hand.actor.process.remote())
         return recipient(self, hand, profile)
 
     def killing(self: RayEngine, hand: Any, reference: Any, check: Any) -> Any:
-        if hand.actor in pids and kills.acquire(blocking=False):
-            pid = pids.pop(hand.actor)
-            os.kill(pid, signal.SIGKILL)
-            killed.append(pid)
+        if pids.get(hand.actor, 0) not in (0, *found) and kills.acquire(blocking=False):
+            found.append(pids[hand.actor])
+            os.kill(pids[hand.actor], signal.SIGKILL)
         return wait(self, hand, reference, check)
 
-    monkeypatch.setattr(engine_module.RayEngine, "_recipient", remembering)
-    monkeypatch.setattr(engine_module.RayEngine, "_wait", killing)
-    with RayEngine() as engine:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RayEngine, "_recipient", remembering)
+        patch.setattr(RayEngine, "_wait", killing)
+        yield found
+    assert len(found) == times
+
+
+def test_workers_that_are_killed_change_nothing(cluster: Any, corpus: Path, tmp_path: Path) -> None:
+    """Killed in the middle of an object: another worker seals it, under another name."""
+    from pqvault.integrations.ray import RayEngine
+
+    key = pqvault.Identity.generate()
+    with RayEngine() as engine, killed(cluster, 3):
         pqvault.seal(corpus, tmp_path / "a.pqv", recipients=[key.recipient], engine=engine, jobs=2)
-    assert len(killed) == 3
     check(tmp_path / "a.pqv", key, corpus, tmp_path)
 
 
@@ -197,6 +202,33 @@ def test_verify_says_what_threads_say(cluster: Any, corpus: Path, tmp_path: Path
             assert told(found) == told(pqvault.verify(archive, identities=identities))
 
 
+def test_reencryption_changes_keys_and_nothing_else(
+    cluster: Any, corpus: Path, tmp_path: Path
+) -> None:
+    """A worker that is killed at it changes nothing either; the old key opens nothing."""
+    from pqvault.integrations.ray import RayEngine
+
+    old, new = pqvault.Identity.generate(), pqvault.Identity.generate()
+    archive = tmp_path / "a.pqv"
+    pqvault.seal(corpus, archive, recipients=[old.recipient])
+    rows = tmp_path / "rows.csv"
+    rows.write_text("a,b\n1,2\n")
+    pqvault.seal(rows, archive, recipients=[old.recipient], tables=True)
+    with RayEngine() as engine:
+        with killed(cluster, 1):
+            report = pqvault.reencrypt(
+                archive, identities=[old], to=new.recipient, engine=engine, jobs=engine.jobs
+            )
+        assert report.parts == 2
+        pqvault.gc(archive, older_than=0)
+        with pytest.raises(NoKeyFits):
+            pqvault.open(archive, identities=[old])
+        check(archive, new, corpus, tmp_path)
+        damage(archive)
+        with pytest.raises(IntegrityError):
+            pqvault.reencrypt(archive, identities=[new], engine=engine, jobs=engine.jobs)
+
+
 def test_what_is_handed_over_is_sealed() -> None:
     """attack 40: paths, digests and keys of what is to be checked are not in the arguments."""
     from pqvault.archive.checks import entries_in, entries_to_text
@@ -249,6 +281,7 @@ def test_the_command_line(cluster: Any, corpus: Path, tmp_path: Path) -> None:
     script = f"""
     {TOOL} keygen -o key.txt > key.pub 2> /dev/null
     {TOOL} seal data -r @key.pub --engine ray --ray-address {address} --jobs 2
+    {TOOL} reencrypt data.pqv -i key.txt --engine ray --ray-address {address} --jobs 2
     {TOOL} verify data.pqv -i key.txt --engine ray --ray-address {address} --jobs 2
     {TOOL} seal data -r @key.pub --ray-address {address} || echo $?
     """

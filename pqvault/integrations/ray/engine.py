@@ -18,13 +18,13 @@ from typing import Any, Final, Self, TypeVar
 
 from pqvault.archive.checks import entries_to_text
 from pqvault.archive.deal import DigestJob, ObjectJob, Piece
-from pqvault.archive.engine import Ranges
+from pqvault.archive.engine import THREADS, Ranges
 from pqvault.archive.layout import new_object_name, part_file
 from pqvault.archive.objects import Sealed, SealOptions
 from pqvault.archive.part import OpenPart
 from pqvault.crypto.profiles import PROFILES
 from pqvault.errors import PQVaultError, UsageError
-from pqvault.format.commit import PartFile
+from pqvault.format.commit import CATALOG, PartFile, object_number
 from pqvault.format.entries import HOLE, Entry
 from pqvault.handover import HandedKey
 from pqvault.integrations.ray.worker import HandedWork, Worker
@@ -182,6 +182,36 @@ class RayEngine:
             return hand.actor.check_frames.remote(handed, number, profile)
 
         self._do(f"object {number} of part {part.id}", work, check)
+
+    def reencrypt(
+        self,
+        old: RootKey,
+        new: RootKey,
+        storage: Storage,
+        file: PartFile,
+        digest: str,
+        on_bytes: Callable[[int], object],
+    ) -> PartFile:
+        """Encrypt a file of a part again on a worker; on another one when that ends, under another
+        name: nobody knows whether the first one has. The catalog, which has but one, here."""
+        if file.name == CATALOG:
+            return THREADS.reencrypt(old, new, storage, file, digest, on_bytes)
+        lost: list[str] = []
+
+        def hand_over(hand: _Hand, key: RootKey, name: str) -> HandedKey:
+            return HandedKey.to(self._recipient(hand, key.profile.name), key, name)
+
+        def work(hand: _Hand) -> Any:
+            for name in lost:
+                storage.remove(part_file(new.part, name))
+            lost[:] = [new_object_name(object_number(file.name)) if lost else file.name]
+            handed = hand_over(hand, old, file.name), hand_over(hand, new, lost[0])
+            profiles = old.profile.name, new.profile.name
+            return hand.actor.reencrypt.remote(storage, *handed, profiles, file, digest)
+
+        found: PartFile = self._do(f"{file.name} of part {old.part}", work, lambda: on_bytes(0))
+        on_bytes(2 * file.size)
+        return found
 
     # -- workers ---------------------------------------------------------------------------
 

@@ -9,10 +9,12 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 
-from pqvault.archive.checks import HandedObjects, check_contents, check_sealed, entries_in
+from pqvault.archive.checks import check_contents, check_sealed, entries_in
 from pqvault.archive.deal import DigestJob, ObjectJob
+from pqvault.archive.handedobjects import HandedObjects
 from pqvault.archive.objects import Sealed, SealOptions, seal_object, take_digest
 from pqvault.archive.part import OpenPart
+from pqvault.archive.sealedfiles import FileKey, renew_file
 from pqvault.crypto.profiles import PROFILES
 from pqvault.errors import PQVaultError
 from pqvault.format.commit import PartFile
@@ -92,6 +94,19 @@ class Worker:
         key = handed.open(own_identity(profile)) if handed is not None else None
         check_sealed(storage, part, file, digest, key, lambda _: None)
 
+    def reencrypt(
+        self,
+        storage: Storage,
+        old: HandedKey,
+        new: HandedKey,
+        profiles: tuple[str, str],
+        file: PartFile,
+        digest: str,
+    ) -> PartFile:
+        """Encrypt a file of a part again; see `renew_file`. ``profiles``: of the two keys."""
+        keys = _file_key(old, profiles[0]), _file_key(new, profiles[1])
+        return renew_file(storage, *keys, file, digest, lambda _: None)
+
     def check_contents(self, handed: HandedWork, profile: str) -> list[PQVaultError]:
         """Check the content of entries; see `check_contents`."""
         mine = own_identity(profile)
@@ -103,6 +118,10 @@ class Worker:
         mine = own_identity(profile)
         with closing(handed.objects(mine)) as objects:
             objects.reader(number).check_frames(json.loads(handed.what.open(mine)))
+
+
+def _file_key(handed: HandedKey, profile: str) -> FileKey:
+    return FileKey(handed.part, handed.name, *handed.open(own_identity(profile)))
 
 
 @cache

@@ -1,0 +1,99 @@
+"""Objects of a part for who has their keys, and not the part's: a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
+
+from pqvault.archive.layout import part_file
+from pqvault.errors import IntegrityError, NotFound
+from pqvault.format.commit import PartFile, object_number
+from pqvault.format.entries import HOLE
+from pqvault.sealed import FrameCache, SealedReader
+from pqvault.storage import InMemory, ReadAt, Storage
+
+if TYPE_CHECKING:  # it would import pyarrow
+    from pqvault.archive.part import OpenPart
+
+__all__ = ["Handed", "HandedObjects", "open_object"]
+
+_SMALL: Final = 64 * 1024  # bytes of a sealed file that is read whole
+
+
+def open_object(
+    storage: Storage, part: str, file: PartFile, key: tuple[bytes, bytes], cache: FrameCache
+) -> SealedReader:
+    """A reader of one object of a part. ``key``: and context, as `RootKey.object` gives them."""
+    path = part_file(part, file.name)
+    source = _source(storage, path, file.size)
+    try:
+        if source.size != file.size:
+            raise IntegrityError(f"{path} has {source.size} bytes, its commit says {file.size}")
+        return SealedReader(source, *key, path, cache=cache, close_source=source.close)
+    except BaseException:
+        source.close()
+        raise
+
+
+def _source(storage: Storage, path: str, size: int) -> ReadAt:
+    """The sealed bytes of a file; a small one is read whole, and so holds no descriptor."""
+    try:
+        if size <= _SMALL:
+            return InMemory(storage.read(path, _SMALL))
+        return storage.open(path)
+    except NotFound:
+        raise IntegrityError(f"{path} is missing") from None
+
+
+class Handed(NamedTuple):
+    """Objects of a part and a key and context for each, to be sent to a process of our own."""
+
+    storage: Storage
+    part: str
+    digest: str
+    files: tuple[PartFile, ...]
+    keys: tuple[tuple[bytes, bytes], ...]
+
+    @classmethod
+    def of(cls, part: OpenPart, numbers: Iterable[int]) -> Self:
+        """Of the objects ``numbers`` of a part; holes have none."""
+        files = tuple(part.file(number) for number in sorted(set(numbers) - {HOLE}))
+        keys = tuple(part.key.object(file.name) for file in files)
+        return cls(part.storage, part.id, part.digest, files, keys)
+
+    def open(self) -> HandedObjects:
+        """As the other process reads them."""
+        return HandedObjects(*self)
+
+
+class HandedObjects:
+    """As much of a part as a worker has keys for. ``keys``: key and context of each file."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        part: str,
+        digest: str,
+        files: Sequence[PartFile],
+        keys: Sequence[tuple[bytes, bytes]],
+    ) -> None:
+        self.digest = digest
+        self._storage = storage
+        self._part = part
+        self._files = {
+            object_number(file.name): (file, key) for file, key in zip(files, keys, strict=True)
+        }
+        self._cache = FrameCache()
+        self._readers: dict[int, SealedReader] = {}
+
+    def reader(self, number: int) -> SealedReader:
+        """A reader of an object, kept open. Raises IntegrityError."""
+        if number not in self._readers:
+            file, key = self._files[number]
+            self._readers[number] = open_object(self._storage, self._part, file, key, self._cache)
+        return self._readers[number]
+
+    def close(self) -> None:
+        """Close every file."""
+        for reader in self._readers.values():
+            reader.close()

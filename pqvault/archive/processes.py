@@ -1,0 +1,255 @@
+"""The engine that works on processes of our own, so that no two units share an interpreter.
+
+Encryption and most of what is done once a file hold the interpreter, so that threads wait for each
+other. A worker process is a Python that has imported only what the work needs; it takes a tenth
+of a second to start, so only large work comes here. It gets the keys of its objects, over a socket
+that only the two share, and ends with its last work when this process ends, however that does.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Pipe
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
+
+from pqvault.archive.checks import check_handed, check_handed_frames, check_sealed
+from pqvault.archive.deal import DigestJob, ObjectJob
+from pqvault.archive.engine import THREADS, Engine, Ranges
+from pqvault.archive.handedobjects import Handed
+from pqvault.archive.layout import new_object_name
+from pqvault.archive.objects import Sealed, SealOptions, seal_object, take_digest
+from pqvault.archive.sealedfiles import FileKey, renew_file
+from pqvault.archive.worker import STOP, Said
+from pqvault.errors import PQVaultError
+from pqvault.format.commit import PartFile
+from pqvault.format.entries import Entry
+from pqvault.rootkey import RootKey
+from pqvault.storage import LocalStorage, Storage
+
+if TYPE_CHECKING:  # it imports pyarrow
+    from pqvault.archive.part import OpenPart
+
+__all__ = ["LARGE", "Processes", "engine_for"]
+
+LARGE: Final = 64 * 1024 * 1024  # bytes of work that are worth the start of processes
+_MAIN: Final = "from pqvault.archive.worker import main; main()"
+_LOOK: Final = 0.25  # seconds between looks whether the run was stopped
+_PATIENCE: Final = 10.0  # seconds for a worker to end what it is at
+
+
+Result = TypeVar("Result")
+
+
+class _Worker:
+    """One process and our end of the socket."""
+
+    def __init__(self) -> None:
+        self._connection, theirs = Pipe()
+        with theirs:
+            fd = theirs.fileno()
+            path = os.pathsep.join(folder for folder in sys.path if folder)
+            try:
+                self._process = subprocess.Popen(
+                    # -P: what lies in the working folder is not to be imported.
+                    [sys.executable, "-P", "-c", _MAIN, str(fd)],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[fd],
+                    env={**os.environ, "PYTHONPATH": path},
+                )
+            except OSError as error:
+                self._connection.close()
+                raise PQVaultError(
+                    f"a worker process cannot be started: {error.strerror}",
+                    hint="--engine threads (engine=THREADS) does without",
+                ) from None
+
+    def do(
+        self,
+        on_bytes: Callable[[int], object],
+        unit: Callable[..., Result],
+        arguments: tuple[object, ...],
+    ) -> Result:
+        """What ``unit`` returns. What ``on_bytes`` raises ends it."""
+        try:
+            self._connection.send((unit, arguments))
+            while True:
+                said, value = self._answer(on_bytes)
+                if said is Said.TOLD:
+                    self._tell(on_bytes, value)
+                elif said is Said.FAILED:
+                    raise value
+                elif said is Said.BROKEN:
+                    raise RuntimeError(f"in a worker process: {value}")
+                else:
+                    return cast("Result", value)
+        except (EOFError, ConnectionResetError, BrokenPipeError):
+            raise _lost(self._process.wait()) from None
+
+    def _answer(self, on_bytes: Callable[[int], object]) -> tuple[Said, Any]:
+        while not self._connection.poll(_LOOK):
+            self._tell(on_bytes, 0)
+        return cast("tuple[Said, Any]", self._connection.recv())
+
+    def _tell(self, on_bytes: Callable[[int], object], count: int) -> None:
+        try:
+            on_bytes(count)
+        except BaseException:
+            self._stop()
+            raise
+
+    def _stop(self) -> None:
+        """Nobody wants the result: the worker removes what it has begun, and is waited for."""
+        self._connection.send(STOP)
+        patience = time.monotonic() + _PATIENCE
+        while self._connection.poll(max(0.0, patience - time.monotonic())):
+            if self._connection.recv()[0] is not Said.TOLD:
+                return
+        self._process.kill()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can do more."""
+        return self._process.poll() is None
+
+    def end(self) -> None:
+        """It has nothing to do, and so ends at once."""
+        self._connection.close()
+        try:
+            self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class Processes:
+    """Up to ``jobs`` worker processes, started when there is work for one; as a context manager,
+    they end with it."""
+
+    def __init__(self, jobs: int) -> None:
+        self._idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
+        for _ in range(jobs):
+            self._idle.put(None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        while not self._idle.empty():
+            worker = self._idle.get()
+            if worker is not None:
+                worker.end()
+
+    def seal(
+        self,
+        job: ObjectJob,
+        key: RootKey,
+        storage: Storage,
+        options: SealOptions,
+        on_bytes: Callable[[int], object],
+    ) -> Sealed:
+        """Seal an object."""
+        name = new_object_name(job.number)
+        return self._do(
+            on_bytes, seal_object, job, name, *key.object(name), storage, key.part, options
+        )
+
+    def digest(self, job: DigestJob, digest: str, check: Callable[[], object]) -> Sealed:
+        """Take the digest of a file."""
+        return self._do(lambda _: check(), take_digest, job, digest)
+
+    def check_file(
+        self,
+        storage: Storage,
+        part: str,
+        file: PartFile,
+        digest: str,
+        key: RootKey | None,
+        on_bytes: Callable[[int], object],
+    ) -> None:
+        """Check a file as it lies in storage."""
+        secret = key.object(file.name) if key is not None else None
+        self._do(on_bytes, check_sealed, storage, part, file, digest, secret)
+
+    def check_contents(
+        self, part: OpenPart, entries: Sequence[Entry], check: Callable[[], object]
+    ) -> list[PQVaultError]:
+        """Check the content of entries."""
+        numbers = {extent.object for entry in entries for extent in entry.extents}
+        handed = Handed.of(part, numbers)
+        return self._do(lambda _: check(), check_handed, handed, entries)
+
+    def check_frames(
+        self, part: OpenPart, number: int, done: Ranges, check: Callable[[], object]
+    ) -> None:
+        """Decode the frames of an object."""
+        handed = Handed.of(part, [number])
+        self._do(lambda _: check(), check_handed_frames, handed, number, done)
+
+    def reencrypt(
+        self,
+        old: RootKey,
+        new: RootKey,
+        storage: Storage,
+        file: PartFile,
+        digest: str,
+        on_bytes: Callable[[int], object],
+    ) -> PartFile:
+        """Encrypt a file of a part again."""
+        keys = FileKey.of(old, file.name), FileKey.of(new, file.name)
+        return self._do(on_bytes, renew_file, storage, *keys, file, digest)
+
+    def _do(
+        self, on_bytes: Callable[[int], object], unit: Callable[..., Result], *arguments: object
+    ) -> Result:
+        """What ``unit`` returns on a worker that has nothing else to do."""
+        with self._worker() as worker:
+            return worker.do(on_bytes, unit, arguments)
+
+    @contextmanager
+    def _worker(self) -> Iterator[_Worker]:
+        worker = self._idle.get()
+        try:
+            if worker is None:
+                worker = _Worker()
+            yield worker
+        finally:
+            if worker is not None and not worker.alive:
+                worker.end()
+                worker = None
+            self._idle.put(worker)
+
+
+@contextmanager
+def engine_for(
+    storage: Storage, size: int, jobs: int, chosen: Engine | None = None
+) -> Iterator[Engine]:
+    """Where ``size`` bytes of work on an archive are done best, unless one was ``chosen``: small
+    work on threads, and what waits for a network too."""
+    if chosen is not None:
+        yield chosen
+        return
+    if size < LARGE or jobs < 2 or not isinstance(storage, LocalStorage):
+        yield THREADS
+        return
+    # One more than processors: it has something to do while another waits for the disk.
+    with Processes(min(jobs, 1 + (os.cpu_count() or 1))) as processes:
+        yield processes
+
+
+def _lost(code: int) -> PQVaultError:
+    return PQVaultError(
+        f"a worker process ended in the middle of its work, with code {code}",
+        hint="too little memory, most likely: give fewer --jobs",
+    )

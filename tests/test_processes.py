@@ -1,0 +1,255 @@
+"""The engine of worker processes: what threads do, in processes that get no more than they need."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import make_tree
+
+import pqvault
+from pqvault.archive import processes
+from pqvault.archive.engine import THREADS
+from pqvault.archive.processes import LARGE, Processes, engine_for
+from pqvault.errors import IntegrityError, PQVaultError
+from pqvault.storage import storage_at
+
+KEY, NEW = pqvault.Identity.generate(), pqvault.Identity.generate()
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PQVAULT_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """Small files, a large one, and one of noise."""
+    files = {f"{number:03}.txt": b"line %d\n" % number * number for number in range(200)}
+    files |= {"large": b"0123456789abcdef" * 300_000, "noise": os.urandom(3_000_000)}
+    return make_tree(tmp_path / "data", files)
+
+
+@pytest.fixture
+def archive(corpus: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "a.pqv"
+    pqvault.seal(corpus, path, recipients=[KEY.recipient])
+    return path
+
+
+def children() -> set[int]:
+    """Processes that this one started and that are not ended and waited for."""
+    mine = Path(f"/proc/{os.getpid()}/task")
+    return {int(pid) for task in mine.iterdir() for pid in (task / "children").read_text().split()}
+
+
+def content(archive: Path, key: pqvault.Identity) -> dict[str, bytes]:
+    with pqvault.open(archive, identities=[key]) as opened:
+        return {
+            os.fsdecode(entry.path): opened.open_file(entry.path).read()
+            for entry in opened.entries()
+            if entry.kind.letter == "f"
+        }
+
+
+def told(report: pqvault.VerifyReport) -> tuple[Any, ...]:
+    problems = sorted((type(e).__name__, e.message, e.hint) for e in report.problems)
+    return (report.level, report.objects, report.entries, report.size, problems)
+
+
+def test_what_they_seal_and_verify_is_what_threads_do(corpus: Path, tmp_path: Path) -> None:
+    """Equal listings; the same report of a whole archive and of a damaged one."""
+    path = tmp_path / "b.pqv"
+    with Processes(2) as engine:
+        report = pqvault.seal(corpus, path, recipients=[KEY.recipient], engine=engine)
+        assert report.files == 202 and len(children()) in (1, 2)
+        sealed = content(path, KEY)
+        assert {name.removeprefix("data/"): data for name, data in sealed.items()} == {
+            file.name: file.read_bytes() for file in corpus.iterdir()
+        }
+        assert pqvault.seal(corpus, path, recipients=[KEY.recipient], engine=engine).parts == []
+        for harm in (lambda _: None, _flip, os.unlink):
+            harm(next(iter(sorted(path.glob("parts/*/objects/*")))))
+            for keys in ([KEY], []):
+                found = pqvault.verify(path, identities=keys, engine=engine)
+                assert told(found) == told(pqvault.verify(path, identities=keys))
+        assert found.problems
+    assert children() == set()
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_large_work_alone_starts_them(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They cost a tenth of a second: small work, one job and a store elsewhere go without."""
+    storage = storage_at(str(archive))
+    for size, jobs in ((LARGE - 1, 4), (LARGE, 1)):
+        with engine_for(storage, size, jobs) as engine:
+            assert engine is THREADS
+    with engine_for(storage_at("memory://a"), LARGE, 4) as engine:
+        assert engine is THREADS
+    with engine_for(storage, LARGE, 4) as engine:
+        assert isinstance(engine, Processes)
+    monkeypatch.setattr(processes, "_Worker", None)  # nothing starts one
+    pqvault.reencrypt(archive, identities=[KEY], to=NEW.recipient)
+
+
+@pytest.fixture
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes for work of any size."""
+    monkeypatch.setattr(processes, "LARGE", 0)
+
+
+def test_reencryption_on_them(archive: Path, always: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same content under the new key; attack 40: what they are sent holds the keys of the
+    objects at hand, and no root key or seed."""
+    sent: list[bytes] = []
+    send = Connection.send
+
+    def listening(self: Connection, message: object) -> None:
+        sent.append(pickle.dumps(message))
+        send(self, message)
+
+    monkeypatch.setattr(Connection, "send", listening)
+    before = content(archive, KEY)
+    secrets = _root_keys(archive, KEY)
+    pqvault.reencrypt(archive, identities=[KEY], to=NEW.recipient)
+    assert content(archive, NEW) == before
+    assert len(sent) == 2  # an object and the catalog
+    secrets += [*_root_keys(archive, NEW), KEY.seed, NEW.seed]
+    assert not any(secret in message for message in sent for secret in secrets)
+    assert children() == set()
+
+
+def _root_keys(archive: Path, key: pqvault.Identity) -> list[bytes]:
+    with pqvault.open(archive, identities=[key]) as opened:
+        return [part.key.secret for part in opened.parts]
+
+
+def test_damage_is_an_error_that_names_it(archive: Path, always: None) -> None:
+    """What a worker finds is raised here, and nothing takes the part's place."""
+    damaged = max(archive.glob("parts/*/objects/*"), key=lambda path: path.stat().st_size)
+    _flip(damaged)
+    with pytest.raises(IntegrityError, match=damaged.name):
+        pqvault.reencrypt(archive, identities=[KEY], to=NEW.recipient)
+    assert len(list((archive / "commits").iterdir())) == 1
+    assert children() == set()
+
+
+def test_a_worker_that_is_killed_is_an_error(
+    archive: Path, always: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Named; the archive is what it was, and the next run does it."""
+    before = content(archive, KEY)
+    send = Connection.send
+
+    def killing(self: Connection, message: object) -> None:
+        send(self, message)
+        for pid in children():
+            os.kill(pid, signal.SIGKILL)
+
+    with monkeypatch.context() as patch, pytest.raises(PQVaultError, match="ended in the middle"):
+        patch.setattr(Connection, "send", killing)
+        pqvault.reencrypt(archive, identities=[KEY], to=NEW.recipient)
+    assert children() == set()
+    assert content(archive, KEY) == before and len(list((archive / "commits").iterdir())) == 1
+    pqvault.reencrypt(archive, identities=[KEY], to=NEW.recipient)
+    assert content(archive, NEW) == before
+
+
+def test_what_ends_the_work_here_ends_it_there(corpus: Path, tmp_path: Path) -> None:
+    """An error of the caller's: the worker removes what it began and is there for the next."""
+
+    class Enough(Exception):
+        pass
+
+    def enough(report: object) -> None:
+        raise Enough
+
+    path = tmp_path / "b.pqv"
+    with Processes(1) as engine:
+        with pytest.raises(Enough):
+            pqvault.seal(
+                corpus, path, recipients=[KEY.recipient], engine=engine, progress=enough, jobs=1
+            )
+        assert [file for file in path.rglob("parts/*/objects/*") if file.is_file()] == []
+        pqvault.seal(corpus, path, recipients=[KEY.recipient], engine=engine, jobs=1)
+    assert len(content(path, KEY)) == 202
+
+
+def test_the_working_folder_is_not_imported_from(
+    archive: Path, tmp_path: Path, always: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """attack 45: a module that lies where the tool is called is data."""
+    for name in ("zstandard", "blake3", "pickle"):
+        (tmp_path / f"{name}.py").write_text("open('imported', 'w')\nraise SystemExit(7)\n")
+    monkeypatch.chdir(tmp_path)
+    pqvault.reencrypt(archive, identities=[KEY], to=NEW.recipient)
+    assert not (tmp_path / "imported").exists()
+
+
+_CALL = """
+import pqvault, sys
+from pqvault.archive import processes
+from pathlib import Path
+processes.LARGE = 0
+key = pqvault.Identity.load_file("key")
+def slow(report):
+    Path("begun").touch()
+    {then}
+pqvault.reencrypt("a.pqv", identities=key, progress=slow)
+"""
+
+
+@pytest.mark.parametrize(
+    ("then", "number"),
+    [("import time; time.sleep(60)", signal.SIGKILL), ("pass", signal.SIGKILL)],
+    ids=["waiting", "working"],
+)
+def test_they_end_with_who_started_them(
+    archive: Path, tmp_path: Path, then: str, number: signal.Signals
+) -> None:
+    """attack 14: no worker outlives a process that is killed; everything opens."""
+    KEY.save_file(tmp_path / "key")
+    before = content(archive, KEY)
+    process = subprocess.Popen(
+        [sys.executable, "-c", _CALL.format(then=then)], cwd=tmp_path, stderr=subprocess.DEVNULL
+    )
+    _wait(lambda: (tmp_path / "begun").exists() or process.poll() is not None)
+    tasks = Path(f"/proc/{process.pid}/task")
+    started = {
+        int(pid)
+        for task in (tasks.iterdir() if tasks.exists() else ())
+        for pid in (task / "children").read_text().split()
+    }
+    process.send_signal(number)
+    process.wait()
+    _wait(lambda: not any(_runs(pid) for pid in started))
+    assert content(archive, KEY) == before
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return "pqvault.archive.worker" in Path(f"/proc/{pid}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _wait(until: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not until():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.01)
