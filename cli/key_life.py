@@ -56,6 +56,7 @@ def told(output: Output, made: Made, did: str) -> None:
             "key_id": v.key_id,
             "profile": v.profile,
             "changed": made.changed,
+            "expires": v.expires,
         }
     )
     output.line(f"{made.address} {did}, id {v.key_id}")
@@ -124,8 +125,9 @@ def rotate(
 ) -> None:
     """Make a new version that seals from now on; the one before only opens.
 
-    With --period month it may run every day: destroying the version of a month then erases
-    what was sealed to it in backups too.
+    Labels and floors are the key's and stay; when a version expires is its own, and said with
+    --expires. With --period month it may run every day: destroying the version of a month then
+    erases what was sealed to it in backups too.
     """
     from pqvault.keystore import lifecycle
 
@@ -139,6 +141,12 @@ def rotate(
             state=_state(pre_active),
             expires=_expiry(expires),
             reason=reason,
+        )
+        before = store.store.versions(made.name)[-2:][0]
+    if made.changed and expires is None and before.expires is not None:
+        output.warning(
+            f"{made.address} never expires, and {name}@{before.version} did: `pqvault key expire"
+            f" {made.address} 365d` sets when; --expires says it at once, or never"
         )
     told(output, made, f"is {made.version.state}" if made.changed else "is there already")
 

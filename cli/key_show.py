@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import click
 
 from .options import output_options
@@ -28,7 +30,7 @@ def list_(verify: bool, output: Output) -> None:
             output.document({**_plain(f), "verified": verify})
             continue
         notes = [f"{key}={value}" for key, value in f.labels.items()]
-        notes += [f"expires {when(f.expires)}"] if f.expires is not None else []
+        notes += [f"{_expiry(f.expires)} {when(f.expires)}"] if f.expires is not None else []
         notes += [] if f.profile == "standard" else [f.profile]
         notes += [] if f.private or f.state == "destroyed" else ["public key only"]
         notes += [f.period] if f.period else []
@@ -66,6 +68,10 @@ def show(name: str, output: Output) -> None:
         for step in steps:
             reason = f": {step.reason}" if step.reason else ""
             output.result(_safe(f"  {when(step.time)}  {step.old or 'made'} → {step.new}{reason}"))
+
+
+def _expiry(moment: int) -> str:
+    return "expires" if moment > time.time() * 1000 else "expired"
 
 
 def _plain(facts: object) -> dict[str, object]:

@@ -109,6 +109,10 @@ class RolledBack(PQVaultError):
 
 
 class KeyStateForbids(PQVaultError):
-    """The state of the key forbids this use."""
+    """The state of the key forbids this use. ``key``: its address, where many may fail for it."""
 
     exit_code = 16
+
+    def __init__(self, message: str, *, hint: str = "", key: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.key = key

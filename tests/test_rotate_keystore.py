@@ -13,7 +13,7 @@ import pqvault
 from pqvault.errors import IntegrityError, KeyStateForbids, NoKeyFits, RolledBack, UsageError
 from pqvault.format.envelope import Envelope
 from pqvault.keys import Identity, Recipient
-from pqvault.keystore import Keystore, State, Unlocked, audit, index, lifecycle
+from pqvault.keystore import Keystore, State, Unlocked, audit, edits, index, lifecycle
 from pqvault.keystore.halves import kind_of
 from pqvault.keystore.identities import identities
 from pqvault.keystore.seen import Seen
@@ -157,6 +157,40 @@ def test_a_key_that_may_not_seal_is_not_wrapped_to(store: Unlocked, desk: Box) -
     lifecycle.change_state(store, "prod@1", State.SUSPENDED)
     with pytest.raises(KeyStateForbids):
         address(store, "prod@1")
+
+
+def test_a_key_that_expired_stays_when_nothing_takes_its_place(store: Unlocked, desk: Box) -> None:  # noqa: F811
+    """It is said, once for all that is sealed to it; a new root key is not wrapped to it."""
+    pqvault.seal(desk.source, desk.root / "l.pqv", recipients=[address(store, "prod")])
+    with desk.source.joinpath("a").open("rb") as file, (desk.root / "s.pqv").open("wb") as out:
+        pqvault.encrypt(file, out, [address(store, "prod")])
+    edits.expire(store, "prod@1", 1)
+    before = key_ids(desk.archive)
+    both = (desk.archive, desk.root / "l.pqv", desk.root / "s.pqv")
+    report = turn(store, resolve(keystore=store.store), *both)
+    (warning,) = report.warnings
+    assert "prod@1 has expired" in warning and "key rotate prod" in warning
+    assert (report.unchanged, key_ids(desk.archive)) == (3, before)
+    keys = identities(store.store, lambda: WORDS, print)
+    for one in both:
+        with pytest.raises(KeyStateForbids, match="prod@1 has expired") as caught:
+            pqvault.reencrypt(one, identities=keys, keystore=store.store)
+        assert "key rotate" in caught.value.hint
+    assert (key_ids(desk.archive), unfinished("reencryptions")) == (before, [])
+    lifecycle.rotate(store, "prod")
+    report = turn(store, resolve(keystore=store.store), *both)
+    assert (report.rewrapped, report.warnings) == (3, [])
+
+
+def test_a_month_that_is_over_is_encrypted_again_for_itself(store: Unlocked, desk: Box) -> None:  # noqa: F811
+    """A key of a period stays alone with what it opens, although it seals no more."""
+    lifecycle.new_key(store, "logs", period="2026-10")
+    archive = desk.root / "l.pqv"
+    pqvault.seal(desk.source, archive, recipients=[address(store, "logs")])
+    lifecycle.rotate(store, "logs", period="2026-11")
+    keys = identities(store.store, lambda: WORDS, print)
+    assert pqvault.reencrypt(archive, identities=keys, keystore=store.store).parts == 1
+    assert key_ids(archive) == {id_of(store, "logs@1")}
 
 
 # -- the index -----------------------------------------------------------------------------

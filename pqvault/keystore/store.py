@@ -70,6 +70,11 @@ class KeyFacts:
         """``prod@2``."""
         return f"{self.name}@{self.version}"
 
+    @property
+    def refusal(self) -> str:
+        """Why nothing may be sealed to it, ``prod@2 has expired``; "" when it may."""
+        return _refusal(self.address, self.state, self.version, self.floor_seal, self.expires)
+
 
 def _facts(row: tuple[Any, ...]) -> KeyFacts:
     values = (*row[:10], dict(tables.labels_of(row[10])), bool(row[11]))
@@ -205,9 +210,9 @@ class Keystore:
                 f"{text} is a key that signs, and nothing can be sealed to it",
                 hint="name it with --sign or --signer, and a key that opens with -r",
             )
-        allowed = [v for v in found if _refusal(name, v) == ""]
+        allowed = [v for v in found if _refusal_of(name, v) == ""]
         if not allowed:
-            reasons = "; ".join(_refusal(name, v) for v in found[-3:])
+            reasons = "; ".join(_refusal_of(name, v) for v in found[-3:])
             raise KeyStateForbids(
                 f"nothing may be sealed to {text}: {reasons}",
                 hint=f"`pqvault key rotate {name.name}` makes a version that may",
@@ -240,9 +245,9 @@ class Keystore:
         found = [v for v in _matching(self.versions(name), address) if signs(v.profile)]
         if not found:
             raise UsageError(f"{text} is no key that signs", hint="`pqvault key list` shows all")
-        allowed = [v for v in found if v.sealed_seed and _refusal(name, v) == ""]
+        allowed = [v for v in found if v.sealed_seed and _refusal_of(name, v) == ""]
         if not allowed:
-            reasons = "; ".join(_refusal(name, v) or "public key only" for v in found[-3:])
+            reasons = "; ".join(_refusal_of(name, v) or "public key only" for v in found[-3:])
             raise KeyStateForbids(f"{text} may not sign: {reasons}")
         return allowed[-1].key_id
 
@@ -311,14 +316,18 @@ def _matching(versions: Iterable[KeyVersion], address: Address) -> list[KeyVersi
     return list(versions)
 
 
-def _refusal(name: KeyName, v: KeyVersion) -> str:
-    what = f"{name.name}@{v.version}"
-    if v.state is not State.ACTIVE:
-        return f"{what} is {v.state}"
-    if v.version < name.floor_seal:
-        return f"{what} is below {name.name}@{name.floor_seal}, the lowest that may seal"
-    if v.expires is not None and v.expires <= now():
-        return f"{what} has expired"
+def _refusal_of(name: KeyName, v: KeyVersion) -> str:
+    address = f"{name.name}@{v.version}"
+    return _refusal(address, v.state, v.version, name.floor_seal, v.expires)
+
+
+def _refusal(address: str, state: str, version: int, floor: int, expires: int | None) -> str:
+    if state != State.ACTIVE:
+        return f"{address} is {state}"
+    if version < floor:
+        return f"{address} is below version {floor}, the lowest that may seal"
+    if expires is not None and expires <= now():
+        return f"{address} has expired"
     return ""
 
 

@@ -179,6 +179,7 @@ class ArchiveRotation:
             result.problems.append(error)
             return
         result.opens(now or envelope)
+        result.warnings += self._change.stays(now or envelope)
         if now is None:
             result.unchanged += 1
         else:

@@ -7,10 +7,10 @@ carried on by doing it again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from pqvault.archive.recipients import FindRecipient, known_recipients
 from pqvault.errors import (
@@ -32,6 +32,7 @@ __all__ = ["Change", "Keys", "Member", "resolve"]
 Member: TypeAlias = WrappedKey | Recipient  # wrapped already, or to be wrapped to
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
+_INSTEAD: Final = "make a new version with `pqvault key rotate`, or use --to or --remove"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,8 @@ class Change:
 
     ``to`` takes the place of the one key of ``ours`` (key id -> name) that the envelope names,
     all of its versions.
-    ``compromised``: key id -> address of keys that rewrapping does not help.
+    ``compromised``: key id -> address of keys that rewrapping does not help. ``blocked``: key id ->
+    why nothing may be sealed to it, of keys that nothing takes the place of.
     """
 
     replace: Mapping[str, Recipient] = field(default_factory=lambda: _NOTHING)
@@ -49,6 +51,7 @@ class Change:
     add: tuple[Recipient, ...] = ()
     remove: frozenset[str] = frozenset()
     compromised: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    blocked: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
 
     @property
     def named(self) -> set[str]:
@@ -84,7 +87,8 @@ class Change:
         """To whom a new root key is to be wrapped, when it takes the place of that of ``envelope``.
 
         ``find``: the public key of a key id, for an envelope holds none. Raises KeyStateForbids
-        when a compromised key would be among them, UsageError when a public key is not known.
+        when a key would be among them that may not be sealed to, UsageError when a public key is
+        not known.
         """
         there = {wrapped.key_id: wrapped for wrapped in envelope.recipients}
         members = self._members(envelope, there, what)
@@ -93,7 +97,15 @@ class Change:
                 raise KeyStateForbids(
                     f"{what} is sealed to {self.compromised[key_id]}, which is compromised, and so"
                     " would be the new root key",
-                    hint="make a new version with `pqvault key rotate`, or use --to or --remove",
+                    hint=_INSTEAD,
+                    key=self.compromised[key_id],
+                )
+            if key_id in self.blocked:
+                raise KeyStateForbids(
+                    f"{what} is sealed to a key that nothing new may be sealed to:"
+                    f" {self.blocked[key_id]}",
+                    hint=_INSTEAD,
+                    key=self.blocked[key_id],
                 )
         new = self.new
         return known_recipients(
@@ -133,6 +145,18 @@ class Change:
                     " wrapping keeps the root key, which whoever has that key and any copy of the"
                     " old envelope can read",
                     hint="`pqvault reencrypt` makes new root keys",
+                    key=self.compromised[key_id],
+                )
+
+    def stays(self, envelope: Envelope) -> Iterator[str]:
+        """A warning for each key of the envelope that should give way, and has nobody to."""
+        for wrapped in envelope.recipients:
+            if wrapped.key_id in self.blocked:
+                reason = self.blocked[wrapped.key_id]
+                name = reason.partition("@")[0]
+                yield (
+                    f"{reason}, and what is sealed to it stays so: `pqvault key rotate {name}`"
+                    " makes a version that takes its place, then rotate again"
                 )
 
     def _taken_by_to(
@@ -169,6 +193,7 @@ class Change:
             "add": [r.key_id for r in self.add],
             "remove": sorted(self.remove),
             "compromised": dict(self.compromised),
+            "blocked": dict(self.blocked),
         }
 
     @classmethod
@@ -183,6 +208,7 @@ class Change:
                 add=tuple(keys[key_id] for key_id in value["add"]),
                 remove=frozenset(map(str, value["remove"])),
                 compromised={str(k): str(v) for k, v in value["compromised"].items()},
+                blocked={str(k): str(v) for k, v in value.get("blocked", {}).items()},
             )
         except (KeyError, TypeError, AttributeError, UsageError):
             raise FormatError("the change of an unfinished rotation is damaged") from None
@@ -254,6 +280,7 @@ def resolve(
         add=tuple(dict.fromkeys(add)),
         remove=removed,
         compromised={f.key_id: f.address for f in facts if f.state == State.COMPROMISED},
+        blocked=_blocked(facts, replace) if new_keys or not (to or add or removed) else {},
     )
     both = removed & change.new.keys()
     if both:
@@ -265,6 +292,12 @@ def resolve(
             hint="`pqvault reencrypt` makes new root keys",
         )
     return change
+
+
+def _blocked(facts: Sequence[KeyFacts], replaced: Mapping[str, Recipient]) -> dict[str, str]:
+    # The key of a month stays the only one of what is sealed to it, when it no longer seals too.
+    keys = (f for f in facts if not (signs(f.profile) or f.period or f.key_id in replaced))
+    return {f.key_id: f.refusal for f in keys if f.refusal and f.state != State.COMPROMISED}
 
 
 def _successors(keystore: Keystore, facts: Sequence[KeyFacts]) -> dict[str, Recipient]:

@@ -61,6 +61,7 @@ class StreamRotation:
             if members is None:
                 result.unchanged = 1
                 result.opens(envelope)
+                result.warnings += self.change.stays(envelope)
                 return result
             # No waiting: another rotation may copy for minutes.
             lock_file(fd, str(self.path), wait=0)
@@ -82,6 +83,7 @@ class StreamRotation:
         result.rewrapped, result.written, result.copied = 1, len(data), size
         result.wrapped = {m.key_id for m in members if isinstance(m, Recipient)}
         result.opens(new)
+        result.warnings += self.change.stays(new)
         return result
 
     def _open(self, fd: int, start: int, envelope: Envelope) -> RootKey:
