@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from . import unlocking
-from .main import fail_with
 from .options import engine_options, jobs_option, load_identities, output_options
 from .output import Output, number, size
-from .progress import shown
-from .runs import (
-    abandon,
-    change_options,
-    chosen_mode,
-    open_keystore,
-    plan_line,
-    read_change,
-    show_status,
-)
-from .signing import load_signing_keys, policy_options
+from .runs import Verb, change_options, run_verb
+from .signing import policy_options
 
 
 @click.command(epilog="Example: pqvault reencrypt datasets.pqv -i key.txt --to @team.pub")
@@ -46,92 +37,23 @@ def command(archives: tuple[str, ...], output: Output, **options: Any) -> None:
     same recipients stay, and keys of the keystore give way to their newest version. Copies and
     backups made before still open with the old keys.
     """
-    mode = chosen_mode(archives, options)
-    if mode == "status":
-        show_status(output, "reencryptions")
-    elif mode == "abandon":
-        abandon(output, "reencryptions", "encrypted again")
-    elif mode == "resume":
-        _resume(output, options)
-    elif options["plan"]:
-        _plan(archives, output, options)
-    else:
-        _reencrypt(archives, output, options)
-
-
-def _reencrypt(archives: tuple[str, ...], output: Output, options: dict[str, Any]) -> None:
-    from pqvault.rotation.run import targets_of
-    from pqvault.rotation.runs import Run
-
-    keystore = open_keystore()
-    change = read_change(options, keystore, new_keys=True)
-    identities = load_identities(options["identity"])
-    targets = list(targets_of(archives, recursive=options["recursive"]))
-    sign = load_signing_keys(options["sign"])
-    run = Run.again(targets, change, "reencryptions")
-    if run is not None:
-        output.line(f"carrying on with {run.id}, which was begun for the same")
-    else:
-        run = Run.create(
-            targets,
-            change,
-            allow_retired=options["allow_retired"],
-            signers=[key.signer.signer_id for key in sign],
-            policy=options["policy"],
-            kind="reencryptions",
-        )
-    with run:
-        _work(run, identities, sign, keystore, output, options)
-
-
-def _resume(output: Output, options: dict[str, Any]) -> None:
-    from pqvault.rotation.runs import Run, unfinished
-
-    paths = unfinished("reencryptions")
-    if not paths:
-        output.line("nothing is unfinished")
-        return
-    keystore, identities = open_keystore(), load_identities(options["identity"])
-    sign = load_signing_keys(options["sign"])
-    for path in paths:
-        with Run.open(path) as run:
-            _work(run, identities, sign, keystore, output, options)
-
-
-def _work(
-    run: Any, identities: Any, sign: Any, keystore: Any, output: Output, options: Any
-) -> None:
-    from pqvault.errors import PQVaultError
     from pqvault.reencrypting import reencrypting
 
-    failure = None
-    with shown(output, "reencrypt") as progress:
-        opened = reencrypting(
-            run,
-            identities,
-            keystore=keystore,
-            allow_rollback=options["allow_rollback"],
-            sign=sign,
-            warn=unlocking.warn,
-            jobs=options["jobs"],
-            engine=options["engine"],
-            progress=progress,
-        )
-        with opened as work:
-            try:
-                work.run()
-            except PQVaultError as error:
-                failure = error
-    report = work.report
-    for warning in report.warnings:
-        output.warning(warning)
-    output.document(report)
-    if report.targets > 1:
-        output.failures(problem for _, problem in report.failed)
-    _show(output, report)
-    if failure is not None:
-        output.failure(failure)
-        fail_with(failure.exit_code)
+    run_verb(
+        Verb(
+            "reencrypt",
+            "reencryptions",
+            "encrypted again",
+            "part",
+            reencrypting,
+            _plan,
+            _show,
+            new_keys=True,
+        ),
+        archives,
+        output,
+        options,
+    )
 
 
 def _show(output: Output, report: Any) -> None:
@@ -152,21 +74,9 @@ def _show(output: Output, report: Any) -> None:
         output.line(f"retired {key_id}: `pqvault seal` refuses it here from now on")
 
 
-def _plan(archives: tuple[str, ...], output: Output, options: dict[str, Any]) -> None:
+def _plan(change: Any, keystore: Any, options: dict[str, Any]) -> Callable[[str], Any]:
     from pqvault.rotation.reencrypt import plan, public_keys
-    from pqvault.rotation.run import targets_of
 
-    keystore = open_keystore()
-    change = read_change(options, keystore, new_keys=True)
     find = public_keys(load_identities(options["identity"], needed=False), keystore)
     memory = None if options["allow_rollback"] else unlocking.memory()
-    problems = 0
-    for target in targets_of(archives, recursive=options["recursive"]):
-        planned = plan(target, change, find, signs=bool(options["sign"]), memory=memory)
-        output.document(planned)
-        output.result(plan_line(planned, "part", "encrypted again"))
-        if planned.problem is not None:
-            problems += 1
-            output.failure(planned.problem)
-    if problems:
-        fail_with(3)
+    return lambda target: plan(target, change, find, signs=bool(options["sign"]), memory=memory)

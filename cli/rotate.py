@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from . import unlocking
-from .main import fail_with
-from .options import jobs_option, load_identities, output_options
+from .options import jobs_option, output_options
 from .output import Output, number, size
-from .progress import shown
-from .runs import (
-    abandon,
-    change_options,
-    chosen_mode,
-    open_keystore,
-    plan_line,
-    read_change,
-    show_status,
-)
+from .runs import Verb, change_options, run_verb
 from .signing import load_signing_keys, policy_options
 
 
@@ -44,94 +35,10 @@ def command(archives: tuple[str, ...], output: Output, **options: Any) -> None:
     one that needs no change is signed as it is. Who had a key that goes may have kept what it
     opened: only `pqvault reencrypt` makes new root keys.
     """
-    modes = {"resume": _resume, "status": _status, "abandon": _abandon}
-    mode = chosen_mode(archives, options)
-    if mode:
-        modes[mode](output, options)
-    elif options["plan"]:
-        _plan(archives, output, options)
-    else:
-        _rotate(archives, output, options)
-
-
-def _status(output: Output, _: dict[str, Any]) -> None:
-    show_status(output, "rotations")
-
-
-def _abandon(output: Output, _: dict[str, Any]) -> None:
-    abandon(output, "rotations", "rotated")
-
-
-# -- doing it
-
-
-def _rotate(archives: tuple[str, ...], output: Output, options: dict[str, Any]) -> None:
-    from pqvault.rotation.run import targets_of
-    from pqvault.rotation.runs import Run
-
-    keystore = open_keystore()
-    change = read_change(options, keystore)
-    identities = load_identities(options["identity"])
-    targets = targets_of(archives, recursive=options["recursive"])
-    sign = load_signing_keys(options["sign"])
-    created = Run.create(
-        targets,
-        change,
-        allow_retired=options["allow_retired"],
-        signers=[key.signer.signer_id for key in sign],
-        policy=options["policy"],
-    )
-    with created as run:
-        _work(run, identities, sign, keystore, output, options)
-
-
-def _resume(output: Output, options: dict[str, Any]) -> None:
-    from pqvault.rotation.runs import Run, unfinished
-
-    paths = unfinished()
-    if not paths:
-        output.line("nothing is unfinished")
-        return
-    keystore, identities = open_keystore(), load_identities(options["identity"])
-    sign = load_signing_keys(options["sign"])
-    for path in paths:
-        with Run.open(path) as run:
-            _work(run, identities, sign, keystore, output, options)
-
-
-def _work(
-    run: Any, identities: Any, sign: Any, keystore: Any, output: Output, options: Any
-) -> None:
-    from pqvault.errors import PQVaultError
     from pqvault.rotating import rotating
 
-    failure = None
-    with shown(output, "rotate", pieces=True) as progress:
-        opened = rotating(
-            run,
-            identities,
-            sign=sign,
-            keystore=keystore,
-            allow_rollback=options["allow_rollback"],
-            warn=unlocking.warn,
-            jobs=options["jobs"],
-            progress=progress,
-        )
-        with opened as work:
-            try:
-                work.run()
-            except PQVaultError as error:
-                failure = error
-    report = work.report
-    for warning in report.warnings:
-        output.warning(warning)
-    output.document(report)
-    if report.targets > 1:
-        output.failures(problem for _, problem in report.failed)
-    _show(output, report)
-    if failure is not None:
-        output.failure(failure)
-        fail_with(failure.exit_code)
+    verb = Verb("rotate", "rotations", "rotated", "envelope", rotating, _plan, _show)
+    run_verb(verb, archives, output, options)
 
 
 def _show(output: Output, report: Any) -> None:
@@ -152,22 +59,9 @@ def _show(output: Output, report: Any) -> None:
         output.line(f"retired {key_id}: `pqvault seal` refuses it here from now on")
 
 
-# -- looking
+def _plan(change: Any, _: Any, options: dict[str, Any]) -> Callable[[str], Any]:
+    from pqvault.rotation.run import plan
 
-
-def _plan(archives: tuple[str, ...], output: Output, options: dict[str, Any]) -> None:
-    from pqvault.rotation.run import plan, targets_of
-
-    change = read_change(options, open_keystore())
     sign = load_signing_keys(options["sign"])
     memory = None if options["allow_rollback"] else unlocking.memory()
-    problems = 0
-    for target in targets_of(archives, recursive=options["recursive"]):
-        planned = plan(target, change, memory, sign=sign, policy=options["policy"])
-        output.document(planned)
-        output.result(plan_line(planned))
-        if planned.problem is not None:
-            problems += 1
-            output.failure(planned.problem)
-    if problems:
-        fail_with(3)
+    return lambda target: plan(target, change, memory, sign=sign, policy=options["policy"])

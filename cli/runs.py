@@ -1,34 +1,52 @@
-"""What `rotate` and `reencrypt` have in common: who opens it after, and unfinished runs."""
+"""What `rotate` and `reencrypt` have in common: all but what they do to one target."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from . import unlocking
 from .main import fail_with
 from .options import identity_option, load_identities, load_recipients
 from .output import Output, number, size, when
+from .progress import shown
+from .signing import load_signing_keys
 
 if TYPE_CHECKING:
+    from pqvault.errors import PQVaultError
     from pqvault.keystore import Keystore
     from pqvault.rotation.change import Change
-    from pqvault.rotation.runs import Kind
+    from pqvault.rotation.runs import Kind, Run
 
-__all__ = [
-    "abandon",
-    "change_options",
-    "chosen_mode",
-    "open_keystore",
-    "plan_line",
-    "read_change",
-    "show_status",
-]
+__all__ = ["Verb", "change_options", "open_keystore", "run_verb"]
 
 Command = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """What differs between `rotate` and `reencrypt`.
+
+    ``done``: happened to a target; ``what``: is counted. ``begin``: the library's run, not yet
+    begun. ``plan``: of one target. ``show``: a line or more about a report.
+    """
+
+    name: str
+    kind: Kind
+    done: str
+    what: str
+    begin: Callable[..., AbstractContextManager[Any]]
+    plan: Callable[..., Any]
+    show: Callable[[Output, Any], None]
+    new_keys: bool = False
+
+
 _OPTIONS = (
     click.option("--to", metavar="KEY", help="Who takes the place of our key, as for seal -r."),
     click.option("--add", multiple=True, metavar="R", help="Who may open it too. Repeatable."),
@@ -62,7 +80,141 @@ def change_options(command: Command) -> Command:
     return command
 
 
-def chosen_mode(archives: tuple[str, ...], options: dict[str, Any]) -> str:
+def run_verb(
+    verb: Verb, archives: tuple[str, ...], output: Output, options: dict[str, Any]
+) -> None:
+    """The whole command: begin, carry on, look or forget, as the options say."""
+    mode = _chosen_mode(archives, options)
+    if mode == "status":
+        _show_status(output, verb.kind)
+    elif mode == "abandon":
+        _abandon(output, verb)
+    elif mode == "resume":
+        _resume(verb, output, options)
+    elif options["plan"]:
+        _plan(verb, archives, output, options)
+    else:
+        _begin(verb, archives, output, options)
+
+
+def _begin(verb: Verb, archives: tuple[str, ...], output: Output, options: dict[str, Any]) -> None:
+    from pqvault.rotation.run import targets_of
+    from pqvault.rotation.runs import Run
+
+    keystore = open_keystore()
+    change = _read_change(options, keystore, verb.new_keys)
+    identities = load_identities(options["identity"])
+    targets = list(targets_of(archives, recursive=options["recursive"]))
+    sign = load_signing_keys(options["sign"])
+    run = Run.again(targets, change, verb.kind) if verb.new_keys else None
+    if run is not None:
+        output.line(f"carrying on with {run.id}, which was begun for the same")
+    else:
+        run = Run.create(
+            targets,
+            change,
+            allow_retired=options["allow_retired"],
+            signers=[key.signer.signer_id for key in sign],
+            policy=options["policy"],
+            kind=verb.kind,
+        )
+    with run:
+        _work(verb, run, identities, sign, keystore, output, options)
+
+
+def _resume(verb: Verb, output: Output, options: dict[str, Any]) -> None:
+    from pqvault.rotation.runs import Run, unfinished
+
+    paths = unfinished(verb.kind)
+    if not paths:
+        output.line("nothing is unfinished")
+        return
+    keystore, identities = open_keystore(), load_identities(options["identity"])
+    sign = load_signing_keys(options["sign"])
+    for path in paths:
+        with Run.open(path) as run:
+            _work(verb, run, identities, sign, keystore, output, options)
+
+
+def _work(
+    verb: Verb,
+    run: Run,
+    identities: Any,
+    sign: Any,
+    keystore: Keystore | None,
+    output: Output,
+    options: dict[str, Any],
+) -> None:
+    from pqvault.errors import Incomplete, PQVaultError
+
+    failure = None
+    more = {"engine": options["engine"]} if "engine" in options else {}
+    with shown(output, verb.name, pieces=not verb.new_keys) as progress:
+        opened = verb.begin(
+            run,
+            identities,
+            sign=sign,
+            keystore=keystore,
+            allow_rollback=options["allow_rollback"],
+            warn=unlocking.warn,
+            jobs=options["jobs"],
+            progress=progress,
+            **more,
+        )
+        with opened as work:
+            try:
+                work.run()
+            except PQVaultError as error:
+                failure = error
+    report = work.report
+    for warning in report.warnings:
+        output.warning(warning)
+    output.document(report)
+    groups = _grouped(error for _, error in report.failed)
+    if report.targets > 1 and (len(groups) > 1 or isinstance(failure, Incomplete)):
+        output.failures(groups)
+    verb.show(output, report)
+    if failure is not None:
+        output.failure(failure)
+        fail_with(failure.exit_code)
+
+
+def _plan(verb: Verb, archives: tuple[str, ...], output: Output, options: dict[str, Any]) -> None:
+    from pqvault.rotation.run import targets_of
+
+    keystore = open_keystore()
+    change = _read_change(options, keystore, verb.new_keys)
+    look = verb.plan(change, keystore, options)
+    problems: list[PQVaultError] = []
+    targets = list(targets_of(archives, recursive=options["recursive"]))
+    for target in targets:
+        planned = look(target)
+        output.document(planned)
+        output.result(_plan_line(planned, verb))
+        problems += [planned.problem] if planned.problem is not None else []
+    output.failures(_grouped(problems))
+    codes = {problem.exit_code for problem in problems}
+    if problems:
+        fail_with(codes.pop() if len(problems) == len(targets) and len(codes) == 1 else 3)
+
+
+def _grouped(errors: Iterable[PQVaultError]) -> list[PQVaultError]:
+    """What is not about one target, but a key's state or a passphrase, once for all."""
+    from pqvault.errors import KeyStateForbids
+
+    groups: dict[str, list[PQVaultError]] = {}
+    for error in errors:
+        key = error.key if isinstance(error, KeyStateForbids) else ""
+        groups.setdefault(key or error.message, []).append(error)
+    return [
+        type(first)(f"{first.message} (so it is with {len(others):,} more)", hint=first.hint)
+        if others
+        else first
+        for first, *others in groups.values()
+    ]
+
+
+def _chosen_mode(archives: tuple[str, ...], options: dict[str, Any]) -> str:
     """``resume``, ``status``, ``abandon``, or "" where archives are named. Raises UsageError."""
     from pqvault.errors import UsageError
     from pqvault.policy import ANYBODY
@@ -84,9 +236,7 @@ def open_keystore() -> Keystore | None:
     return Keystore() if Keystore.exists() else None
 
 
-def read_change(
-    options: dict[str, Any], keystore: Keystore | None, *, new_keys: bool = False
-) -> Change:
+def _read_change(options: dict[str, Any], keystore: Keystore | None, new_keys: bool) -> Change:
     """Of ``--to``, ``--add``, ``--remove`` and ``-i``. ``new_keys``: root keys are made anew."""
     from pqvault.errors import UsageError
     from pqvault.rotation.change import resolve
@@ -117,21 +267,21 @@ def _key_ids(text: str, keystore: Keystore | None) -> list[str]:
     return [recipient.key_id for recipient in load_recipients((text,), ())]
 
 
-def plan_line(planned: Any, what: str = "envelope", verb: str = "rotated") -> str:
-    """What would be done with one target. ``what``: is counted; ``verb``: happens to it."""
+def _plan_line(planned: Any, verb: Verb) -> str:
     path = planned.path
     if planned.problem is not None:
-        return f"{path}: cannot be {verb}"
+        return f"{path}: cannot be {verb.done}"
     if not planned.rewrap:
         return f"{path}: nothing to do"
+    count = number(planned.rewrap, verb.what)
     copy = f", {size(planned.copy)} to copy" if planned.copy else ""
-    if planned.now == planned.then and what == "envelope":
-        return f"{path}: {number(planned.rewrap, what)} to sign (unverified)"
+    if planned.now == planned.then and not verb.new_keys:
+        return f"{path}: {count} to sign (unverified)"
     change = f"from {', '.join(planned.now)} to {', '.join(planned.then)}"
-    return f"{path}: {number(planned.rewrap, what)}{copy}, {change} (unverified)"
+    return f"{path}: {count}{copy}, {change} (unverified)"
 
 
-def show_status(output: Output, kind: Kind) -> None:
+def _show_status(output: Output, kind: Kind) -> None:
     """Say what is unfinished; ends with 3 if anything is."""
     from pqvault.rotation.runs import look, unfinished
 
@@ -150,11 +300,10 @@ def show_status(output: Output, kind: Kind) -> None:
     output.line("nothing is unfinished")
 
 
-def abandon(output: Output, kind: Kind, done: str) -> None:
-    """Forget what is unfinished. ``done``: what happened to its targets so far."""
+def _abandon(output: Output, verb: Verb) -> None:
     from pqvault.rotation.runs import Run, unfinished
 
-    for path in unfinished(kind):
+    for path in unfinished(verb.kind):
         with Run.open(path) as run:
-            output.line(f"{run.id} is forgotten; what it has {done} stays {done}")
+            output.line(f"{run.id} is forgotten; what it has {verb.done} stays {verb.done}")
             run.finish()

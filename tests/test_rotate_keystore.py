@@ -10,7 +10,14 @@ from conftest import Box
 from test_keystore import WORDS, path, store  # noqa: F401  (fixtures)
 
 import pqvault
-from pqvault.errors import IntegrityError, KeyStateForbids, NoKeyFits, RolledBack, UsageError
+from pqvault.errors import (
+    Incomplete,
+    IntegrityError,
+    KeyStateForbids,
+    NoKeyFits,
+    RolledBack,
+    UsageError,
+)
 from pqvault.format.envelope import Envelope
 from pqvault.keys import Identity, Recipient
 from pqvault.keystore import Keystore, State, Unlocked, audit, edits, index, lifecycle
@@ -153,6 +160,62 @@ def test_a_compromised_key_demands_more_than_rotation(store: Unlocked, desk: Box
     assert key_ids(desk.archive) == before and unfinished() == []
 
 
+def several(store: Unlocked, desk: Box, count: int = 3) -> list[Path]:  # noqa: F811
+    """Archives that are sealed to prod@1 alone."""
+    archives = [desk.root / f"{number}.pqv" for number in range(count)]
+    for archive in archives:
+        pqvault.seal(desk.source, archive, recipients=[address(store, "prod")])
+    return archives
+
+
+def test_what_all_fail_for_is_the_error_and_leaves_no_run(store: Unlocked, desk: Box) -> None:  # noqa: F811
+    """Exit code 16 and not 3, and nothing to carry on with; of several reasons, and where some
+    are done, it is Incomplete, and a run is left."""
+    archives = several(store, desk)
+    lifecycle.rotate(store, "prod")
+    lifecycle.change_state(store, "prod@1", State.COMPROMISED)
+    with pytest.raises(
+        KeyStateForbids, match=r"none of 3 .* prod@1, which is compromised"
+    ) as caught:
+        turn(store, resolve(keystore=store.store), *archives)
+    assert "reencrypt" in caught.value.hint and unfinished() == []
+    (archives[0] / "pqvault.json").unlink()
+    with pytest.raises(Incomplete, match="3 of 3"):
+        turn(store, resolve(keystore=store.store), *archives)
+    (run,) = unfinished()
+    run.unlink()
+    done = desk.root / "done.pqv"
+    pqvault.seal(desk.source, done, recipients=[address(store, "prod")])
+    with pytest.raises(Incomplete, match="2 of 3"):
+        turn(store, resolve(keystore=store.store), *archives[1:], done)
+    assert len(unfinished()) == 1
+
+
+def test_a_wrong_passphrase_is_asked_for_once(store: Unlocked, desk: Box) -> None:  # noqa: F811
+    """Not once for each of thousands of archives; and a run that was there stays there."""
+    archives = several(store, desk)
+    lifecycle.rotate(store, "prod")
+    change, asked = resolve(keystore=store.store), list[int]()
+
+    def wrong() -> bytes:
+        asked.append(1)
+        return b"wrong"
+
+    with Run.create(archives, change) as run:
+        kept = run.path
+    for times in (1, 2):
+        keys = identities(store.store, wrong, print)
+        with Run.open(kept) as run, rotating(run, keys, keystore=store.store) as work:
+            with pytest.raises(NoKeyFits, match="none of 3"):
+                work.run()
+            assert len(work.report.failed) == 3
+        assert (len(asked), unfinished()) == (times, [kept])
+    keys = identities(store.store, lambda: WORDS, print)
+    with Run.open(kept) as run, rotating(run, keys, keystore=store.store) as work:
+        assert work.run().rewrapped == 3
+    assert unfinished() == []
+
+
 def test_a_key_that_may_not_seal_is_not_wrapped_to(store: Unlocked, desk: Box) -> None:  # noqa: F811
     lifecycle.change_state(store, "prod@1", State.SUSPENDED)
     with pytest.raises(KeyStateForbids):
@@ -168,6 +231,8 @@ def test_a_key_that_expired_stays_when_nothing_takes_its_place(store: Unlocked, 
     before = key_ids(desk.archive)
     both = (desk.archive, desk.root / "l.pqv", desk.root / "s.pqv")
     report = turn(store, resolve(keystore=store.store), *both)
+    for one in both:
+        assert turn(store, resolve(keystore=store.store), one).warnings == report.warnings
     (warning,) = report.warnings
     assert "prod@1 has expired" in warning and "key rotate prod" in warning
     assert (report.unchanged, key_ids(desk.archive)) == (3, before)

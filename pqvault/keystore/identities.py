@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pqvault import providers
 from pqvault.crypto.profiles import Profile
 from pqvault.crypto.profiles import profile as find_profile
-from pqvault.errors import KeyStateForbids, NotFound
+from pqvault.errors import KeyStateForbids, NoKeyFits, NotFound
 from pqvault.keys import Identity, Recipient
 from pqvault.keystore.change import Unlocked
 from pqvault.keystore.halves import signs
@@ -29,6 +29,7 @@ class Opener:
         self._unlock = unlock
         self._warn = warn
         self._unlocked: Unlocked | None = None
+        self._refused: NoKeyFits | None = None
         self._seeds: dict[str, bytes] = {}
         self._one_at_a_time = threading.Lock()
 
@@ -50,8 +51,15 @@ class Opener:
                 change.audit(action, subject, **detail)
 
     def _unsealed(self, key_id: str) -> bytes:
+        if self._refused is not None:
+            # One Argon2id and one question for thousands of parts, also when it is answered wrong.
+            raise NoKeyFits(self._refused.message, hint=self._refused.hint)
         if self._unlocked is None:
-            self._unlocked = self._unlock()
+            try:
+                self._unlocked = self._unlock()
+            except NoKeyFits as error:
+                self._refused = error
+                raise
         name, v = self._unlocked.checked(key_id)
         check_opens(name, v)
         if v.state is State.COMPROMISED:
@@ -131,12 +139,13 @@ def check_opens(name: KeyName, v: KeyVersion) -> None:
         hint = f"`pqvault key activate {what}` allows it"
         if v.state is State.DESTROYED:
             hint = "its private key is gone; only a backup of the keystore from before has it"
-        raise KeyStateForbids(f"this is sealed to {what}, which is {v.state}", hint=hint)
+        raise KeyStateForbids(f"this is sealed to {what}, which is {v.state}", hint=hint, key=what)
     if v.version < name.floor_open:
         raise KeyStateForbids(
             f"this is sealed to {what}, below {name.name}@{name.floor_open}, the lowest that may "
             "open",
             hint=f"`pqvault key floor {name.name} --open {v.version}` allows it",
+            key=what,
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pqvault.archive.engine import Engine
 from pqvault.archive.recipients import FindRecipient
-from pqvault.errors import Incomplete, PQVaultError
+from pqvault.errors import PQVaultError
 from pqvault.keys import Identity, Recipient
 from pqvault.keystore import Keystore
 from pqvault.keystore.identities import audit_use
@@ -22,7 +22,7 @@ from pqvault.rotation.archives import Rotated
 from pqvault.rotation.change import Change, Keys
 from pqvault.rotation.ledger import Ledger
 from pqvault.rotation.renewal import ArchiveRenewal
-from pqvault.rotation.run import Planned, check_signers
+from pqvault.rotation.run import Planned, check_signers, failure_of, is_over
 from pqvault.rotation.runs import Run
 from pqvault.rotation.streamrenewal import StreamRenewal
 from pqvault.rotation.streams import STREAM
@@ -105,11 +105,7 @@ class ReencryptRun:
         self._keys = Keys(self.identities)
 
     def run(self) -> ReencryptReport:
-        """Do what is left. Raises Incomplete when something failed: the run stays unfinished.
-
-        The error of a single target of which nothing was done is raised as it is, and no run is
-        kept for it.
-        """
+        """Do what is left. Raises as `failure_of` says; the run stays unless `is_over`."""
         began, report = time.monotonic(), self.report
         report.finished = report.targets - self.run_file.left
         try:
@@ -125,11 +121,12 @@ class ReencryptRun:
             if report.parts or report.retired:
                 self._audit()
             report.seconds = time.monotonic() - began
-        if not report.failed or (report.targets == 1 and not report.parts):
+        failure = failure_of(report, "encrypted again", "reencrypt", bool(report.parts))
+        if failure is None or is_over(failure, self.run_file):
             self.run_file.finish()
             report.run = ""
-        if report.failed:
-            raise self._incomplete()
+        if failure is not None:
+            raise failure
         return report
 
     def _one(self, path: str) -> Rotated:
@@ -191,18 +188,6 @@ class ReencryptRun:
             parts=report.parts,
             to=report.new,
             removed=sorted(self.run_file.change.remove),
-        )
-
-    def _incomplete(self) -> PQVaultError:
-        report = self.report
-        first = report.failed[0][1]
-        if report.targets == 1 and not report.parts:
-            return first
-        failed = {path for path, _ in report.failed}
-        return Incomplete(
-            f"{len(failed)} of {report.targets} archives and streams are not encrypted again; the"
-            f" first: {first.message}",
-            hint="mend what is named, then `pqvault reencrypt --resume`; `--status` lists them",
         )
 
 

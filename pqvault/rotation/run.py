@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from pqvault.archive.finding import find
 from pqvault.archive.layout import HEADER
@@ -35,6 +35,8 @@ __all__ = [
     "RotateReport",
     "RotateRun",
     "check_signers",
+    "failure_of",
+    "is_over",
     "plan",
     "targets_of",
 ]
@@ -178,10 +180,7 @@ class RotateRun:
         self.report = RotateReport(run.id, run.total, signers=run.signers)
 
     def run(self) -> RotateReport:
-        """Do what is left. Raises Incomplete when something failed: the run stays unfinished.
-
-        The error of a single target is raised as it is, and no run is kept for it.
-        """
+        """Do what is left. Raises as `failure_of` says; the run stays unless `is_over`."""
         began = time.monotonic()
         report = self.report
         pending = self._run.pending()
@@ -195,15 +194,22 @@ class RotateRun:
             run_tasks(pool, self._jobs, pending, self._one, self._collect, self._stop)
         if self._ledger is not None:
             self._ledger.flush()
-        if report.rewrapped or report.signed or report.retired:
+        if self._began:
             self._audit()
         report.seconds = time.monotonic() - began
-        if not report.failed or report.targets == 1:
+        began = self._began and report.targets > 1
+        failure = failure_of(report, "rotated", "rotate", began)
+        if failure is None or is_over(failure, self._run):
             self._run.finish()
             report.run = ""
-        if report.failed:
-            raise self._incomplete()
+        if failure is not None:
+            raise failure
         return report
+
+    @property
+    def _began(self) -> bool:
+        report = self.report
+        return bool(report.rewrapped or report.signed or report.retired)
 
     def _one(self, item: tuple[int, str]) -> tuple[int, Rotated]:
         number, path = item
@@ -276,17 +282,42 @@ class RotateRun:
             signers=report.signers,
         )
 
-    def _incomplete(self) -> PQVaultError:
-        report = self.report
-        failed = {path for path, _ in report.failed}
-        first = report.failed[0][1]
-        if report.targets == 1:
-            return first
-        return Incomplete(
-            f"{len(failed)} of {report.targets} archives and streams are not rotated; the first:"
+
+class _Report(Protocol):
+    targets: int
+    finished: int
+    failed: list[tuple[str, PQVaultError]]
+
+
+def failure_of(report: _Report, verb: str, command: str, began: bool) -> PQVaultError | None:
+    """What a run over many targets ends with, when something failed: Incomplete.
+
+    When all failed for one reason, and nothing was done (``began``), it is an error of that kind.
+    ``verb``: happens to a target.
+    """
+    if not report.failed:
+        return None
+    first = report.failed[0][1]
+    if report.targets == 1 and not began:
+        return first
+    codes = {error.exit_code for _, error in report.failed}
+    if not began and not report.finished and len(codes) == 1 and codes != {PQVaultError.exit_code}:
+        return type(first)(
+            f"none of {report.targets:,} archives and streams is {verb}; the first:"
             f" {first.message}",
-            hint="mend what is named, then `pqvault rotate --resume`; `--status` lists them",
+            hint=first.hint,
         )
+    failed = {path for path, _ in report.failed}
+    return Incomplete(
+        f"{len(failed)} of {report.targets} archives and streams are not {verb}; the first:"
+        f" {first.message}",
+        hint=f"mend what is named, then `pqvault {command} --resume`; `--status` lists them",
+    )
+
+
+def is_over(failure: PQVaultError, run: Run) -> bool:
+    """Whether there is nothing to carry on with: the same may be typed again."""
+    return not isinstance(failure, Incomplete) and (run.new or run.total == 1)
 
 
 def check_signers(run: Run, sign: Sequence[SigningKey]) -> None:

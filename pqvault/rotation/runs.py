@@ -48,10 +48,14 @@ class RunStatus:
 
 
 class Run:
-    """One unfinished run, locked by us. `close` keeps it; `finish` removes it."""
+    """One unfinished run, locked by us. `close` keeps it; `finish` removes it.
+
+    ``new``: it was begun just now, and nobody counts on it.
+    """
 
     def __init__(self, path: Path, file: BinaryIO, *, ours: bool = True) -> None:
         self.path = path
+        self.new = False
         self._file = file
         head = _parsed(file.readline(), path)
         if not isinstance(head, dict) or head.get("format") != _FORMAT:
@@ -110,7 +114,9 @@ class Run:
             os.fsync(fd)
             os.rename(beside, path)
         file.seek(0)
-        return cls(path, file)
+        run = cls(path, file)
+        run.new = True
+        return run
 
     @classmethod
     def again(
