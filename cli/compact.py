@@ -78,6 +78,10 @@ def command(archive: str, output: Output, **options: Any) -> None:
     output.document(report)
     for ids in report.merged:
         output.detail(f"{ids[0]} to {ids[-1]}: {number(len(ids), 'part')} into one")
+    for part in report.tables:
+        output.detail(f"{part}: holds tables")
+    if report.tables:
+        output.line(f"{number(len(report.tables), 'part')} with tables left as they are")
     if not report.merged:
         output.line("nothing to merge")
     elif report.dry_run:

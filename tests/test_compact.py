@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 from conftest import make_tree
@@ -200,3 +201,23 @@ def test_the_command(archive: Path, tmp_path: Path) -> None:
     assert isinstance(shown.exception, UsageError)
     shown = CliRunner().invoke(cli, [*args, "--keep-last", "1"])
     assert shown.exit_code == 0 and "merged 6 parts into 1" in shown.output, shown.output
+
+
+def test_parts_with_tables_are_named_and_left(archive: Path, tmp_path: Path) -> None:
+    """They are not merged, and it is said: by the report, by the command, and by its dry run."""
+    from pqvault.tables import write_table
+
+    before = pa.table({"n": [1, 2]})
+    write_table(archive, "t", before, recipients=[KEY.recipient])
+    write_table(archive, "t", before, recipients=[KEY.recipient], mode="append")
+    with pqvault.open(archive, identities=[KEY]) as opened:
+        tables = [part.id for part in opened.parts[-2:]]
+    KEY.save_file(tmp_path / "key.txt")
+    args = ["compact", str(archive), "-i", str(tmp_path / "key.txt"), "--keep-last", "1"]
+    for more, did in (["--dry-run"], "would merge 8 parts into 3"), ([], "merged 8 parts into 3"):
+        shown = CliRunner().invoke(cli, [*args, *more, "-v"])
+        assert shown.exit_code == 0 and did in shown.output, shown.output
+        assert "2 parts with tables left as they are" in shown.output
+        assert all(f"{part}: holds tables" in shown.output for part in tables)
+    report = run(archive)
+    assert (report.merged, report.tables, report.left) == ([], tables, 3)

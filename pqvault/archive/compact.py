@@ -63,6 +63,7 @@ _ROWS: Final = 200_000  # entries of a new part, whose catalog is made in memory
 class CompactReport:
     """``parts``: how many there were, ``left``: how many are left. ``new``: ids of those made.
 
+    ``tables``: ids of parts that were left alone because they hold tables.
     ``before``, ``after``: sealed bytes of what was merged, and of what it was merged into.
     ``copied``, ``recompressed``: bytes of content, in frames that were copied or made anew.
     """
@@ -73,6 +74,7 @@ class CompactReport:
     left: int = 0
     merged: list[list[str]] = field(default_factory=list)
     new: list[str] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
     before: int = 0
     after: int = 0
     copied: int = 0
@@ -148,9 +150,9 @@ class Compaction:
         first: int | None = None
         size = rows = 0
         for index, part in enumerate(parts[: until + 1]):
-            fits = part.public.size < self.large and not any(
-                is_table(file.name) for file in part.commit.files
-            )
+            tables = any(is_table(file.name) for file in part.commit.files)
+            self.report.tables += [part.id] if tables else []
+            fits = part.public.size < self.large and not tables
             size += part.public.size
             rows += part.catalog.rows
             if first is not None and not (
