@@ -7,7 +7,14 @@ from typing import Any
 import click
 
 from .main import fail_with
-from .options import identity_option, jobs_option, load_identities, memory_option, output_options
+from .options import (
+    engine_options,
+    identity_option,
+    jobs_option,
+    load_identities,
+    memory_option,
+    output_options,
+)
 from .output import Output, number, size
 from .progress import shown
 from .signing import policy_options
@@ -33,6 +40,7 @@ from .signing import policy_options
 )
 @click.option("--preserve-special", is_flag=True, help="Keep setuid, setgid and sticky bits.")
 @jobs_option
+@engine_options
 @memory_option
 @policy_options
 @output_options
@@ -46,6 +54,7 @@ def command(
     links: str,
     preserve_special: bool,
     jobs: int | None,
+    engine: Any,
     memory: Any,
     policy: Any,
     output: Output,
@@ -71,6 +80,7 @@ def command(
                 links="as-is" if links == "as-is" else "inside",
                 preserve_special=preserve_special,
                 jobs=jobs,
+                engine=engine,
                 progress=progress,
             )
     problems += report.failed

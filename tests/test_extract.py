@@ -84,9 +84,9 @@ def test_files_and_folders_come_back_with_modes_and_times(target: Path) -> None:
     """Bytes, permission bits and nanoseconds, through both ways to write a file."""
     with Extractor(target) as extractor:
         extractor.make_folder(folder(b"d", 0o750, MTIME + 1))
-        extractor.write_small(file(b"d/small", 5, 0o640), memoryview(b"small"))
-        extractor.write_small(file(b"d/empty", 0, 0o600), b"")
-        with extractor.open_file(file(b"d/large", 6, 0o444)) as sink:
+        extractor.files.write_small(file(b"d/small", 5, 0o640), memoryview(b"small"))
+        extractor.files.write_small(file(b"d/empty", 0, 0o600), b"")
+        with extractor.files.open_file(file(b"d/large", 6, 0o444)) as sink:
             sink.pwrite(b"rge", 3)
             sink.pwrite(bytearray(b"ala"), 0)
             assert not (target / "d/large").exists()
@@ -106,7 +106,7 @@ def test_files_and_folders_come_back_with_modes_and_times(target: Path) -> None:
 def test_times_before_1970_and_after_2038(target: Path, mtime_ns: int) -> None:
     """A time is a signed number of nanoseconds."""
     with Extractor(target) as extractor:
-        extractor.write_small(file(b"f", mtime_ns=mtime_ns), b"")
+        extractor.files.write_small(file(b"f", mtime_ns=mtime_ns), b"")
         extractor.finish()
     assert (target / "f").stat().st_mtime_ns == mtime_ns
 
@@ -116,7 +116,7 @@ def test_folders_without_an_entry_follow_the_umask(target: Path) -> None:
     before = os.umask(0o027)
     try:
         with Extractor(target) as extractor:
-            extractor.write_small(file(b"a/b/f"), b"")
+            extractor.files.write_small(file(b"a/b/f"), b"")
             assert stat.S_IMODE((target / "a").stat().st_mode) == 0o700
             assert stat.S_IMODE(target.stat().st_mode) == 0o700
             extractor.finish()
@@ -133,7 +133,7 @@ def test_closed_folders_still_get_their_content(target: Path) -> None:
     with Extractor(target) as extractor:
         for path, mode in modes.items():
             extractor.make_folder(folder(path, mode))
-            extractor.write_small(file(path + b"/f", 1), b"x")
+            extractor.files.write_small(file(path + b"/f", 1), b"x")
         extractor.make_symlink(symlink(b"none/in/link", b"f"))
         assert extractor.finish().failures == ()
     for path, mode in sorted(modes.items()):
@@ -148,7 +148,7 @@ def test_closed_folders_still_get_their_content(target: Path) -> None:
 def test_any_order_gives_the_same_tree(target: Path) -> None:
     """A folder's entry after its content, siblings that sort between: the stamp still holds."""
     with Extractor(target) as extractor:
-        extractor.write_small(file(b"d/e/f"), b"")
+        extractor.files.write_small(file(b"d/e/f"), b"")
         extractor.make_folder(folder(b"d-x", 0o500))
         extractor.make_folder(folder(b"d/e", 0o500))
         extractor.make_folder(folder(b"d", 0o500))
@@ -183,7 +183,7 @@ def test_children_get_their_stamps_before_their_parents(
 def test_special_bits_only_on_request(target: Path, preserve: bool) -> None:
     """setuid, setgid and sticky are cleared, on files and folders, unless asked for."""
     with Extractor(target, preserve_special=preserve) as extractor:
-        extractor.write_small(file(b"f", 1, mode=0o6755), b"x")
+        extractor.files.write_small(file(b"f", 1, mode=0o6755), b"x")
         extractor.make_folder(folder(b"d", mode=0o3755))
         extractor.finish()
     kept = 0o7777 if preserve else 0o777
@@ -195,7 +195,7 @@ def test_holes_stay_holes(target: Path) -> None:
     """1 GiB with one written byte takes no gigabyte of disk, and ends where it should."""
     size = 1 << 30
     with Extractor(target) as extractor:
-        with extractor.open_file(file(b"sparse", size)) as sink:
+        with extractor.files.open_file(file(b"sparse", size)) as sink:
             sink.pwrite(b"x", size // 2)
         extractor.finish()
     found = (target / "sparse").stat()
@@ -216,7 +216,7 @@ def test_a_tree_2000_deep(deep_target: Path) -> None:
     handles = open_handles()
     with Extractor(deep_target) as extractor:
         extractor.make_folder(folder(path, 0o700))
-        extractor.write_small(file(path + b"/f", 4), b"deep")
+        extractor.files.write_small(file(path + b"/f", 4), b"deep")
         assert open_handles() - handles <= folders.OPEN_FOLDERS + 4
         extractor.make_symlink(symlink(path + b"/l", b"../" * 1000 + b"x"))
         report = extractor.finish()
@@ -242,9 +242,9 @@ def test_more_folders_than_handles_from_four_threads(target: Path) -> None:
         extractor.make_folder(folder(name, 0o700))
         if number % 2:
             entry = file(name + b"/f%d" % number, len(content))
-            extractor.write_small(entry, content)
+            extractor.files.write_small(entry, content)
             return
-        with extractor.open_file(file(name + b"/f%d" % number, len(content))) as sink:
+        with extractor.files.open_file(file(name + b"/f%d" % number, len(content))) as sink:
             sink.pwrite(content, 0)
 
     handles = open_handles()
@@ -265,8 +265,8 @@ def test_short_writes_are_continued(target: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(os, "pwrite", lambda fd, view, at: real(fd, bytes(view)[:3], at))
     content = bytes(range(100))
     with Extractor(target) as extractor:
-        extractor.write_small(file(b"f", 100), content)
-        with extractor.open_file(file(b"g", 100)) as sink:
+        extractor.files.write_small(file(b"f", 100), content)
+        with extractor.files.open_file(file(b"g", 100)) as sink:
             sink.pwrite(memoryview(content).cast("H"), 0)
         extractor.finish()
     assert (target / "f").read_bytes() == (target / "g").read_bytes() == content
@@ -279,7 +279,7 @@ def test_short_writes_are_continued(target: Path, monkeypatch: pytest.MonkeyPatc
 def test_hard_links_share_an_inode(target: Path, force: bool) -> None:
     """Also onto an old name, and onto a name that is that very file already."""
     with Extractor(target, force=force) as extractor:
-        extractor.write_small(file(b"a/one", 1), b"x")
+        extractor.files.write_small(file(b"a/one", 1), b"x")
         if force:
             (target / "a/old").write_bytes(b"old")
             os.link(target / "a/one", target / "same")
@@ -299,9 +299,9 @@ def test_hard_links_only_to_files_of_this_run(target: Path, outside: Path) -> No
     target.mkdir()
     (target / "old").write_bytes(b"old")
     with Extractor(target, force=True, link_sources=[b"kept"]) as extractor:
-        extractor.write_small(file(b"kept", 1), b"x")
-        extractor.write_small(file(b"not announced", 1), b"x")
-        extractor.open_file(file(b"failed", 1)).abort()
+        extractor.files.write_small(file(b"kept", 1), b"x")
+        extractor.files.write_small(file(b"not announced", 1), b"x")
+        extractor.files.open_file(file(b"failed", 1)).abort()
         for source in (b"old", b"not announced", b"failed", b"../outside/secret", b""):
             assert not extractor.make_hardlink(hardlink(b"new", source))
         assert extractor.make_hardlink(hardlink(b"new", b"kept"))
@@ -312,8 +312,8 @@ def test_hard_links_only_to_files_of_this_run(target: Path, outside: Path) -> No
 def test_a_hard_link_does_not_replace_without_force(target: Path) -> None:
     """The name taken is named, and keeps its content."""
     with Extractor(target) as extractor:
-        extractor.write_small(file(b"one", 1), b"1")
-        extractor.write_small(file(b"two", 1), b"2")
+        extractor.files.write_small(file(b"one", 1), b"1")
+        extractor.files.write_small(file(b"two", 1), b"2")
         with pytest.raises(PQVaultError, match="two: it exists already"):
             extractor.make_hardlink(hardlink(b"two", b"one"))
         extractor.finish()
@@ -347,11 +347,11 @@ HOSTILE = [
 def test_paths_no_archive_may_hold(target: Path, outside: Path, path: bytes, force: bool) -> None:
     """Refused even when handed in directly, by every kind of entry (row 26)."""
     with Extractor(target, force=force) as extractor:
-        extractor.write_small(file(b"one"), b"")
+        extractor.files.write_small(file(b"one"), b"")
         for make in (
             lambda: extractor.make_folder(folder(path)),
-            lambda: extractor.write_small(file(path, 1), b"x"),
-            lambda: extractor.open_file(file(path, 1)),
+            lambda: extractor.files.write_small(file(path, 1), b"x"),
+            lambda: extractor.files.open_file(file(path, 1)),
             lambda: extractor.make_hardlink(hardlink(path, b"one")),
         ):
             with pytest.raises(PQVaultError) as caught:
@@ -385,7 +385,7 @@ def test_any_name_that_linux_can_hold(paths: list[list[bytes]], content: bytes) 
             for parts in paths:
                 path = b"/".join(parts)
                 try:
-                    extractor.write_small(file(path, len(content)), content)
+                    extractor.files.write_small(file(path, len(content)), content)
                 except PQVaultError as error:
                     assert printable(path) in str(error)
                 else:
@@ -405,8 +405,8 @@ def test_a_name_too_long_is_named(target: Path) -> None:
     """256 bytes fit no Linux file system; the others go on."""
     with Extractor(target) as extractor:
         with pytest.raises(PQVaultError, match="nnn: File name too long"):
-            extractor.write_small(file(b"n" * 256), b"")
-        extractor.write_small(file(b"n" * 255), b"")
+            extractor.files.write_small(file(b"n" * 256), b"")
+        extractor.files.write_small(file(b"n" * 255), b"")
         assert extractor.finish().files == 1
     assert os.listdir(target) == ["n" * 255]
 
@@ -415,7 +415,7 @@ def test_a_time_out_of_range_is_an_error_of_the_entry(target: Path) -> None:
     """No integer gets to the system call unchecked (row 44)."""
     with Extractor(target) as extractor:
         with pytest.raises(PQVaultError, match="extract f"):
-            extractor.write_small(file(b"f", mtime_ns=10**40), b"")
+            extractor.files.write_small(file(b"f", mtime_ns=10**40), b"")
         extractor.make_folder(folder(b"d", mtime_ns=10**40))
         assert len(extractor.finish().failures) == 1
     assert os.listdir(target) == ["d"]
@@ -426,8 +426,8 @@ def test_content_never_exceeds_or_misses_the_size_of_the_entry(target: Path) -> 
     with Extractor(target) as extractor:
         for content in (b"123", b"12345"):
             with pytest.raises(PQVaultError, match="its 4 bytes"):
-                extractor.write_small(file(b"f", 4), content)
-        sink = extractor.open_file(file(b"g", 4))
+                extractor.files.write_small(file(b"f", 4), content)
+        sink = extractor.files.open_file(file(b"g", 4))
         for offset in (-1, 2, 1 << 70):
             with pytest.raises(PQVaultError, match="cannot extract g"):
                 sink.pwrite(b"123", offset)
@@ -458,10 +458,10 @@ def test_folding_file_systems_get_one_spelling(
     """Where the probe finds folding, the second spelling is refused and both are named."""
     monkeypatch.setattr("pqvault.archive.extract.target.folds_names", lambda root, prefix: True)
     with Extractor(target, force=True) as extractor:
-        extractor.write_small(file(one), b"")
-        extractor.write_small(file(one), b"")
+        extractor.files.write_small(file(one), b"")
+        extractor.files.write_small(file(one), b"")
         with pytest.raises(PQVaultError) as caught:
-            extractor.write_small(file(other), b"")
+            extractor.files.write_small(file(other), b"")
         extractor.finish()
     for path in (one, other):
         assert printable(path).split("/")[0] in str(caught.value)
@@ -471,7 +471,7 @@ def test_linux_file_systems_keep_both_spellings(target: Path) -> None:
     """The real probe says that nothing is folded here."""
     with Extractor(target) as extractor:
         for path in (b"A", b"a", "é".encode(), "e\u0301".encode()):
-            extractor.write_small(file(path), b"")
+            extractor.files.write_small(file(path), b"")
         assert extractor.finish().files == 4
     assert len(os.listdir(target)) == 4
 
@@ -501,7 +501,7 @@ def test_the_target_itself_may_be_reached_through_a_link(tmp_path: Path, target:
     target.mkdir()
     (tmp_path / "way").symlink_to(target)
     with Extractor(tmp_path / "way") as extractor:
-        extractor.write_small(file(b"f"), b"")
+        extractor.files.write_small(file(b"f"), b"")
         extractor.finish()
     assert os.listdir(target) == ["f"]
 
@@ -526,10 +526,10 @@ def test_without_force_nothing_is_replaced(target: Path) -> None:
         (target / "dir").mkdir()
         for name in (b"file", b"link", b"dir"):
             for make in (
-                lambda n=name: extractor.write_small(file(n, 1), b"x"),
-                lambda n=name: extractor.open_file(file(n, 1)),
+                lambda n=name: extractor.files.write_small(file(n, 1), b"x"),
+                lambda n=name: extractor.files.open_file(file(n, 1)),
                 lambda n=name: extractor.make_folder(folder(n)),
-                lambda n=name: extractor.write_small(file(n + b"/x", 1), b"x"),
+                lambda n=name: extractor.files.write_small(file(n + b"/x", 1), b"x"),
             ):
                 with pytest.raises(PQVaultError, match=f"extract {name.decode()}"):
                     make()
@@ -545,7 +545,7 @@ def test_without_force_nothing_is_replaced(target: Path) -> None:
 def test_a_name_taken_while_the_file_is_written(target: Path) -> None:
     """The rename decides: the newcomer is kept, the temporary file goes."""
     with Extractor(target) as extractor:
-        sink = extractor.open_file(file(b"f", 1))
+        sink = extractor.files.open_file(file(b"f", 1))
         sink.pwrite(b"x", 0)
         (target / "f").write_bytes(b"mine")
         with pytest.raises(PQVaultError, match="exists already"):
@@ -560,7 +560,7 @@ def test_renaming_without_the_kernel_s_help(target: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("pqvault.archive.extract.trouble._renameat2", None)
     test_a_name_taken_while_the_file_is_written(target)
     with Extractor(target, force=True) as extractor:
-        extractor.write_small(file(b"f", 1), b"x")
+        extractor.files.write_small(file(b"f", 1), b"x")
     shutil.rmtree(target)
     test_without_force_nothing_is_replaced(target)
 
@@ -575,20 +575,20 @@ def test_force_replaces_files_and_links_but_no_folder(target: Path, outside: Pat
     (target / "dir").mkdir()
     (target / "dir/kept").write_bytes(b"kept")
     with Extractor(target, force=True) as extractor:
-        extractor.write_small(file(b"file", 3), b"new")
-        with extractor.open_file(file(b"link", 3)) as sink:
+        extractor.files.write_small(file(b"file", 3), b"new")
+        with extractor.files.open_file(file(b"link", 3)) as sink:
             sink.pwrite(b"new", 0)
         for path in (b"way/secret", b"way/deeper/x", b"file/x"):
             with pytest.raises(PQVaultError, match=path.decode()):
-                extractor.write_small(file(path, 1), b"x")
+                extractor.files.write_small(file(path, 1), b"x")
         with pytest.raises(PQVaultError, match="way in the target is a symbolic link"):
             extractor.make_folder(folder(b"way"))
         with pytest.raises(PQVaultError, match="file in the target is not a folder"):
             extractor.make_folder(folder(b"file"))
         with pytest.raises(PQVaultError, match="dir: a folder stands in its place"):
-            extractor.write_small(file(b"dir", 1), b"x")
+            extractor.files.write_small(file(b"dir", 1), b"x")
         with pytest.raises(PQVaultError, match="dir: a folder stands in its place"):
-            extractor.open_file(file(b"dir", 1))
+            extractor.files.open_file(file(b"dir", 1))
         extractor.make_symlink(symlink(b"way/l", b"x"))
         extractor.make_symlink(symlink(b"dir", b"x"))
         extractor.make_symlink(symlink(b"file2", b"file"))
@@ -612,7 +612,10 @@ def test_a_link_planted_under_the_temporary_name(
     with Extractor(target, force=True) as extractor:
         for number in range(10):
             (target / f".pqvault-guessed-{number}.tmp").symlink_to(outside / "secret")
-        for write in (extractor.write_small, lambda entry, _: extractor.open_file(entry)):
+        for write in (
+            extractor.files.write_small,
+            lambda entry, _: extractor.files.open_file(entry),
+        ):
             with pytest.raises(PQVaultError, match="extract f"):
                 write(file(b"f", 1), b"x")
         extractor.finish()
@@ -628,7 +631,7 @@ def test_force_merges_into_folders_and_sets_their_modes(target: Path) -> None:
     with Extractor(target, force=True) as extractor:
         extractor.make_folder(folder(b"d", 0o555))
         assert stat.S_IMODE((target / "d").stat().st_mode) == 0o700
-        extractor.write_small(file(b"d/new", 1), b"x")
+        extractor.files.write_small(file(b"d/new", 1), b"x")
         extractor.finish()
     assert sorted(os.listdir(target / "d")) == ["new", "old"]
     assert stat.S_IMODE((target / "d").stat().st_mode) == 0o555
@@ -637,12 +640,12 @@ def test_force_merges_into_folders_and_sets_their_modes(target: Path) -> None:
 def test_a_file_and_a_folder_of_one_name(target: Path) -> None:
     """A hostile catalog: whichever comes second is refused."""
     with Extractor(target, force=True) as extractor:
-        extractor.write_small(file(b"x", 1), b"x")
+        extractor.files.write_small(file(b"x", 1), b"x")
         with pytest.raises(PQVaultError, match="x in the target is not a folder"):
-            extractor.write_small(file(b"x/y", 1), b"y")
+            extractor.files.write_small(file(b"x/y", 1), b"y")
         extractor.make_folder(folder(b"d"))
         with pytest.raises(PQVaultError, match="folder stands"):
-            extractor.write_small(file(b"d", 1), b"y")
+            extractor.files.write_small(file(b"d", 1), b"y")
         extractor.finish()
 
 
@@ -675,7 +678,7 @@ def test_a_folder_swapped_for_a_link_while_extracting(
             for number in range(1500):
                 path = (b"a/f%d", b"a/b/f%d", b"c/f%d")[number % 3] % number
                 try:
-                    extractor.write_small(file(path, 1), b"x")
+                    extractor.files.write_small(file(path, 1), b"x")
                 except PQVaultError as error:
                     assert path.decode() in str(error)
                     refused += 1
@@ -768,7 +771,7 @@ def test_nothing_is_written_through_a_link_of_the_archive(target: Path, outside:
     """A link and then a file below it, the oldest trick: the link is made after all files."""
     with Extractor(target, links="as-is") as extractor:
         extractor.make_symlink(symlink(b"way", b"../outside"))
-        extractor.write_small(file(b"way/secret", 1), b"x")
+        extractor.files.write_small(file(b"way/secret", 1), b"x")
         report = extractor.finish()
     assert len(report.failures) == 1
     assert (target / "way/secret").read_bytes() == b"x"
@@ -788,13 +791,13 @@ def test_links_without_a_possible_target(target: Path, to: bytes | None) -> None
 def test_abort_leaves_whole_files_and_no_others(target: Path) -> None:
     """What was committed stays; an exception in a sink's block removes its temporary file."""
     with pytest.raises(KeyError), Extractor(target) as extractor:
-        extractor.write_small(file(b"whole", 1), b"x")
-        with extractor.open_file(file(b"half", 10)) as sink:
+        extractor.files.write_small(file(b"whole", 1), b"x")
+        with extractor.files.open_file(file(b"half", 10)) as sink:
             sink.pwrite(b"x", 0)
             raise KeyError
     assert os.listdir(target) == ["whole"]
     with pytest.raises(PQVaultError, match="finished or aborted"):
-        extractor.write_small(file(b"late"), b"")
+        extractor.files.write_small(file(b"late"), b"")
     with pytest.raises(ValueError, match="finished or aborted"):
         extractor.finish()
 
@@ -808,7 +811,7 @@ def test_abort_takes_back_a_target_that_stayed_empty(target: Path) -> None:
 def test_a_sink_outlives_an_abort_without_harm(target: Path) -> None:
     """A handle that a thread still uses is closed by its owner, never under its feet."""
     extractor = Extractor(target)
-    sink = extractor.open_file(file(b"d/f", 1))
+    sink = extractor.files.open_file(file(b"d/f", 1))
     extractor.abort()
     sink.pwrite(b"x", 0)
     sink.abort()
@@ -835,10 +838,10 @@ def test_a_full_disk_leaves_nothing_half_written(small_disk: Path) -> None:
     """Fatal, says so, and the name does not exist (row 47)."""
     half = 600 * 1024
     with Extractor(small_disk / "out") as extractor:
-        extractor.write_small(file(b"first", half), bytes(half))
+        extractor.files.write_small(file(b"first", half), bytes(half))
         with pytest.raises(TargetFull, match="second: no space is left") as caught:
-            extractor.write_small(file(b"second", half), bytes(half))
-        with pytest.raises(TargetFull), extractor.open_file(file(b"third", half)) as sink:
+            extractor.files.write_small(file(b"second", half), bytes(half))
+        with pytest.raises(TargetFull), extractor.files.open_file(file(b"third", half)) as sink:
             sink.pwrite(bytes(half), 0)
     assert "--force" in caught.value.hint
     assert os.listdir(small_disk / "out") == ["first"]
@@ -868,8 +871,8 @@ def test_a_file_size_limit_is_an_error_of_the_file(target: Path) -> None:
     try:
         with Extractor(target) as extractor:
             with pytest.raises(PQVaultError, match="big: File too large"):
-                extractor.write_small(file(b"big", 2000), bytes(2000))
-            extractor.write_small(file(b"ok", 1000), bytes(1000))
+                extractor.files.write_small(file(b"big", 2000), bytes(2000))
+            extractor.files.write_small(file(b"ok", 1000), bytes(1000))
             extractor.finish()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

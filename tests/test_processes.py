@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import make_tree
+from conftest import make_tree, snapshot
 
 import pqvault
-from pqvault.archive import processes
-from pqvault.archive.engine import THREADS
-from pqvault.archive.processes import LARGE, Processes, engine_for
-from pqvault.errors import IntegrityError, PQVaultError
+from pqvault.archive import processes, tasks, unseal
+from pqvault.archive.extract import Extractor
+from pqvault.archive.processes import LARGE, Processes, processes_for
+from pqvault.errors import IntegrityError, NotFound, PQVaultError
+from pqvault.format.entries import Entry, Kind
 from pqvault.storage import storage_at
 
 KEY, NEW = pqvault.Identity.generate(), pqvault.Identity.generate()
@@ -97,11 +98,11 @@ def test_large_work_alone_starts_them(archive: Path, monkeypatch: pytest.MonkeyP
     """They cost a tenth of a second: small work, one job and a store elsewhere go without."""
     storage = storage_at(str(archive))
     for size, jobs in ((LARGE - 1, 4), (LARGE, 1)):
-        with engine_for(storage, size, jobs) as engine:
-            assert engine is THREADS
-    with engine_for(storage_at("memory://a"), LARGE, 4) as engine:
-        assert engine is THREADS
-    with engine_for(storage, LARGE, 4) as engine:
+        with processes_for(storage, size, jobs) as engine:
+            assert engine is None
+    with processes_for(storage_at("memory://a"), LARGE, 4) as engine:
+        assert engine is None
+    with processes_for(storage, LARGE, 4) as engine:
         assert isinstance(engine, Processes)
     monkeypatch.setattr(processes, "_Worker", None)  # nothing starts one
     pqvault.reencrypt(archive, identities=[KEY], to=NEW.recipient)
@@ -203,7 +204,7 @@ def test_the_working_folder_is_not_imported_from(
 
 _CALL = """
 import pqvault, sys
-from pqvault.archive import processes
+from pqvault.archive import processes, tasks, unseal
 from pathlib import Path
 processes.LARGE = 0
 key = pqvault.Identity.load_file("key")
@@ -253,3 +254,127 @@ def _wait(until: Callable[[], bool]) -> None:
     while not until():
         assert time.monotonic() < end, "it took too long"
         time.sleep(0.01)
+
+
+def test_unseal_on_them_is_what_threads_do(
+    varied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Content, modes, times, links, holes; on processes alone, and begun on threads."""
+    path = tmp_path / "v.pqv"
+    pqvault.seal(varied, path, recipients=[KEY.recipient])
+    monkeypatch.setattr(unseal, "LARGE", 0)  # after the first task
+    monkeypatch.setattr(processes, "LARGE", 0)
+    monkeypatch.setattr(tasks, "TASK_SIZE", 10_000)
+    monkeypatch.setattr(unseal, "_FAR", 2)
+    reports = []
+    with pqvault.open(path, identities=[KEY]) as opened, Processes(2) as engine:
+        reports.append(opened.unseal(tmp_path / "alone", engine=engine, jobs=2))
+        started = len(children())
+        reports.append(opened.unseal(tmp_path / "after", jobs=2))
+        reports.append(opened.unseal(tmp_path / "threads", jobs=1))
+    assert started in (1, 2) and children() == set()
+    for report in reports:
+        report.target = ""
+    assert reports[0] == reports[1] == reports[2] and not reports[0].failed
+    for name in ("alone", "after", "threads"):
+        assert snapshot(tmp_path / name / "corpus") == snapshot(varied)
+
+
+@pytest.fixture
+def varied(tmp_path: Path) -> Path:
+    """A tree of all kinds of things."""
+    tree = {"d": {f"{n:03}": b"%d" % n * 997 for n in range(60)}, "empty": b"", "folder": {}}
+    folder = make_tree(tmp_path / "corpus", {**tree, "link": "d/000", "noise": os.urandom(70_000)})
+    os.link(folder / "d/007", folder / "again")
+    os.link(folder / "noise", folder / "d/zz")
+    with open(folder / "sparse", "wb") as file:
+        file.truncate(2_000_000)
+    (folder / "d/001").chmod(0o400)
+    (folder / "d").chmod(0o500)
+    os.utime(folder / "d/002", ns=(1, 1))
+    return folder
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_what_fails_is_told_as_threads_tell_it(
+    archive: Path, tmp_path: Path, damaged: bool
+) -> None:
+    """A folder in the place of a file, and damage: named, and the rest goes on."""
+    if damaged:
+        _flip(max(archive.glob("parts/*/objects/*"), key=lambda path: path.stat().st_size))
+    told = []
+    with Processes(2) as engine:
+        for name, chosen in (("a", engine), ("b", None)):
+            make_tree(tmp_path / name / "data", {"001.txt": {}, "002.txt": b"mine"})
+            with pqvault.open(archive, identities=[KEY]) as opened:
+                told.append(opened.unseal(tmp_path / name, force=True, engine=chosen, jobs=2))
+    failed = [sorted((type(e).__name__, e.message) for e in report.failed) for report in told]
+    assert failed[0] == failed[1] and len(failed[0]) == (2 if damaged else 1)
+    assert told[0].files == told[1].files == (200 if damaged else 201)
+    assert snapshot(tmp_path / "a", folder_times=False) == snapshot(
+        tmp_path / "b", folder_times=False
+    )
+
+
+def test_a_worker_that_is_killed_at_extraction_is_named(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files are not all there, and the report says so."""
+    send = Connection.send
+
+    def killing(self: Connection, message: object) -> None:
+        send(self, message)
+        for pid in children():
+            os.kill(pid, signal.SIGKILL)
+
+    with pqvault.open(archive, identities=[KEY]) as opened, Processes(1) as engine:
+        monkeypatch.setattr(Connection, "send", killing)
+        report = opened.unseal(tmp_path / "out", engine=engine, jobs=1)
+    assert report.failed and all("ended in the middle" in e.message for e in report.failed)
+
+
+def test_a_place_is_the_target_and_no_other(tmp_path: Path) -> None:
+    """attack 27: a worker writes below the very folder that was opened, through no link."""
+    target, outside = tmp_path / "target", tmp_path / "outside"
+    outside.mkdir()
+    one = Entry(b"d/f", Kind.FILE, 1, mode=0o600)
+    with Extractor(target) as extractor:
+        assert extractor.prepare([one, Entry(b"../f", Kind.FILE)], [].append) == [one]
+        place = extractor.place()
+        with place.writer(lambda _: None) as writer:
+            writer.write_small(one, b"1")
+        (target / "d/f").unlink()
+        (target / "d").rename(tmp_path / "away")
+        (target / "d").symlink_to(outside)
+        with (
+            place.writer(lambda _: None) as writer,
+            pytest.raises(PQVaultError, match="symbolic link"),
+        ):
+            writer.write_small(one, b"1")
+        target.rename(tmp_path / "elsewhere")
+        with pytest.raises(NotFound, match="a worker cannot extract"), place.writer(print):
+            pass
+        outside.rename(target)
+        with pytest.raises(NotFound, match="another folder"), place.writer(print):
+            pass
+        assert list(target.iterdir()) == []
+
+
+def test_who_takes_over_removes_what_the_first_one_left(tmp_path: Path) -> None:
+    """A temporary file of a worker that was killed; those of others stay."""
+    target = tmp_path / "target"
+    one = Entry(b"d/f", Kind.FILE, 1, mode=0o600)
+    with Extractor(target) as extractor:
+        extractor.prepare([one], [].append)
+        place = extractor.place()
+        with place.writer(lambda _: None) as writer:
+            writer.write_small(one, b"0")
+            left, other = writer.temp_name(), extractor.files.temp_name()
+        for folder in (target, target / "d"):
+            (folder / left).touch()
+            (folder / other).touch()
+        with place.again().writer(lambda _: None) as writer:
+            writer.write_small(one, b"1")
+        assert (target / "d/f").read_bytes() == b"1"
+        assert {p.name for p in target.iterdir()} == {"d", other}
+        assert {p.name for p in (target / "d").iterdir()} == {"f", other}

@@ -35,6 +35,7 @@ from pqvault.sealed import FrameCache
 from pqvault.storage import Storage
 
 if TYPE_CHECKING:
+    from pqvault.archive.engine import ExtractingEngine
     from pqvault.archive.extract import Links
     from pqvault.archive.unseal import UnsealReport
     from pqvault.archive.verify import VerifyReport
@@ -250,6 +251,7 @@ class Archive:
         preserve_special: bool = False,
         links: Links = "inside",
         jobs: int | None = None,
+        engine: ExtractingEngine | None = None,
         progress: Progress = ignore,
     ) -> UnsealReport:
         """Extract into ``target``, which must not exist or be empty unless ``force``.
@@ -258,6 +260,7 @@ class Archive:
         folder of that very name and nothing else, its content lands there. ``globs`` match
         whole paths, ``**`` crosses ``/``. ``links="as-is"`` makes symbolic links that leave the
         target too. What fails is in the report's ``failed``; nothing appears half-written.
+        ``engine``: whose workers write the files, in place of threads and processes here.
         """
         from pqvault.archive.unseal import unseal  # it is built on this class
 
@@ -269,6 +272,7 @@ class Archive:
             preserve_special=preserve_special,
             links=links,
             jobs=jobs,
+            engine=engine,
             progress=progress,
         )
 

@@ -87,11 +87,13 @@ def _in_file(error: PQVaultError, file: EntryFile) -> PQVaultError:
 
 
 def entries_to_text(entries: Iterable[Entry]) -> bytes:
-    """What :func:`check_contents` needs of entries, for a worker."""
+    """What a worker needs of entries to check or to extract their content."""
     rows = [
         [
             entry.path.hex(),
             entry.size,
+            entry.mode,
+            entry.mtime_ns,
             entry.digest and entry.digest.hex(),
             [[e.object, e.offset, e.length] for e in entry.extents],
         ]
@@ -107,8 +109,10 @@ def entries_in(text: bytes) -> list[Entry]:
             bytes.fromhex(path),
             Kind.FILE,
             size,
+            mode,
+            mtime_ns,
             digest=None if digest is None else bytes.fromhex(digest),
             extents=tuple(Extent(*extent) for extent in extents),
         )
-        for path, size, digest, extents in json.loads(text)
+        for path, size, mode, mtime_ns, digest, extents in json.loads(text)
     ]

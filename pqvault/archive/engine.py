@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from pqvault.archive.checks import check_contents, check_sealed
 from pqvault.archive.deal import DigestJob, ObjectJob
+from pqvault.archive.extract import Place
+from pqvault.archive.extraction import Extracted
 from pqvault.archive.layout import new_object_name
 from pqvault.archive.objects import Sealed, SealOptions, seal_object, take_digest
 from pqvault.archive.sealedfiles import FileKey, renew_file
@@ -21,7 +23,7 @@ from pqvault.storage import Storage
 if TYPE_CHECKING:  # it imports pyarrow
     from pqvault.archive.part import OpenPart
 
-__all__ = ["THREADS", "Engine", "Ranges", "Threads"]
+__all__ = ["THREADS", "Engine", "ExtractingEngine", "Ranges", "Threads"]
 
 Ranges: TypeAlias = Sequence[tuple[int, int]]  # of content: where each begins and ends
 
@@ -76,6 +78,19 @@ class Engine(Protocol):
     ) -> PartFile:
         """Encrypt a file of the part of ``old`` again, as one of the part of ``new``; see
         `renew_file`."""
+
+
+class ExtractingEngine(Engine, Protocol):
+    """One whose workers, elsewhere, write files that are extracted themselves."""
+
+    def extract(
+        self,
+        part: OpenPart,
+        entries: Sequence[Entry],
+        place: Place,
+        on_bytes: Callable[[int], object],
+    ) -> Extracted:
+        """Write files of a part to a place, their folders there already; see `extract_files`."""
 
 
 class Threads:

@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 
 from pqvault.archive.checks import check_handed, check_handed_frames, check_sealed
 from pqvault.archive.deal import DigestJob, ObjectJob
-from pqvault.archive.engine import THREADS, Engine, Ranges
+from pqvault.archive.engine import Ranges
+from pqvault.archive.extract import Place
+from pqvault.archive.extraction import Extracted, extract_handed
 from pqvault.archive.handedobjects import Handed
 from pqvault.archive.layout import new_object_name
 from pqvault.archive.objects import Sealed, SealOptions, seal_object, take_digest
@@ -36,7 +38,7 @@ from pqvault.storage import LocalStorage, Storage
 if TYPE_CHECKING:  # it imports pyarrow
     from pqvault.archive.part import OpenPart
 
-__all__ = ["LARGE", "Processes", "engine_for"]
+__all__ = ["LARGE", "Processes", "processes_for"]
 
 LARGE: Final = 64 * 1024 * 1024  # bytes of work that are worth the start of processes
 _MAIN: Final = "from pqvault.archive.worker import main; main()"
@@ -210,6 +212,18 @@ class Processes:
         keys = FileKey.of(old, file.name), FileKey.of(new, file.name)
         return self._do(on_bytes, renew_file, storage, *keys, file, digest)
 
+    def extract(
+        self,
+        part: OpenPart,
+        entries: Sequence[Entry],
+        place: Place,
+        on_bytes: Callable[[int], object],
+    ) -> Extracted:
+        """Write files of a part."""
+        numbers = {extent.object for entry in entries for extent in entry.extents}
+        handed = Handed.of(part, numbers)
+        return self._do(on_bytes, extract_handed, handed, entries, place)
+
     def _do(
         self, on_bytes: Callable[[int], object], unit: Callable[..., Result], *arguments: object
     ) -> Result:
@@ -232,16 +246,11 @@ class Processes:
 
 
 @contextmanager
-def engine_for(
-    storage: Storage, size: int, jobs: int, chosen: Engine | None = None
-) -> Iterator[Engine]:
-    """Where ``size`` bytes of work on an archive are done best, unless one was ``chosen``: small
-    work on threads, and what waits for a network too."""
-    if chosen is not None:
-        yield chosen
-        return
+def processes_for(storage: Storage, size: int, jobs: int) -> Iterator[Processes | None]:
+    """Processes where ``size`` bytes of work on an archive are done best on such; None for small
+    work, and for what waits for a network: threads do that."""
     if size < LARGE or jobs < 2 or not isinstance(storage, LocalStorage):
-        yield THREADS
+        yield None
         return
     # One more than processors: it has something to do while another waits for the disk.
     with Processes(min(jobs, 1 + (os.cpu_count() or 1))) as processes:

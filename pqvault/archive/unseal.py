@@ -13,30 +13,30 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import takewhile
+from itertools import groupby, islice, takewhile
+from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
 from pqvault.archive.archive import Archive
-from pqvault.archive.entryfile import EntryFile
+from pqvault.archive.engine import ExtractingEngine
 from pqvault.archive.extract import Extractor, Links, TargetFull
+from pqvault.archive.extraction import Content
 from pqvault.archive.globs import Globs
 from pqvault.archive.part import OpenPart
+from pqvault.archive.processes import LARGE, processes_for
 from pqvault.archive.tableentry import TableEntry, has_content
 from pqvault.archive.tasks import Located, content_tasks, default_jobs, run_tasks
-from pqvault.crypto import digest as digests
-from pqvault.crypto.mac import equal
 from pqvault.errors import NotFound, PQVaultError, UsageError
-from pqvault.format.entries import HOLE, Entry, Extent, Kind
+from pqvault.format.entries import Entry, Extent, Kind
 from pqvault.names import printable
 from pqvault.progress import Progress, Report, ignore
+from pqvault.storage import Storage
 
 __all__ = ["UnsealReport", "unseal"]
 
-WHOLE: Final = 4 * 1024 * 1024  # bytes; a file up to this is decoded whole, then written
-SMALL: Final = 64 * 1024  # bytes; such files are written by one thread at a time
 _BACKLOG: Final = 2  # tasks of small files, of 8 MiB, that may wait to be written
-_STEP: Final = 8 * 1024 * 1024  # bytes of a large file read at once, over several threads
+_FAR: Final = 4  # tasks that a worker is given at once
 
 
 @dataclass(slots=True)
@@ -65,12 +65,15 @@ def unseal(
     preserve_special: bool = False,
     links: Links = "inside",
     jobs: int | None = None,
+    engine: ExtractingEngine | None = None,
     progress: Progress = ignore,
 ) -> UnsealReport:
     """Extract the entries that ``globs`` match (all when there are none) below ``target``.
 
     Files appear whole and checked, or not at all. An entry that fails is in the report's
     ``failed`` and the rest goes on; a full disk ends the run. ``target``: None for ``./NAME``.
+    ``engine``: whose workers write the files; None for threads here, which leave what is more than
+    64 MiB to processes of our own.
     """
     selected = Globs(globs)
     inner = b""
@@ -87,7 +90,9 @@ def unseal(
         def find_table(path: bytes) -> list[TableEntry]:
             return archive.find_table(inner + b"/" + path if inner else path)
 
-        run = _Run(extractor, report, sources, jobs or default_jobs(), progress, find_table)
+        jobs = jobs or default_jobs()
+        storage = archive.storage
+        run = _Run(extractor, report, sources, jobs, progress, find_table, storage, engine)
         run.run(_moved(_wanted(archive, selected), inner, roots))
         end = extractor.finish()
     for root in roots:
@@ -164,48 +169,23 @@ def _link_sources(archive: Archive) -> set[bytes]:
     return sources
 
 
-class _Frames:
-    """Small files of a task, of which most lie in the frame of the one before."""
+def _first(tasks: Iterator[list[Located]], size: int) -> Iterator[list[Located]]:
+    """As many tasks as hold ``size`` bytes; the others stay where they are."""
+    for task in tasks:
+        yield task
+        size -= sum(entry.size for _, entry in task)
+        if size <= 0:
+            return
 
-    def __init__(self) -> None:
-        self._part: OpenPart | None = None
-        self._object = HOLE
-        self._start = 0
-        self._content = memoryview(b"")
 
-    def small(self, part: OpenPart, entry: Entry) -> memoryview | None:
-        """The content of a small file, checked; None for what takes more than a slice of a frame,
-        and for what is wrong: then the long way finds out what."""
-        if not 0 < entry.size <= SMALL or len(entry.extents) != 1:
-            return None
-        extent = entry.extents[0]
-        begin = extent.offset - self._start
-        held = part is self._part and extent.object == self._object
-        if not (held and 0 <= begin <= len(self._content) - extent.length):
-            if not self._load(part, extent):
-                return None
-            begin = extent.offset - self._start
-            if begin + extent.length > len(self._content):
-                return None
-        content = self._content[begin : begin + extent.length]
-        wanted = entry.digest
-        if wanted is not None and not equal(wanted, digests.of(content, part.commit.digest)):
-            return None
-        return content
+def _together(tasks: Iterator[list[Located]]) -> Iterator[list[Located]]:
+    """A few tasks as one: a worker opens the objects for each."""
+    while several := list(islice(tasks, _FAR)):
+        yield [located for task in several for located in task]
 
-    def _load(self, part: OpenPart, extent: Extent) -> bool:
-        if extent.object == HOLE:
-            return False
-        try:
-            reader = part.reader(extent.object)
-            found = reader.frame(extent.offset) if extent.offset < reader.size else None
-        except PQVaultError:
-            return False
-        if found is None:
-            return False
-        self._part, self._object = part, extent.object
-        self._start, self._content = found
-        return True
+
+def _ignore(_: object) -> None:
+    """Tasks have no result."""
 
 
 class _Run:
@@ -217,7 +197,11 @@ class _Run:
         jobs: int,
         progress: Progress,
         find_table: Callable[[bytes], list[TableEntry]],
+        storage: Storage,
+        engine: ExtractingEngine | None,
     ) -> None:
+        self._storage = storage
+        self._engine = engine  # None: threads, and processes when it turns out to be much
         self._extractor = extractor
         self._report = report
         self._sources = sources  # paths that hard links name
@@ -234,9 +218,18 @@ class _Run:
 
     def run(self, entries: Iterator[Located]) -> None:
         hard: list[Located] = []
-        with ThreadPoolExecutor(self._jobs, "pqvault-unseal") as pool:
-            files = content_tasks(self._files(entries, hard))
-            run_tasks(pool, self._jobs, files, self._task, lambda _: None, self._stop)
+        tasks = content_tasks(self._files(entries, hard))
+        with (
+            processes_for(self._storage, LARGE, self._jobs) as processes,
+            ThreadPoolExecutor(self._jobs, "pqvault-unseal") as pool,
+        ):
+            engine = self._engine or processes
+            if self._engine is None:
+                here = tasks if engine is None else _first(tasks, LARGE)
+                run_tasks(pool, self._jobs, here, self._task, _ignore, self._stop)
+            if engine is not None:
+                far = partial(self._far, engine)
+                run_tasks(pool, self._jobs, _together(tasks), far, _ignore, self._stop)
         for part, entry in hard:
             self._guard(partial(self._hardlink, part, entry))
         for path in self._tables:
@@ -270,7 +263,7 @@ class _Run:
             self._report.skipped.append(f"{rows.what}: its columns {names} are sealed to others")
         newest = rows.entries[-1].entry
         target = replace(newest, path=parquet_name(newest.path), size=MAX_TABLE)
-        sink = self._extractor.open_file(target)
+        sink = self._extractor.files.open_file(target)
         try:
             size = write_parquet(rows, sink.pwrite, self._check_stop, self._tell)
             sink.commit(size)
@@ -298,15 +291,11 @@ class _Run:
 
     def _task(self, task: list[Located]) -> None:
         ready: list[tuple[Entry, memoryview]] = []
-        frames = _Frames()
+        content = Content(self._extractor.files, self._tell)
         for part, entry in task:
             if self._stop.is_set():
                 return
-            content = frames.small(part, entry)
-            if content is not None:
-                ready.append((entry, content))
-            else:
-                self._guard(partial(self._file, part, entry, ready))
+            self._guard(partial(self._take, content, part, entry, ready))
         # Small files are decoded side by side, but written by one thread at a time: that is all
         # system calls, and threads that take turns at the interpreter cost three times as much.
         # Whoever finds another one writing leaves it the work, and waits only when that is much.
@@ -321,56 +310,53 @@ class _Run:
             finally:
                 self._writing.release()
 
+    def _take(
+        self,
+        content: Content,
+        part: OpenPart,
+        entry: Entry,
+        ready: list[tuple[Entry, memoryview]],
+    ) -> None:
+        small = content.take(part, entry)
+        if small is not None:
+            ready.append((entry, small))
+
     def _write_ready(self) -> None:
         while self._ready:
             files = self._ready.popleft()
             wanted = takewhile(lambda _: not self._stop.is_set(), files)
-            self._extractor.write_files(wanted, self._failed)
+            self._extractor.files.write_files(wanted, self._failed)
             self._tell(sum(entry.size for entry, _ in files))
 
-    def _file(
-        self, part: OpenPart, entry: Entry, ready: list[tuple[Entry, memoryview]] | None
-    ) -> None:
-        file = EntryFile(part, entry)
-        if entry.size > WHOLE or any(extent.object == HOLE for extent in entry.extents):
-            self._large(entry, file)
-            return
-        content = file.whole()
-        file.check_content(content)
-        if ready is not None and entry.size <= SMALL:
-            ready.append((entry, content))
-        else:
-            self._write(entry, content)
+    def _far(self, engine: ExtractingEngine, task: list[Located]) -> None:
+        """Files on workers of an engine, which write them themselves."""
+        for part, located in groupby(task, itemgetter(0)):
+            entries = self._extractor.prepare((entry for _, entry in located), self._failed)
+            if entries:
+                self._guard(partial(self._extract, engine, part, entries))
 
-    def _write(self, entry: Entry, content: memoryview) -> None:
-        self._extractor.write_small(entry, content)
-        self._tell(entry.size)
-
-    def _large(self, entry: Entry, file: EntryFile) -> None:
-        sink = self._extractor.open_file(entry)
-        try:
-            hasher = file.hasher()
-            for offset, data, hole in file.steps(_STEP):
-                if self._stop.is_set():
-                    raise PQVaultError("stopped")
-                hasher.update(data)
-                if not hole:
-                    sink.pwrite(data, offset)
-                self._tell(len(data))
-            file.check(hasher.digest())
-            sink.commit()
-        except BaseException:
-            sink.abort()
-            raise
+    def _extract(self, engine: ExtractingEngine, part: OpenPart, entries: list[Entry]) -> None:
+        result = engine.extract(part, entries, self._extractor.place(), self._tell)
+        missing = set(result.missing)
+        self._extractor.note(e for number, e in enumerate(entries) if number not in missing)
+        for error in result.failed:
+            self._failed(error)
 
     def _hardlink(self, part: OpenPart, entry: Entry) -> None:
         # Its own extents are its content. It is another name of what was extracted only when
         # that is the very entry it was sealed with, not a later one under the same path.
         same = self._firsts.get(entry.link or b"") == (part.id, entry.extents)
         if not (same and self._extractor.make_hardlink(entry)):
-            self._file(part, entry, None)
+            files = self._extractor.files
+            small = Content(files, self._tell).take(part, entry)
+            if small is not None:
+                files.write_small(entry, small)
+                self._tell(entry.size)
 
     def _tell(self, count: int) -> None:
+        self._check_stop()
+        if not count:
+            return
         with self._lock:
             self._done += count
             done = self._done

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 
 from pqvault.archive import layout
 from pqvault.archive.committing import discard, put_part
-from pqvault.archive.engine import Engine
-from pqvault.archive.processes import engine_for
+from pqvault.archive.engine import THREADS, Engine
+from pqvault.archive.processes import processes_for
 from pqvault.archive.publicpart import PublicPart, read_envelope, read_public
 from pqvault.archive.publicstate import PublicState
 from pqvault.archive.recipients import FindRecipient
@@ -149,9 +149,10 @@ class ArchiveRenewal:
                 policy=self.policy,
             )
             with (
-                engine_for(self.storage, size, self.jobs, self.engine) as engine,
+                processes_for(self.storage, size, self.jobs) as processes,
                 ThreadPoolExecutor(self.jobs, "pqvault-reencrypt") as pool,
             ):
+                engine = self.engine or processes or THREADS
                 while pending := self.pending():
                     self._total = self._done + 2 * sum(part.size for part, _ in pending)
                     for part, recipients in pending:

@@ -202,6 +202,32 @@ def test_verify_says_what_threads_say(cluster: Any, corpus: Path, tmp_path: Path
             assert told(found) == told(pqvault.verify(archive, identities=identities))
 
 
+def test_unseal_writes_what_threads_write(cluster: Any, corpus: Path, tmp_path: Path) -> None:
+    """Files come from workers, folders and links from here; who is killed changes nothing."""
+    from pqvault.integrations.ray import RayEngine
+
+    key = pqvault.Identity.generate()
+    os.link(corpus / "001.txt", corpus / "again")
+    (corpus / "link").symlink_to("002.txt")
+    archive = tmp_path / "a.pqv"
+    pqvault.seal(corpus, archive, recipients=[key.recipient])
+    with RayEngine() as engine, pqvault.open(archive, identities=[key]) as opened:
+        with killed(cluster, 2):
+            report = opened.unseal(tmp_path / "out", engine=engine, jobs=engine.jobs)
+        assert (report.files, report.links, report.failed) == (306, 1, [])
+        done = subprocess.run(["diff", "-r", corpus, tmp_path / "out/data"], capture_output=True)
+        assert done.returncode == 0, done.stdout
+        names = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
+        assert names == {path.name for path in corpus.iterdir()}
+        assert (tmp_path / "out/data/again").samefile(tmp_path / "out/data/001.txt")
+    damage(archive)
+    with RayEngine() as engine, pqvault.open(archive, identities=[key], strict=False) as opened:
+        found = opened.unseal(tmp_path / "half", engine=engine, jobs=engine.jobs)
+    with pqvault.open(archive, identities=[key], strict=False) as opened:
+        here = opened.unseal(tmp_path / "here", jobs=1)
+    assert (found.files, len(found.failed)) == (here.files, len(here.failed)) and here.failed
+
+
 def test_reencryption_changes_keys_and_nothing_else(
     cluster: Any, corpus: Path, tmp_path: Path
 ) -> None:
@@ -282,6 +308,8 @@ def test_the_command_line(cluster: Any, corpus: Path, tmp_path: Path) -> None:
     {TOOL} keygen -o key.txt > key.pub 2> /dev/null
     {TOOL} seal data -r @key.pub --engine ray --ray-address {address} --jobs 2
     {TOOL} reencrypt data.pqv -i key.txt --engine ray --ray-address {address} --jobs 2
+    {TOOL} unseal data.pqv -i key.txt -o out --engine ray --ray-address {address} --jobs 2
+    diff -r data out/data
     {TOOL} verify data.pqv -i key.txt --engine ray --ray-address {address} --jobs 2
     {TOOL} seal data -r @key.pub --ray-address {address} || echo $?
     """

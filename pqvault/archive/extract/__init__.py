@@ -11,7 +11,18 @@ as "someone who knew the public keys sealed it", so every name is taken as hosti
 - modes and times of folders are set last, children first; until then folders are 0o700.
 """
 
-from pqvault.archive.extract.extractor import Extractor, FileSink, Links, Report, Skipped
+from pqvault.archive.extract.extractor import Extractor, Links, Report, Skipped
+from pqvault.archive.extract.place import Place
 from pqvault.archive.extract.trouble import TargetFull
+from pqvault.archive.extract.writer import FileSink, FileWriter
 
-__all__ = ["Extractor", "FileSink", "Links", "Report", "Skipped", "TargetFull"]
+__all__ = [
+    "Extractor",
+    "FileSink",
+    "FileWriter",
+    "Links",
+    "Place",
+    "Report",
+    "Skipped",
+    "TargetFull",
+]

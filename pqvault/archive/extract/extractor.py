@@ -1,39 +1,37 @@
-"""Extractor: entries in, files out; and FileSink: one file on its way."""
+"""Extractor: entries in, files, folders and links out."""
 
 from __future__ import annotations
 
 import errno
-import itertools
 import os
-import secrets
 import stat
 import threading
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pqvault.archive.extract import target as targets
-from pqvault.archive.extract.folders import Folder, Stamp, Tree
+from pqvault.archive.extract.folders import Stamp, Tree
 from pqvault.archive.extract.links import climbs_out, leaves_through_links, split
+from pqvault.archive.extract.place import Place, new_prefix
 from pqvault.archive.extract.target import FILE_FLAGS, open_target
 from pqvault.archive.extract.trouble import (
     TROUBLE,
     Refused,
     TargetFull,
     failure,
-    rename_new,
     unlink_quietly,
-    write_all,
 )
+from pqvault.archive.extract.writer import FileWriter
 from pqvault.errors import PQVaultError
 from pqvault.names import printable
 
 if TYPE_CHECKING:  # a name for the type checker only: it would import pyarrow
     from pqvault.format.entries import Entry
 
-__all__ = ["Extractor", "FileSink", "Links", "Report", "Skipped"]
+__all__ = ["Extractor", "Links", "Report", "Skipped"]
 
 Links = Literal["inside", "as-is"]
 Buffer = bytes | bytearray | memoryview
@@ -72,8 +70,9 @@ class Extractor:
     without it every path of the run is remembered (some 150 bytes each).
 
     An entry that fails raises a PQVaultError that names it, and the others may go on;
-    TargetFull is for the run. Used in a ``with`` block, all that is not finished is aborted.
-    Each FileSink belongs to its caller, who ends it before :meth:`finish` or :meth:`abort`.
+    TargetFull is for the run. ``files`` writes the files. Used in a ``with`` block, all that is
+    not finished is aborted. Each FileSink belongs to its caller, who ends it before
+    :meth:`finish` or :meth:`abort`.
     """
 
     def __init__(
@@ -87,26 +86,31 @@ class Extractor:
     ) -> None:
         self._target = target
         self._force = force
-        self._keep_bits = 0o777 | (SPECIAL_BITS if preserve_special else 0)
         self._links = links
         self._link_sources = None if link_sources is None else frozenset(link_sources)
-        self._temp_prefix = f".pqvault-{secrets.token_hex(8)}"
-        self._temp_numbers = itertools.count()
         self._lock = threading.Lock()
-        self._tally = {"files": 0, "folders": 0, "symlinks": 0, "hardlinks": 0, "bytes": 0}
+        self._tally = {"folders": 0, "symlinks": 0, "hardlinks": 0}
         self._extracted: set[bytes] = set()
         self._symlinks: list[Entry] = []
         self._skipped: list[Skipped] = []
         self._failures: list[PQVaultError] = []
 
         self._root, self._made_target = open_target(target, force)
+        prefix = new_prefix()
         try:
-            self._new_mode, folds = self._probe()
+            self._new_mode, folds = self._probe(f"{prefix}-0.tmp")
         except BaseException:
             os.close(self._root)
             self._remove_made_target()
             raise
         self._tree = Tree(self._root, force=force, folds=folds, new_mode=self._new_mode)
+        self.files = FileWriter(
+            self._tree,
+            force=force,
+            keep_bits=0o777 | (SPECIAL_BITS if preserve_special else 0),
+            prefix=prefix,
+            written=self._remember,
+        )
 
     def __enter__(self) -> Extractor:
         return self
@@ -119,87 +123,11 @@ class Extractor:
     def make_folder(self, entry: Entry) -> None:
         """Make a folder, 0o700 for now; its mode and time are set by :meth:`finish`."""
         try:
-            stamp = Stamp(entry.mode & self._keep_bits, entry.mtime_ns)
+            stamp = Stamp(entry.mode & self.files.keep_bits, entry.mtime_ns)
             self._tree.make(entry.path, stamp)
         except TROUBLE as error:
             raise failure(entry.path, error) from error
         self._count("folders")
-
-    def open_file(self, entry: Entry) -> FileSink:
-        """A sink for a file of ``entry.size`` bytes, which appears when it is committed."""
-        try:
-            sink = FileSink(self, entry)
-            try:
-                sink._refuse_early()
-            except BaseException:
-                sink.abort()
-                raise
-        except TROUBLE as error:
-            raise failure(entry.path, error) from error
-        return sink
-
-    def write_small(self, entry: Entry, content: Buffer) -> None:
-        """Write a whole file whose bytes are at hand."""
-        self.write_files([(entry, content)])
-
-    def write_files(
-        self,
-        files: Iterable[tuple[Entry, Buffer]],
-        failed: Callable[[PQVaultError], object] | None = None,
-    ) -> None:
-        """Write whole files whose bytes are at hand, with the fewest calls there can be.
-
-        ``failed`` is told what is wrong with a file, and the rest goes on; without it, and when
-        the target is full, that is raised.
-        """
-        folder: Folder | None = None
-        above = b""
-        files_done = size = 0
-        try:
-            for entry, content in files:
-                try:
-                    parent, name = split(entry.path)
-                    self._tree.claim(entry.path)
-                    if folder is None or parent != above:
-                        if folder is not None:
-                            last, folder = folder, None
-                            self._tree.unpin(last)
-                        folder, above = self._tree.pin(parent), parent
-                    self._write_file(folder.fd, name, entry, content)
-                except TROUBLE as error:
-                    trouble = failure(entry.path, error)
-                    if failed is None or isinstance(trouble, TargetFull):
-                        raise trouble from error
-                    failed(trouble)
-                else:
-                    files_done += 1
-                    size += entry.size
-                    self._remember(entry.path)
-        finally:
-            if folder is not None:
-                self._tree.unpin(folder)
-            with self._lock:
-                self._tally["files"] += files_done
-                self._tally["bytes"] += size
-
-    def _write_file(self, dir_fd: int, name: bytes, entry: Entry, content: Buffer) -> None:
-        # The catalog's size is the cap: no content can fill more of the disk than it says.
-        if len(content) != entry.size:
-            raise Refused(f"its content does not have its {entry.size} bytes")
-        temp = self._temp_name()
-        fd = os.open(temp, FILE_FLAGS, 0o600, dir_fd=dir_fd)
-        try:
-            try:
-                if content:
-                    write_all(fd, content, 0)
-                os.fchmod(fd, entry.mode & self._keep_bits)
-                os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
-            finally:
-                os.close(fd)  # before the rename: network file systems report full disks here
-            self._publish(dir_fd, temp, name)
-        except BaseException:
-            unlink_quietly(dir_fd, temp)
-            raise
 
     def make_symlink(self, entry: Entry) -> None:
         """Remember a symbolic link; :meth:`finish` makes it, or reports why not."""
@@ -210,6 +138,42 @@ class Extractor:
         except TROUBLE as error:
             raise failure(entry.path, error) from error
         self._symlinks.append(entry)
+
+    # ---- files that other processes write ----------------------------------------------
+
+    def place(self) -> Place:
+        """For a process that writes files of this extraction; each needs one of its own."""
+        files = self.files
+        path = os.fsencode(os.path.abspath(self._target))
+        return Place(path, os.fstat(self._root).st_ino, new_prefix(), files.force, files.keep_bits)
+
+    def prepare(
+        self, entries: Iterable[Entry], failed: Callable[[PQVaultError], object]
+    ) -> list[Entry]:
+        """Make way for files that another process writes: their names are taken, their folders
+        made. Those for which that could be done; ``failed`` is told of the others."""
+        ready: list[Entry] = []
+        made: bytes | None = None
+        for entry in entries:
+            try:
+                parent, _ = split(entry.path)
+                self._tree.claim(entry.path)
+                if parent != made:
+                    self._tree.unpin(self._tree.pin(parent))
+                    made = parent
+            except TROUBLE as error:
+                trouble = failure(entry.path, error)
+                if isinstance(trouble, TargetFull):
+                    raise trouble from error
+                failed(trouble)
+            else:
+                ready.append(entry)
+        return ready
+
+    def note(self, entries: Iterable[Entry]) -> None:
+        """Files that another process has written."""
+        for entry in entries:
+            self.files.count(entry)
 
     def make_hardlink(self, entry: Entry) -> bool:
         """Make ``entry.path`` another name of the file ``entry.link``.
@@ -225,7 +189,8 @@ class Extractor:
         except TROUBLE as error:
             raise failure(entry.path, error) from error
         if made:
-            self._count("hardlinks", path=entry.path)
+            self._count("hardlinks")
+            self._remember(entry.path)
         return made
 
     # ---- the end ---------------------------------------------------------------------
@@ -242,7 +207,13 @@ class Extractor:
                 os.fchmod(self._root, self._new_mode)
         finally:
             self._tree.close()
-        return Report(**self._tally, skipped=tuple(self._skipped), failures=tuple(self._failures))
+        return Report(
+            files=self.files.files,
+            bytes=self.files.size,
+            **self._tally,
+            skipped=tuple(self._skipped),
+            failures=tuple(self._failures),
+        )
 
     def abort(self) -> None:
         """Stop here: whole files stay, folders stay 0o700. Nothing after :meth:`finish`."""
@@ -251,10 +222,9 @@ class Extractor:
 
     # ---- parts -----------------------------------------------------------------------
 
-    def _probe(self) -> tuple[int, bool]:
+    def _probe(self, name: str) -> tuple[int, bool]:
         """The mode that new folders get here, and whether the file system folds names."""
         try:
-            name = self._temp_name()
             fd = os.open(name, FILE_FLAGS, 0o777, dir_fd=self._root)
             # The kernel has applied the umask: reading it otherwise would mean setting it.
             new_mode = stat.S_IMODE(os.fstat(fd).st_mode)
@@ -272,23 +242,9 @@ class Extractor:
             except OSError:
                 pass
 
-    def _temp_name(self) -> str:
-        # Unpredictable per run and checked by O_EXCL: a counter is enough beyond that.
-        return f"{self._temp_prefix}-{next(self._temp_numbers)}.tmp"
-
-    def _publish(self, dir_fd: int, temp: str, name: bytes) -> None:
-        """Rename within a folder: this replaces a link itself, never what it points to."""
-        if self._force:
-            os.rename(temp, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
-        else:
-            rename_new(dir_fd, os.fsencode(temp), name)
-
-    def _count(self, what: str, *, path: bytes | None = None, size: int = 0) -> None:
+    def _count(self, what: str) -> None:
         with self._lock:
             self._tally[what] += 1
-            self._tally["bytes"] += size
-        if path is not None:
-            self._remember(path)
 
     def _remember(self, path: bytes) -> None:
         """Of files that hard links may name; adding to a set takes no lock."""
@@ -312,7 +268,7 @@ class Extractor:
         parent, name = split(path)
         self._tree.claim(path)
         with self._tree.pinned(source_parent) as source_fd, self._tree.pinned(parent) as fd:
-            first = self._temp_name() if self._force else os.fsdecode(name)
+            first = self.files.temp_name() if self._force else os.fsdecode(name)
             try:
                 os.link(
                     source_name,
@@ -331,7 +287,7 @@ class Extractor:
 
     def _replace(self, dir_fd: int, temp: str, name: bytes) -> None:
         try:
-            self._publish(dir_fd, temp, name)
+            self.files.publish(dir_fd, temp, name)
         finally:
             # rename() does nothing when both names are one file already, so look again.
             unlink_quietly(dir_fd, temp)
@@ -368,7 +324,7 @@ class Extractor:
         parent, name = split(entry.path)
         self._tree.claim(entry.path)
         with self._tree.pinned(parent) as fd:
-            first = os.fsencode(self._temp_name()) if self._force else name
+            first = os.fsencode(self.files.temp_name()) if self._force else name
             os.symlink(entry.link or b"", first, dir_fd=fd)
             times = (entry.mtime_ns, entry.mtime_ns)
             try:
@@ -378,102 +334,3 @@ class Extractor:
                 raise
             if self._force:
                 self._replace(fd, os.fsdecode(first), name)
-
-
-class FileSink:
-    """A file on its way: written under a temporary name, seen only once it is committed.
-
-    ``pwrite`` may be called by several threads; ranges never written are holes. In a
-    ``with`` block a clean exit commits and an exception aborts.
-    """
-
-    __slots__ = ("_entry", "_extractor", "_fd", "_folder", "_name", "_temp")
-
-    def __init__(self, extractor: Extractor, entry: Entry) -> None:
-        parent, self._name = split(entry.path)
-        self._extractor = extractor
-        self._entry = entry
-        extractor._tree.claim(entry.path)
-        self._temp = extractor._temp_name()
-        self._folder: Folder | None = extractor._tree.pin(parent)
-        try:
-            self._fd = os.open(self._temp, FILE_FLAGS, 0o600, dir_fd=self._folder.fd)
-        except BaseException:
-            extractor._tree.unpin(self._folder)
-            raise
-
-    def __enter__(self) -> FileSink:
-        return self
-
-    def __exit__(self, exc_type: type[BaseException] | None, *rest: object) -> None:
-        if exc_type is None and self._folder is not None:
-            self.commit()
-        else:
-            self.abort()
-
-    def pwrite(self, buffer: Buffer, offset: int) -> None:
-        """Write all of ``buffer`` at ``offset`` bytes; both must lie within the entry's size."""
-        try:
-            self._write(buffer, offset)
-        except TROUBLE as error:
-            raise failure(self._entry.path, error) from error
-
-    def commit(self, size: int | None = None) -> None:
-        """Set size, mode and time, and give the file its name; a failure aborts.
-
-        ``size``: bytes, where the entry's was only a cap.
-        """
-        try:
-            if size is not None:
-                self._entry = replace(self._entry, size=size)
-            self._finish()
-        except TROUBLE as error:
-            raise failure(self._entry.path, error) from error
-
-    def abort(self) -> None:
-        """Remove what was written; does nothing after a commit."""
-        folder, self._folder = self._folder, None
-        if folder is None:
-            return
-        if self._fd >= 0:
-            os.close(self._fd)
-        unlink_quietly(folder.fd, self._temp)
-        self._extractor._tree.unpin(folder)
-
-    def _write(self, buffer: Buffer, offset: int) -> None:
-        with memoryview(buffer) as view:
-            size = view.nbytes
-            # The catalog's size is the cap: no content can fill more of the disk than it says.
-            if offset < 0 or offset + size > self._entry.size:
-                raise Refused(f"its content goes beyond its {self._entry.size} bytes")
-            write_all(self._fd, view, offset)
-
-    def _finish(self) -> None:
-        entry, extractor, folder = self._entry, self._extractor, self._folder
-        if folder is None:
-            raise ValueError("this file is committed or aborted already")
-        try:
-            os.ftruncate(self._fd, entry.size)
-            os.fchmod(self._fd, entry.mode & extractor._keep_bits)
-            os.utime(self._fd, ns=(entry.mtime_ns, entry.mtime_ns))
-            fd, self._fd = self._fd, -1
-            os.close(fd)  # before the rename: network file systems report full disks here
-            extractor._publish(folder.fd, self._temp, self._name)
-        except BaseException:
-            self.abort()
-            raise
-        self._folder = None
-        extractor._tree.unpin(folder)
-        extractor._count("files", path=entry.path, size=entry.size)
-
-    def _refuse_early(self) -> None:
-        """Say now, not after gigabytes, that the name is taken; the rename still decides."""
-        assert self._folder is not None
-        try:
-            found = os.stat(self._name, dir_fd=self._folder.fd, follow_symlinks=False)
-        except FileNotFoundError:
-            return
-        if stat.S_ISDIR(found.st_mode):
-            raise IsADirectoryError(errno.EISDIR, "is a folder")
-        if not self._extractor._force:
-            raise FileExistsError(errno.EEXIST, "exists")

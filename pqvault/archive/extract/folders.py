@@ -15,7 +15,7 @@ from pqvault.archive.extract.target import FOLDER_FLAGS, fold
 from pqvault.archive.extract.trouble import Refused, unlink_quietly
 from pqvault.names import printable
 
-__all__ = ["OPEN_FOLDERS", "Folder", "Stamp", "Tree"]
+__all__ = ["OPEN_FOLDERS", "Folder", "JoinedTree", "Stamp", "Tree"]
 
 LEFTOVER = re.compile(r"\.pqvault-[0-9a-f]{16}-[0-9]+\.tmp(?:-.*)?", re.DOTALL)
 OPEN_FOLDERS = 256  # handles kept open: a quarter of the usual limit of 1,024
@@ -65,9 +65,8 @@ class Tree:
         self._stamps: dict[bytes, Stamp] = {}
         self._implied = Stamp(new_mode, None)
         self._force = force
-        self._cleared = {b""}  # existing folders that were looked through before first use
-        if force:
-            _clear(root)
+        self._cleared = set[bytes]()  # existing folders that were looked through before first use
+        self._clear(root, b"")
         self._claims: dict[str, bytes] | None = {} if folds else None
         self.closed = False
 
@@ -157,13 +156,25 @@ class Tree:
             folder = Folder(os.open(name, FOLDER_FLAGS, dir_fd=parent.fd))
         except OSError as error:
             raise _blocked(parent.fd, name, path, error) from error
-        if self._force and path not in self._cleared:
-            self._cleared.add(path)
-            _clear(folder.fd)
+        self._clear(folder.fd, path)
         self._open[path] = folder
         self._evict()  # never the new one: it is born pinned
         folder.pins -= 1
         return folder
+
+    def _clear(self, fd: int, path: bytes) -> None:
+        """Remove what an extraction that was killed left in a folder, before this one writes there:
+        an entry of the archive may bear such a name too."""
+        if not self._force or path in self._cleared:
+            return
+        self._cleared.add(path)
+        with os.scandir(fd) as entries:
+            names = [entry.name for entry in entries if self._is_leftover(entry.name)]
+        for name in names:
+            unlink_quietly(fd, name)
+
+    def _is_leftover(self, name: str) -> bool:
+        return LEFTOVER.fullmatch(name) is not None
 
     def _make_one(self, parent_fd: int, name: bytes, path: bytes) -> None:
         self.claim(path)
@@ -184,13 +195,21 @@ class Tree:
             os.close(self._open.pop(path).fd)
 
 
-def _clear(fd: int) -> None:
-    """Remove what an extraction that was killed left in a folder, before this one writes there:
-    an entry of the archive may bear such a name too."""
-    with os.scandir(fd) as entries:
-        names = [entry.name for entry in entries if LEFTOVER.fullmatch(entry.name)]
-    for name in names:
-        unlink_quietly(fd, name)
+class JoinedTree(Tree):
+    """The folders of an extraction that another process leads: they are there, none is made.
+
+    ``lost``: how the names of files begin that processes left which ended in the middle of it.
+    """
+
+    def __init__(self, root: int, lost: tuple[str, ...]) -> None:
+        self._lost = lost
+        super().__init__(root, force=bool(lost), folds=False, new_mode=0o700)
+
+    def _is_leftover(self, name: str) -> bool:
+        return name.startswith(self._lost)
+
+    def _make_one(self, parent_fd: int, name: bytes, path: bytes) -> None:
+        """Made already."""
 
 
 def _let_owner_in(fd: int) -> None:

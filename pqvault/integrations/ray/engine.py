@@ -19,6 +19,8 @@ from typing import Any, Final, Self, TypeVar
 from pqvault.archive.checks import entries_to_text
 from pqvault.archive.deal import DigestJob, ObjectJob, Piece
 from pqvault.archive.engine import THREADS, Ranges
+from pqvault.archive.extract import Place
+from pqvault.archive.extraction import Extracted
 from pqvault.archive.layout import new_object_name, part_file
 from pqvault.archive.objects import Sealed, SealOptions
 from pqvault.archive.part import OpenPart
@@ -182,6 +184,29 @@ class RayEngine:
             return hand.actor.check_frames.remote(handed, number, profile)
 
         self._do(f"object {number} of part {part.id}", work, check)
+
+    def extract(
+        self,
+        part: OpenPart,
+        entries: Sequence[Entry],
+        place: Place,
+        on_bytes: Callable[[int], object],
+    ) -> Extracted:
+        """Write files on a worker, which reaches the target under the same path; on another one
+        when that ends."""
+        profile = part.key.profile.name
+        numbers = {extent.object for entry in entries for extent in entry.extents} - {HOLE}
+        text = entries_to_text(entries)
+        places = [place]
+
+        def work(hand: _Hand) -> Any:
+            handed = HandedWork.to(self._recipient(hand, profile), part, numbers, text)
+            places.append(places[-1].again())
+            return hand.actor.extract.remote(handed, places[-2], profile)
+
+        found: Extracted = self._do(f"files of part {part.id}", work, lambda: on_bytes(0))
+        on_bytes(sum(entry.size for entry in entries))
+        return found
 
     def reencrypt(
         self,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 
-from pqvault.archive.checks import check_contents, check_sealed, entries_in
+from pqvault.archive.checks import check_handed, check_handed_frames, check_sealed, entries_in
 from pqvault.archive.deal import DigestJob, ObjectJob
-from pqvault.archive.handedobjects import HandedObjects
+from pqvault.archive.extract import Place
+from pqvault.archive.extraction import Extracted, extract_handed
+from pqvault.archive.handedobjects import Handed
 from pqvault.archive.objects import Sealed, SealOptions, seal_object, take_digest
 from pqvault.archive.part import OpenPart
 from pqvault.archive.sealedfiles import FileKey, renew_file
@@ -46,10 +47,10 @@ class HandedWork:
         text = HandedText.to(worker, what)
         return cls(part.storage, part.id, part.digest, files, keys, text)
 
-    def objects(self, mine: Identity) -> HandedObjects:
-        """As the worker opens them."""
-        keys = [key.open(mine) for key in self.keys]
-        return HandedObjects(self.storage, self.part, self.digest, self.files, keys)
+    def opened(self, mine: Identity) -> Handed:
+        """As the worker takes it."""
+        keys = tuple(key.open(mine) for key in self.keys)
+        return Handed(self.storage, self.part, self.digest, self.files, keys)
 
 
 class Worker:
@@ -110,14 +111,19 @@ class Worker:
     def check_contents(self, handed: HandedWork, profile: str) -> list[PQVaultError]:
         """Check the content of entries; see `check_contents`."""
         mine = own_identity(profile)
-        with closing(handed.objects(mine)) as objects:
-            return check_contents(objects, entries_in(handed.what.open(mine)), lambda: None)
+        return check_handed(handed.opened(mine), entries_in(handed.what.open(mine)), lambda: None)
+
+    def extract(self, handed: HandedWork, place: Place, profile: str) -> Extracted:
+        """Write files that are extracted; see `extract_files`."""
+        mine = own_identity(profile)
+        entries = entries_in(handed.what.open(mine))
+        return extract_handed(handed.opened(mine), entries, place, lambda _: None)
 
     def check_frames(self, handed: HandedWork, number: int, profile: str) -> None:
         """Decode the frames of an object; see `SealedReader.check_frames`."""
         mine = own_identity(profile)
-        with closing(handed.objects(mine)) as objects:
-            objects.reader(number).check_frames(json.loads(handed.what.open(mine)))
+        ranges = json.loads(handed.what.open(mine))
+        check_handed_frames(handed.opened(mine), number, ranges, lambda: None)
 
 
 def _file_key(handed: HandedKey, profile: str) -> FileKey:
