@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,6 +32,7 @@ __all__ = [
     "profile_option",
     "recipient_options",
     "use_kem_provider",
+    "without_keystore",
 ]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -254,6 +256,22 @@ def load_recipients(texts: tuple[str, ...], files: tuple[str, ...]) -> list[Reci
     return list(dict.fromkeys(found))
 
 
+@contextmanager
+def without_keystore(text: str) -> Iterator[None]:
+    """Say so of what looks like the name of a key, where there is no keystore to look it up."""
+    from pqvault.keystore import Keystore, default_path, is_address
+
+    try:
+        yield
+    except UsageError as error:
+        if not is_address(text) or Keystore.exists():
+            raise
+        raise UsageError(
+            error.message,
+            hint=f"{error.hint}; there is no keystore {default_path()} to have a key named {text}",
+        ) from None
+
+
 def _recipient(text: str) -> Recipient:
     from pqvault.keys import Recipient
     from pqvault.keystore import Keystore, is_address
@@ -267,4 +285,5 @@ def _recipient(text: str) -> Recipient:
             f"-r {text} is the name of a file, and -r takes a recipient's text",
             hint=f"write -r @{text} or -R {text}",
         )
-    return Recipient.parse(text)
+    with without_keystore(text):
+        return Recipient.parse(text)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .options import without_keystore
+
 if TYPE_CHECKING:
     from pqvault.signing import Signer, SigningKey
 
@@ -92,7 +94,8 @@ def _signers(text: str) -> list[Signer]:
     if is_address(text) and Keystore.exists():
         with Keystore() as store:
             return store.signers(text)
-    return [Signer.parse(text)]
+    with without_keystore(text):
+        return [Signer.parse(text)]
 
 
 def load_signing_keys(texts: tuple[str, ...]) -> list[SigningKey]:

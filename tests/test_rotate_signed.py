@@ -308,6 +308,17 @@ def test_a_record_that_was_there_is_signed(signed: Box) -> None:
         assert "signed by" in retired.whose(storage, signed.key.key_id, TRUST)
 
 
+def test_a_record_of_whom_no_part_names_any_more_is_signed(signed: Box) -> None:
+    """Added and taken off again without a signature: the record can be vouched for."""
+    free = Policy(allow_unsigned=True)
+    rotate(signed, add=[NEW.recipient], policy=free)
+    rotate(signed, remove=[NEW.key_id], policy=free)
+    storage = LocalStorage(signed.archive)
+    assert "nobody" in retired.whose(storage, NEW.key_id, TRUST)
+    assert rotate(signed, remove=[NEW.key_id], sign=[ALICE]).retired == [NEW.key_id]
+    assert "signed by" in retired.whose(storage, NEW.key_id, TRUST)
+
+
 def test_a_rotation_that_is_refused_retires_nobody(signed: Box) -> None:
     """Else a slip would keep everybody from sealing to a key that stays."""
     both = {"remove": [signed.key.key_id], "identities": [signed.key]}

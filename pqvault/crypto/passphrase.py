@@ -37,6 +37,9 @@ MAX_PASSES: Final = 16
 MAX_LANES: Final = 16
 
 
+_COPY: Final = "no pqvault asks for so much: the file was altered; restore it from a copy"
+
+
 @dataclass(frozen=True, slots=True)
 class Cost:
     """Argon2id parameters. ``memory`` in KiB, at least 8 a lane.
@@ -51,9 +54,11 @@ class Cost:
 
     def __post_init__(self) -> None:
         if not 1 <= self.passes <= MAX_PASSES or not 1 <= self.lanes <= MAX_LANES:
-            raise FormatError(f"Argon2id with {self.passes} passes, {self.lanes} lanes is refused")
+            raise FormatError(
+                f"Argon2id with {self.passes} passes, {self.lanes} lanes is refused", hint=_COPY
+            )
         if not 8 * self.lanes <= self.memory <= MAX_MEMORY:
-            raise FormatError(f"Argon2id with {self.memory} KiB of memory is refused")
+            raise FormatError(f"Argon2id with {self.memory} KiB of memory is refused", hint=_COPY)
 
 
 # RFC 9106 section 4: the second recommended option and the first.

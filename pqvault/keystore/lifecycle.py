@@ -69,6 +69,7 @@ def new_key(
             key_id=version.key_id,
             state=str(state),
             reason=reason,
+            expires=expires,
             **made_by(version.profile),
         )
     return Made(added, version)
@@ -165,7 +166,7 @@ def rotate(
         if state is State.ACTIVE:
             _retire(change, versions, named, made)
         subject = f"{name}@{made.version}"
-        facts = {"key_id": made.key_id, "period": label, "reason": reason}
+        facts = {"key_id": made.key_id, "period": label, "reason": reason, "expires": expires}
         change.audit("rotate", subject, **facts, **made_by(made.profile))
     return Made(named, made)
 

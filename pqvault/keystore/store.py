@@ -213,10 +213,11 @@ class Keystore:
         allowed = [v for v in found if _refusal_of(name, v) == ""]
         if not allowed:
             reasons = "; ".join(_refusal_of(name, v) for v in found[-3:])
-            raise KeyStateForbids(
-                f"nothing may be sealed to {text}: {reasons}",
-                hint=f"`pqvault key rotate {name.name}` makes a version that may",
-            )
+            hint = f"`pqvault key rotate {name.name}` makes a version that may"
+            if found[-1].state in (State.PRE_ACTIVE, State.SUSPENDED):
+                waits = f"{name.name}@{found[-1].version}"
+                hint = f"`pqvault key activate {waits}` lets that one, {hint}"
+            raise KeyStateForbids(f"nothing may be sealed to {text}: {reasons}", hint=hint)
         chosen = allowed[-1]
         where = f"the keystore, {name.name}@{chosen.version}"
         return recipient_of(chosen.profile, chosen.public_key, where)

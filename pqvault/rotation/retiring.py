@@ -38,7 +38,7 @@ def retire(
         retired.refuse(storage, back, policy)
     for key_id in back:
         storage.remove(layout.retired_name(key_id))
-    wanted = change.remove & _named(state) if change.remove else frozenset()
+    wanted = change.remove & (_named(state) | known) if change.remove else frozenset()
     # A record that is there need not be written again, unless we sign it.
     if not sign:
         wanted -= known
