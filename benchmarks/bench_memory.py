@@ -6,8 +6,8 @@
 ``--only``: mixed, small (``--files`` files of 4 KiB), big (one file of ``--size`` bytes), and may
 be given again, as may ``--level`` (3 and 9 when left out). Corpora are made once under ``--work``
 and kept, all else is removed as soon as it is measured; ``big`` takes 2.7 times its size on the
-disk. Peak memory is what `measure.run` says: the most that one process had resident, mapped files
-included. Prints a Markdown table; exit 1 when something takes 300 MiB or more.
+disk. Peak memory is that of all processes of a command together, mapped files included. Prints a
+Markdown table; exit 1 when something takes 300 MiB or more.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Verbs:
 
     def _job(self, *words: str | Path, outputs: tuple[Path, ...] = ()) -> Job:
         command = [*PQVAULT, *map(str, words), "-q"]
-        return Job(command, outputs=outputs, fresh=("PQVAULT_HOME",))
+        return Job(command, outputs=outputs, fresh=("PQVAULT_HOME",), whole=True)
 
     def archive(self, source: Path, level: int) -> Iterator[tuple[str, Job]]:
         """Seal a folder, verify and unseal it."""

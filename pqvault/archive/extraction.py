@@ -18,7 +18,8 @@ __all__ = ["Content", "Extracted", "extract_files", "extract_handed"]
 
 WHOLE: Final = 4 * 1024 * 1024  # bytes; a file up to this is decoded whole, then written
 SMALL: Final = 64 * 1024  # bytes; such files are written together
-_STEP: Final = 8 * 1024 * 1024  # bytes of a large file read at once, over several threads
+STEP: Final = 8 * 1024 * 1024  # bytes of a large file read at once, over several threads
+_STEP: Final = 1024 * 1024  # the same where there is one thread
 
 
 class _Frames:
@@ -69,8 +70,9 @@ class Content:
     """The content of files, one after the other. ``tell`` is told bytes that were written here,
     and may raise to end it."""
 
-    def __init__(self, writer: FileWriter, tell: Callable[[int], object]) -> None:
+    def __init__(self, writer: FileWriter, tell: Callable[[int], object], step: int = STEP) -> None:
         self._writer = writer
+        self._step = step
         self._tell = tell
         self._frames = _Frames()
 
@@ -96,7 +98,7 @@ class Content:
         sink = self._writer.open_file(entry)
         try:
             hasher = file.hasher()
-            for offset, data, hole in file.steps(_STEP):
+            for offset, data, hole in file.steps(self._step):
                 hasher.update(data)
                 if not hole:
                     sink.pwrite(data, offset)
@@ -121,7 +123,7 @@ def extract_files(
     """Write files of one part; what fails is returned and the rest goes on. Raises TargetFull, and
     what ``tell`` raises to end it."""
     failed: list[PQVaultError] = []
-    content = Content(writer, tell)
+    content = Content(writer, tell, _STEP)
 
     def small() -> Iterator[tuple[Entry, memoryview]]:
         for entry in entries:

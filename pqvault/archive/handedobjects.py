@@ -9,6 +9,7 @@ from pqvault.archive.layout import part_file
 from pqvault.errors import IntegrityError, NotFound
 from pqvault.format.commit import PartFile, object_number
 from pqvault.format.entries import HOLE
+from pqvault.format.zstdseek import MAX_FRAME
 from pqvault.sealed import FrameCache, SealedReader
 from pqvault.storage import InMemory, ReadAt, Storage
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:  # it would import pyarrow
 
 __all__ = ["Handed", "HandedObjects", "open_object"]
 
+_CACHE: Final = MAX_FRAME  # bytes of content: a worker reads in order
 _SMALL: Final = 64 * 1024  # bytes of a sealed file that is read whole
 
 
@@ -83,7 +85,7 @@ class HandedObjects:
         self._files = {
             object_number(file.name): (file, key) for file, key in zip(files, keys, strict=True)
         }
-        self._cache = FrameCache()
+        self._cache = FrameCache(_CACHE)
         self._readers: dict[int, SealedReader] = {}
 
     def reader(self, number: int) -> SealedReader:

@@ -252,8 +252,9 @@ def processes_for(storage: Storage, size: int, jobs: int) -> Iterator[Processes 
     if size < LARGE or jobs < 2 or not isinstance(storage, LocalStorage):
         yield None
         return
-    # One more than processors: it has something to do while another waits for the disk.
-    with Processes(min(jobs, 1 + (os.cpu_count() or 1))) as processes:
+    # This process is one of them: it leads. At most one more than processors, so that there is
+    # something to do while another waits for the disk.
+    with Processes(max(2, min(jobs - 1, 1 + (os.cpu_count() or 1)))) as processes:
         yield processes
 
 

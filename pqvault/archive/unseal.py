@@ -27,16 +27,16 @@ from pqvault.archive.part import OpenPart
 from pqvault.archive.processes import LARGE, processes_for
 from pqvault.archive.tableentry import TableEntry, has_content
 from pqvault.archive.tasks import Located, content_tasks, default_jobs, run_tasks
+from pqvault.archive.trim import give_back
 from pqvault.errors import NotFound, PQVaultError, UsageError
 from pqvault.format.entries import Entry, Extent, Kind
 from pqvault.names import printable
 from pqvault.progress import Progress, Report, ignore
-from pqvault.storage import Storage
 
 __all__ = ["UnsealReport", "unseal"]
 
 _BACKLOG: Final = 2  # tasks of small files, of 8 MiB, that may wait to be written
-_FAR: Final = 4  # tasks that a worker is given at once
+_FAR: Final = 2  # tasks that a worker is given at once
 
 
 @dataclass(slots=True)
@@ -91,8 +91,7 @@ def unseal(
             return archive.find_table(inner + b"/" + path if inner else path)
 
         jobs = jobs or default_jobs()
-        storage = archive.storage
-        run = _Run(extractor, report, sources, jobs, progress, find_table, storage, engine)
+        run = _Run(extractor, report, sources, jobs, progress, find_table, archive, engine)
         run.run(_moved(_wanted(archive, selected), inner, roots))
         end = extractor.finish()
     for root in roots:
@@ -197,10 +196,10 @@ class _Run:
         jobs: int,
         progress: Progress,
         find_table: Callable[[bytes], list[TableEntry]],
-        storage: Storage,
+        archive: Archive,
         engine: ExtractingEngine | None,
     ) -> None:
-        self._storage = storage
+        self._archive = archive
         self._engine = engine  # None: threads, and processes when it turns out to be much
         self._extractor = extractor
         self._report = report
@@ -220,7 +219,7 @@ class _Run:
         hard: list[Located] = []
         tasks = content_tasks(self._files(entries, hard))
         with (
-            processes_for(self._storage, LARGE, self._jobs) as processes,
+            processes_for(self._archive.storage, LARGE, self._jobs) as processes,
             ThreadPoolExecutor(self._jobs, "pqvault-unseal") as pool,
         ):
             engine = self._engine or processes
@@ -228,6 +227,9 @@ class _Run:
                 here = tasks if engine is None else _first(tasks, LARGE)
                 run_tasks(pool, self._jobs, here, self._task, _ignore, self._stop)
             if engine is not None:
+                # Nothing is decoded here any more, and workers need memory too.
+                self._archive.cache.clear()
+                give_back()
                 far = partial(self._far, engine)
                 run_tasks(pool, self._jobs, _together(tasks), far, _ignore, self._stop)
         for part, entry in hard:
