@@ -9,7 +9,7 @@ import pytest
 from tables_kit import read, write
 
 from pqvault import tables
-from pqvault.storage.local import LocalSink
+from pqvault.storage.localfiles import LocalSink
 from pqvault.tablefile.pages import batch_of
 
 MIB = 1024 * 1024

@@ -16,21 +16,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeAlias
+from typing import TypeAlias
 
 from pqvault.errors import (
     FormatError,
-    IntegrityError,
     NotFound,
-    PQVaultError,
-    UsageError,
 )
 from pqvault.storage.appending import AppendFile, FileLock
-from pqvault.storage.base import Buffer, Names, WritableBuffer, check_name, explained
+from pqvault.storage.base import Buffer, Names, check_name, explained
+from pqvault.storage.localfiles import LocalReader, LocalSink, write_all
 from pqvault.storage.replacing import copy_owner, is_named, lock_file
 
-__all__ = ["LocalReader", "LocalSink", "LocalStorage"]
+__all__ = ["LocalStorage"]
 
 # O_NONBLOCK: opening a FIFO must not wait for a writer; regular files ignore it.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -45,142 +42,6 @@ _Entries: TypeAlias = list[tuple[str, bool]]  # name, is a folder
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp", re.DOTALL)
 _NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
-
-
-class LocalReader:
-    """A `ReadAt` over one file descriptor; reads carry their own offset (preadv)."""
-
-    __slots__ = ("_fd", "size", "where")
-
-    def __init__(self, fd: int, size: int, where: str) -> None:
-        self._fd = fd
-        self.size = size
-        self.where = where
-
-    def pread_into(self, buffer: WritableBuffer, offset: int) -> None:
-        """Fill all of `buffer` from `offset`; see `ReadAt.pread_into`."""
-        if offset < 0:
-            raise UsageError(f"cannot read {self.where} at the negative offset {offset}")
-        view = memoryview(buffer).cast("B")
-        with explained("read", self.where):
-            while view:
-                count = os.preadv(self._fd, [view], offset)
-                if not count:
-                    raise self._ends_early(offset)
-                view = view[count:]
-                offset += count
-
-    def read_all(self) -> bytes:
-        """Return the whole file, without a second copy where one read gives all of it."""
-        pieces = []
-        done = 0
-        with explained("read", self.where):
-            while done < self.size:
-                piece = os.pread(self._fd, self.size - done, done)
-                if not piece:
-                    raise self._ends_early(done)
-                pieces.append(piece)
-                done += len(piece)
-        return b"".join(pieces)
-
-    def _ends_early(self, offset: int) -> IntegrityError:
-        return IntegrityError(f"{self.where} ends early: nothing is there at byte {offset:,}")
-
-    def close(self) -> None:
-        """Close the file; may be called twice, but not while a thread reads."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        # Readers live in caches of open objects; a dropped one must not keep its file.
-        with suppress(OSError):
-            self.close()
-
-
-class LocalSink:
-    """A `Sink` over one file descriptor.
-
-    There is no ``__del__``: a file without `finish` stays a prefix that no commit names,
-    and in a forked child an unlink would take the parent's file away.
-    """
-
-    __slots__ = ("_fd", "_name", "_open", "_storage", "written")
-
-    def __init__(self, storage: LocalStorage, name: str, fd: int) -> None:
-        self._storage = storage
-        self._name = name
-        self._fd = fd
-        self._open = True
-        self.written = 0
-
-    def write(self, buffer: Buffer) -> int:
-        """Write all of `buffer`; on an error nothing is left under the name."""
-        with self._aborting_on_error():
-            count = _write_all(self._fd, buffer)
-        self.written += count
-        return count
-
-    def finish(self) -> None:
-        """fsync and close; on an error nothing is left under the name."""
-        with self._aborting_on_error():
-            os.fsync(self._fd)
-            self._close()
-        self._open = False
-
-    def abort(self) -> None:
-        """Close and remove the file; does nothing when it is finished or removed."""
-        if not self._open:
-            return
-        self._open = False
-        # Often called while another error is on its way, which must stay the one reported.
-        with suppress(OSError):
-            self._close()
-        with suppress(PQVaultError):
-            self._storage.remove(self._name)
-
-    @contextmanager
-    def _aborting_on_error(self) -> Iterator[None]:
-        where = self._storage.where(self._name)
-        if not self._open:
-            raise UsageError(f"{where} is closed and takes no more bytes")
-        try:
-            with explained("write", where):
-                yield
-        except BaseException:
-            self.abort()
-            raise
-
-    def _close(self) -> None:
-        # Forgotten first: after a failed close the number may already belong to another.
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is not None:
-            self.abort()
-        elif self._open:
-            self.finish()
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,7 +217,7 @@ class LocalStorage:
         with suppress(NotFound), self._file("shred", name) as (folder, last):
             fd = os.open(last, _UPDATE, dir_fd=folder)
             try:
-                _write_all(fd, bytes(os.fstat(fd).st_size))
+                write_all(fd, bytes(os.fstat(fd).st_size))
                 os.fsync(fd)
             finally:
                 os.close(fd)
@@ -495,7 +356,7 @@ def _write_new(folder: int, name: str, data: Buffer, like: os.stat_result | None
     fd = os.open(name, _CREATE, _MODE, dir_fd=folder)
     try:
         try:
-            _write_all(fd, data)
+            write_all(fd, data)
             if like is not None:
                 copy_owner(fd, like)
             os.fsync(fd)
@@ -515,15 +376,3 @@ def _link_or_write(folder: int, beside: str, last: str, data: Buffer) -> None:
         if error.errno not in _NO_HARD_LINKS:
             raise
         _write_new(folder, last, data)
-
-
-def _write_all(fd: int, buffer: Buffer) -> int:
-    """Write all of `buffer`, however many calls it takes (ATTACKS row 47)."""
-    view = memoryview(buffer).cast("B")
-    done = 0
-    while done < len(view):
-        count = os.write(fd, view[done:])
-        if not count:
-            raise OSError(errno.EIO, "a write took no bytes")
-        done += count
-    return done
