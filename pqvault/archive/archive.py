@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -22,6 +21,7 @@ from pqvault.archive.states import select_parts
 from pqvault.archive.tableentry import TableEntry, has_content, short_name
 from pqvault.archive.tasks import side_by_side
 from pqvault.archive.view import View
+from pqvault.closing import Closing
 from pqvault.errors import NoKeyFits, NotFound, PQVaultError, RolledBack, UsageError
 from pqvault.format.catalog import entries_of
 from pqvault.format.entries import Entry, Kind
@@ -48,7 +48,7 @@ _CATALOGS: Final = 64  # read when the archive is opened; of more parts, each wh
 _TRIES: Final = 5  # parts may be replaced by others while they are read
 
 
-class Archive:
+class Archive(Closing):
     """An archive that identities open.
 
     ``strict``: raise for the first part that is damaged, missing or that no identity fits.
@@ -288,17 +288,6 @@ class Archive:
         """Close every part."""
         for part in self.parts:
             part.close()
-
-    def __enter__(self) -> Archive:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _all_no_key(problems: list[PQVaultError]) -> bool:

@@ -16,10 +16,10 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple
 
 from pqvault import home
+from pqvault.closing import Closing
 from pqvault.errors import PQVaultError
 
 __all__ = ["Journal", "Known"]
@@ -55,7 +55,7 @@ class Known(NamedTuple):
     part: str
 
 
-class Journal:
+class Journal(Closing):
     """The journal of one archive on this host. Several processes may use it at once."""
 
     def __init__(self, archive: str, folder: Path | None = None) -> None:
@@ -139,14 +139,3 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
-
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -16,8 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Pipe
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from pqvault.archive.checks import check_handed, check_handed_frames, check_sealed
 from pqvault.archive.deal import DigestJob, ObjectJob
@@ -29,6 +28,7 @@ from pqvault.archive.layout import new_object_name
 from pqvault.archive.objects import Sealed, SealOptions, seal_object, take_digest
 from pqvault.archive.sealedfiles import FileKey, renew_file
 from pqvault.archive.worker import STOP, Said
+from pqvault.closing import Closing
 from pqvault.errors import PQVaultError
 from pqvault.format.commit import PartFile
 from pqvault.format.entries import Entry
@@ -130,7 +130,7 @@ class _Worker:
             self._process.wait()
 
 
-class Processes:
+class Processes(Closing):
     """Up to ``jobs`` worker processes, started when there is work for one; as a context manager,
     they end with it."""
 
@@ -139,15 +139,8 @@ class Processes:
         for _ in range(jobs):
             self._idle.put(None)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End those that were started. Nothing may be under way."""
         while not self._idle.empty():
             worker = self._idle.get()
             if worker is not None:

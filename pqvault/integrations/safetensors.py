@@ -6,11 +6,11 @@ The library's own ``safe_open`` maps a file of the disk; this has its shape and 
 from __future__ import annotations
 
 import json
-from types import TracebackType
 from typing import Any, Final
 
 import fsspec
 
+from pqvault.closing import Closing
 from pqvault.errors import FormatError, NotFound
 
 __all__ = ["safe_open"]
@@ -19,7 +19,7 @@ MAX_HEADER: Final = 100_000_000  # bytes, the library's own limit
 _MAX_DIMENSIONS: Final = 64
 
 
-class safe_open:  # noqa: N801  the name that the library has
+class safe_open(Closing):  # noqa: N801  the name that the library has
     """A file of tensors at a path or URL (``pqvault://…``), of which only the header is read.
 
     ``framework``: ``pt`` for torch, ``np`` for NumPy. Other options are fsspec's. Raises
@@ -102,17 +102,6 @@ class safe_open:  # noqa: N801  the name that the library has
     def close(self) -> None:
         """Close the file."""
         self._opened.close()
-
-    def __enter__(self) -> safe_open:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class _Slice:

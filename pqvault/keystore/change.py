@@ -14,9 +14,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
+from pqvault.closing import Closing
 from pqvault.crypto.passphrase import Cost
 from pqvault.errors import KeyStateForbids, Locked
 from pqvault.keystore import authentic, database, tables
@@ -32,7 +32,7 @@ __all__ = ["Change", "Unlocked"]
 MAX_REASON = 1000  # characters
 
 
-class Unlocked:
+class Unlocked(Closing):
     """A keystore with its key. Its rows were authentic when it was unlocked, and are checked
     again in every transaction. Holds a secret: never pickled."""
 
@@ -90,17 +90,6 @@ class Unlocked:
     def close(self) -> None:
         """Close the file."""
         self.store.close()
-
-    def __enter__(self) -> Unlocked:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class Change:

@@ -12,9 +12,9 @@ import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
+from pqvault.closing import Closing
 from pqvault.errors import RolledBack
 from pqvault.keystore import database
 from pqvault.keystore.store import Keystore
@@ -37,7 +37,7 @@ _HINT: Final = (
 )
 
 
-class Seen:
+class Seen(Closing):
     """The `Memory` of one keystore. Safe for threads; other processes may use the keystore too.
 
     ``allow_rollback``: what is missing is told with ``warn``, and then forgotten.
@@ -132,17 +132,6 @@ class Seen:
     def close(self) -> None:
         """Close the file."""
         self._store.close()
-
-    def __enter__(self) -> Seen:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _apply(

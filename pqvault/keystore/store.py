@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 from pqvault import home
+from pqvault.closing import Closing
 from pqvault.crypto.passphrase import COSTS, Cost
 from pqvault.errors import IntegrityError, KeyStateForbids, NotFound, UsageError
 from pqvault.keys import Recipient
@@ -81,7 +81,7 @@ def _facts(row: tuple[Any, ...]) -> KeyFacts:
     return KeyFacts(*values)
 
 
-class Keystore:
+class Keystore(Closing):
     """An open keystore file, locked. Several processes may use it at once."""
 
     def __init__(self, path: Path | None = None, *, wait: float = database.WAIT) -> None:
@@ -277,17 +277,6 @@ class Keystore:
     def close(self) -> None:
         """Close the file."""
         self.db.close()
-
-    def __enter__(self) -> Keystore:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def history(store: Keystore, text: str) -> list[tuple[KeyFacts, str, list[Transition]]]:

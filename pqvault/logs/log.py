@@ -8,7 +8,6 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
 from typing import Any, TypeAlias
 
 import pyarrow as pa
@@ -18,6 +17,7 @@ from pqvault.archive.columngroups import ColumnGroup
 from pqvault.archive.committing import refuse_digests, refuse_unsigned
 from pqvault.archive.publicstate import PublicState
 from pqvault.archive.tablepart import check_path
+from pqvault.closing import Closing
 from pqvault.errors import Incomplete, PQVaultError, UsageError
 from pqvault.keys import Recipient, one_profile
 from pqvault.logs.closer import Closer
@@ -39,7 +39,7 @@ Recipients: TypeAlias = Sequence[Recipient | str] | Callable[[], Sequence[Recipi
 _logger = logging.getLogger("pqvault.logs")
 
 
-class InferenceLog:
+class InferenceLog(Closing):
     """A log in an archive that its host cannot read back.
 
     ``archive``: a folder, made when it is not there. ``recipients``: who opens it: objects,
@@ -282,17 +282,6 @@ class InferenceLog:
                 f"the log in {self._storage.where('')} was closed, but {said}{self._why()}",
                 hint="`pqvault log recover` commits write-ahead files, with the private key",
             )
-
-    def __enter__(self) -> InferenceLog:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _settings(fields: Mapping[str, Any]) -> LogSettings:

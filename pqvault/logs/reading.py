@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from types import TracebackType
 from typing import Any, Final
 
 import pyarrow as pa
@@ -16,6 +15,7 @@ import pyarrow.compute as pc
 from pqvault.archive.archive import Archive
 from pqvault.archive.tableentry import TableEntry
 from pqvault.archive.tablerows import TableRows
+from pqvault.closing import Closing
 from pqvault.errors import NoKeyFits, NotFound, PQVaultError
 from pqvault.keys import Identity
 from pqvault.logs.log import TABLE
@@ -59,7 +59,7 @@ class _Open:
 
 
 @dataclass(slots=True)
-class LogView:
+class LogView(Closing):
     """``archive``: a folder. ``name``: of the log's table. What cannot be read is in
     :attr:`problems`, and the caller must not take silence for completeness.
 
@@ -234,17 +234,6 @@ class LogView:
     def close(self) -> None:
         """Close the archive."""
         self._opened.close()
-
-    def __enter__(self) -> LogView:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _within(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
+from pqvault.closing import Closing
 from pqvault.keystore import database, index
 from pqvault.keystore.seen import Seen
 from pqvault.keystore.store import Keystore, now
@@ -18,7 +18,7 @@ __all__ = ["Ledger"]
 _BATCH: Final = 256  # archives a transaction, which costs an fsync
 
 
-class Ledger:
+class Ledger(Closing):
     """The keystore's part in a rotation of many archives, used by several threads."""
 
     def __init__(self, seen: Seen, keystore: Path | None = None) -> None:
@@ -58,14 +58,3 @@ class Ledger:
         finally:
             self._store.close()
             self.seen.close()
-
-    def __enter__(self) -> Ledger:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

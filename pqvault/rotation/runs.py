@@ -16,10 +16,10 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO, Final, Literal
 
 from pqvault import home
+from pqvault.closing import Closing
 from pqvault.errors import FormatError, Locked
 from pqvault.policy import ANYBODY, Policy
 from pqvault.rotation.change import Change
@@ -47,7 +47,7 @@ class RunStatus:
     running: bool
 
 
-class Run:
+class Run(Closing):
     """One unfinished run, locked by us. `close` keeps it; `finish` removes it.
 
     ``new``: it was begun just now, and nobody counts on it.
@@ -207,17 +207,6 @@ class Run:
     def close(self) -> None:
         """Give up the lock; the run stays unfinished."""
         self._file.close()
-
-    def __enter__(self) -> Run:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def unfinished(kind: Kind = "rotations") -> list[Path]:

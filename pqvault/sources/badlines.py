@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import threading
-from types import TracebackType
 from typing import BinaryIO, Final
 
+from pqvault.closing import Closing
 from pqvault.errors import UsageError
 
 __all__ = ["BadLines"]
@@ -15,7 +15,7 @@ __all__ = ["BadLines"]
 _SHOWN: Final = 64 * 1024 * 1024  # bytes of one line that are kept; longer ones are cut, and say so
 
 
-class BadLines:
+class BadLines(Closing):
     """JSON lines: ``{"file": …, "line": 12, "reason": …, "bytes": 40, "text": …}``.
 
     ``text`` is the line; bytes that are not UTF-8 are there as lone surrogates, as Python's
@@ -58,14 +58,3 @@ class BadLines:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-    def __enter__(self) -> BadLines:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-from types import TracebackType
-from typing import Self
 
+from pqvault.closing import Closing
 from pqvault.errors import Locked, PQVaultError
 from pqvault.storage.base import Buffer, explained
 
@@ -66,7 +65,7 @@ class AppendFile:
             os.close(fd)
 
 
-class FileLock:
+class FileLock(Closing):
     """The lock of a file that nobody appends to any more, held until `close`."""
 
     __slots__ = ("_fd",)
@@ -84,17 +83,6 @@ class FileLock:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def take_lock(fd: int, where: str) -> None:

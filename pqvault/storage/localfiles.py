@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from pqvault.closing import Closing
 from pqvault.errors import IntegrityError, PQVaultError, UsageError
 from pqvault.storage.base import Buffer, WritableBuffer, explained
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["LocalReader", "LocalSink", "write_all"]
 
 
-class LocalReader:
+class LocalReader(Closing):
     """A `ReadAt` over one file descriptor; reads carry their own offset (preadv)."""
 
     __slots__ = ("_fd", "size", "where")
@@ -62,17 +63,6 @@ class LocalReader:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         # Readers live in caches of open objects; a dropped one must not keep its file.

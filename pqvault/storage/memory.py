@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Self
-
+from pqvault.closing import Closing
 from pqvault.errors import IntegrityError
 from pqvault.storage.base import WritableBuffer
 
 __all__ = ["InMemory"]
 
 
-class InMemory:
+class InMemory(Closing):
     """A `ReadAt` over bytes at hand."""
 
     def __init__(self, data: bytes) -> None:
@@ -28,14 +26,3 @@ class InMemory:
 
     def close(self) -> None:
         """Nothing is held."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -22,6 +22,7 @@ from typing import Any, Final, Self, TypeVar
 
 from fsspec.spec import AbstractBufferedFile
 
+from pqvault.closing import Closing
 from pqvault.errors import FormatError, IntegrityError, NotFound, PQVaultError, UsageError
 from pqvault.storage import s3
 from pqvault.storage.ahead import Ahead
@@ -70,7 +71,7 @@ def _reach(url: str) -> tuple[Any, str]:
 os.register_at_fork(after_in_child=_reach.cache_clear)
 
 
-class RemoteReader:
+class RemoteReader(Closing):
     """A `ReadAt` over ranges of an object. Thread-safe; what is read in order is fetched ahead."""
 
     fetch = FETCH
@@ -107,17 +108,6 @@ class RemoteReader:
     def close(self) -> None:
         """Drop what was fetched ahead."""
         self._ahead.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class RemoteSink:
