@@ -186,12 +186,16 @@ def _plan(verb: Verb, archives: tuple[str, ...], output: Output, options: dict[s
     change = _read_change(options, keystore, verb.new_keys)
     look = verb.plan(change, keystore, options)
     problems: list[PQVaultError] = []
+    warnings: dict[str, None] = {}
     targets = list(targets_of(archives, recursive=options["recursive"]))
     for target in targets:
         planned = look(target)
         output.document(planned)
         output.result(_plan_line(planned, verb))
         problems += [planned.problem] if planned.problem is not None else []
+        warnings |= dict.fromkeys(planned.warnings)
+    for warning in warnings:
+        output.warning(warning)
     output.failures(_grouped(problems))
     codes = {problem.exit_code for problem in problems}
     if problems:

@@ -27,7 +27,7 @@ from pqvault.keystore.seen import Seen
 from pqvault.memory import Sight
 from pqvault.rotating import rotating
 from pqvault.rotation.change import Change, resolve
-from pqvault.rotation.run import RotateReport
+from pqvault.rotation.run import RotateReport, plan
 from pqvault.rotation.runs import Run, unfinished
 from pqvault.storage import LocalStorage
 
@@ -233,6 +233,7 @@ def test_a_key_that_expired_stays_when_nothing_takes_its_place(store: Unlocked, 
     report = turn(store, resolve(keystore=store.store), *both)
     for one in both:
         assert turn(store, resolve(keystore=store.store), one).warnings == report.warnings
+        assert plan(str(one), resolve(keystore=store.store)).warnings == (*report.warnings,)
     (warning,) = report.warnings
     assert "prod@1 has expired" in warning and "key rotate prod" in warning
     assert (report.unchanged, key_ids(desk.archive)) == (3, before)

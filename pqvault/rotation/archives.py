@@ -119,6 +119,7 @@ class ArchiveRotation:
         for part, name, envelope in self._envelopes():
             found = envelope or _read(self.storage, name, part)
             members = self._change.members(found, _what(name))
+            self.result.warnings += self._change.stays(found)
             if members is not None:
                 self._refuse_unsigned(found, name)
             if members is not None or self._missing_signers(found, name):

@@ -59,6 +59,7 @@ class Planned:
     now: tuple[str, ...] = ()
     then: tuple[str, ...] = ()
     problem: PQVaultError | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -140,17 +141,27 @@ def plan(
         if what == STREAM:
             envelope, copy, members = StreamRotation(Path(target), change, Keys()).look()
             found = [(envelope, members)] if members is not None else []
+            warnings = [*change.stays(envelope)]
         else:
             storage = storage_at(target)
             rotation = ArchiveRotation(
                 storage, change, Keys(), sign=sign, policy=policy, memory=memory
             )
             found = list(rotation.pending())
+            warnings = rotation.result.warnings
     except PQVaultError as error:
         return Planned(target, what, problem=error)
     now = {w.key_id: None for envelope, _ in found for w in envelope.recipients}
     then = {m.key_id: None for _, members in found for m in members}
-    return Planned(target, what, len(found), copy if found else 0, tuple(now), tuple(then))
+    return Planned(
+        target,
+        what,
+        len(found),
+        copy if found else 0,
+        tuple(now),
+        tuple(then),
+        warnings=tuple(dict.fromkeys(warnings)),
+    )
 
 
 class RotateRun:
