@@ -230,12 +230,7 @@ def test_they_end_with_who_started_them(
         [sys.executable, "-c", _CALL.format(then=then)], cwd=tmp_path, stderr=subprocess.DEVNULL
     )
     _wait(lambda: (tmp_path / "begun").exists() or process.poll() is not None)
-    tasks = Path(f"/proc/{process.pid}/task")
-    started = {
-        int(pid)
-        for task in (tasks.iterdir() if tasks.exists() else ())
-        for pid in (task / "children").read_text().split()
-    }
+    started = _below(process.pid)
     process.send_signal(number)
     process.wait()
     _wait(lambda: not any(_runs(pid) for pid in started))
@@ -378,3 +373,60 @@ def test_who_takes_over_removes_what_the_first_one_left(tmp_path: Path) -> None:
         assert (target / "d/f").read_bytes() == b"1"
         assert {p.name for p in target.iterdir()} == {"d", other}
         assert {p.name for p in (target / "d").iterdir()} == {"f", other}
+
+
+_TOOL = """
+import sys
+from pqvault.archive import processes, tasks, unseal
+processes.LARGE = unseal.LARGE = 0
+tasks.TASK_SIZE = 1_000_000
+from pqvault_cli.main import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_unseal_on_them_that_ends_early(
+    tmp_path: Path, number: signal.Signals, home: Path
+) -> None:
+    """attack 14: Ctrl-C and a kill: files are whole or not there, no worker stays or says anything,
+    and --force ends it."""
+    KEY.save_file(tmp_path / "key")
+    source = make_tree(tmp_path / "data", {f"{n:02}": os.urandom(3_000_000) for n in range(12)})
+    pqvault.seal(source, tmp_path / "a.pqv", recipients=[KEY.recipient])
+    command = [sys.executable, "-c", _TOOL, "unseal", "a.pqv", "-i", "key", "-o", "out", "--jobs=2"]
+    codes = set()
+    for turn in range(6):
+        process = subprocess.Popen(
+            [*command, "--force"], cwd=tmp_path, stderr=subprocess.PIPE, start_new_session=True
+        )
+        _wait(lambda process=process: _below(process.pid) or process.poll() is not None)
+        workers = _below(process.pid)
+        time.sleep(0.04 * turn)
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)
+        else:
+            process.kill()
+        _, words = process.communicate(timeout=30)
+        codes.add(process.returncode)
+        _wait(lambda workers=workers: not any(_runs(pid) for pid in workers))
+        for file in (tmp_path / "out").rglob("*"):
+            if file.is_file() and not file.name.endswith(".tmp"):
+                assert file.read_bytes() == (source / file.name).read_bytes()
+        if process.returncode == 130:
+            assert not list((tmp_path / "out").rglob("*.tmp")), words
+            assert b"Traceback" not in words
+    assert (130 if number == signal.SIGINT else -9) in codes and codes <= {0, 130, -9}
+    subprocess.run([*command, "--force"], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+    assert snapshot(tmp_path / "out/data") == snapshot(source)
+
+
+def _below(pid: int) -> set[int]:
+    """The workers of a process."""
+    found = set[int]()
+    try:
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found.update(map(int, (task / "children").read_text().split()))
+    except (FileNotFoundError, ProcessLookupError):
+        return found
+    return {each for each in found if _runs(each)}

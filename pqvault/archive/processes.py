@@ -63,6 +63,7 @@ class _Worker:
                     [sys.executable, "-P", "-c", _MAIN, str(fd)],
                     stdin=subprocess.DEVNULL,
                     pass_fds=[fd],
+                    process_group=0,  # Ctrl-C is for this process, which then ends that one
                     env={**os.environ, "PYTHONPATH": path},
                 )
             except OSError as error:

@@ -7,7 +7,6 @@ the process that started this one, so that it can be unpickled.
 from __future__ import annotations
 
 import gc
-import signal
 import sys
 import time
 import traceback
@@ -61,9 +60,7 @@ class _Tell:
 
 
 def main() -> None:
-    """Work. SIGINT goes to all of a terminal's processes; what to do then is for the first one to
-    say, and all of it ends when that one does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Work."""
     gc.set_threshold(50_000)  # entries come and go by the thousand and hold no cycles
     connection = Connection(int(sys.argv[1]))
     try:
