@@ -61,7 +61,7 @@ import json, sys
 from pathlib import Path
 import pqvault
 from pqvault.archive.prune import prune
-from pqvault.storage import LocalStorage, local, replacing
+from pqvault.storage import LocalStorage
 import steps_kit, test_compact, test_prune, test_compact_crash as t
 
 base, what, mode, stride = Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
@@ -74,7 +74,8 @@ def work():
         prune(LocalStorage(base / "all" / "a.pqv"), [t.KEY], keep_last=1)
 
 check = lambda: t.check(base, what)
-print(json.dumps(steps_kit.every_step(base, mode, [local, replacing], work, check, stride)))
+modules = steps_kit.storage_modules()
+print(json.dumps(steps_kit.every_step(base, mode, modules, work, check, stride)))
 """
 
 

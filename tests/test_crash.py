@@ -385,7 +385,7 @@ import errno, json, os, signal, sys, time, traceback
 from pathlib import Path
 import hostile as h
 import pqvault, pqvault.api, pqvault.archive.unseal, pqvault.archive.extract
-import pqvault.archive.verify, pqvault.storage.local as local
+import pqvault.archive.verify, steps_kit
 from pqvault.archive import deal
 import test_crash as t
 
@@ -395,7 +395,7 @@ source, base = Path(source), Path(base)
 deal.PART_SIZE = 1000  # bytes: several parts
 
 class Shim:
-    """The `os` of storage/local.py, which ends at the k-th call that changes something."""
+    """The `os` of the storage, which ends at the k-th call that changes something."""
     def __init__(self, k, mode):
         self.k, self.mode, self.calls = k, mode, 0
     def __getattr__(self, name):
@@ -451,7 +451,9 @@ def forked(do):
 
 def attempt(k):
     def do(say):
-        shim = local.os = Shim(k, mode)
+        shim = Shim(k, mode)
+        for module in steps_kit.storage_modules():
+            module.os = shim
         try:
             seal()
         except pqvault.errors.PQVaultError as error:

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import steps_kit
 from disks import Disk, State, restore
 
 import pqvault
 from pqvault.errors import NotFound
 from pqvault.logs import InferenceLog, LogView, recover
-from pqvault.storage import appending, local
+from pqvault.storage import appending
 
 KEY = pqvault.Identity.generate()
 OTHER = pqvault.Identity.generate()
@@ -148,7 +149,7 @@ import json, os, shutil, sys, traceback
 from pathlib import Path
 import pqvault
 import pqvault.logs.closing, pqvault.tables
-import pqvault.storage.appending as appending, pqvault.storage.local as local
+import steps_kit
 import test_logs_crash as t
 
 base = Path(sys.argv[1])
@@ -163,7 +164,9 @@ while True:
     pid = os.fork()
     if pid == 0:
         try:
-            local.os = appending.os = t.Killer(k)
+            killer = t.Killer(k)
+            for module in steps_kit.storage_modules():
+                module.os = killer
             t.serve(work / "a.pqv", work / "said")
             os._exit(0)
         except BaseException:
@@ -220,8 +223,8 @@ def test_the_power_goes_after_any_call(tmp_path: Path, monkeypatch: pytest.Monke
                 states[text] = (state, acknowledged)
 
     disk = Disk(archive, remember)
-    monkeypatch.setattr(local, "os", disk)
-    monkeypatch.setattr(appending, "os", disk)
+    for module in steps_kit.storage_modules():
+        monkeypatch.setattr(module, "os", disk)
     log = InferenceLog(
         archive,
         recipients=[KEY.recipient],

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import steps_kit
 from test_cli import shell  # noqa: F401  (a fixture)
 
 import pqvault
@@ -23,7 +24,6 @@ from pqvault.errors import IntegrityError
 from pqvault.keystore import Keystore, State
 from pqvault.keystore.lifecycle import new_key, rotate
 from pqvault.logs import InferenceLog, LogView, expire, recover
-from pqvault.storage import local
 
 KEY = pqvault.Identity.generate()
 DAY = 86400.0
@@ -108,7 +108,7 @@ def test_envelopes_go_first(archive: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
             return call
 
-    calls = 0
+    calls, modules = 0, steps_kit.storage_modules()
     while True:
         shutil.rmtree(archive)
         for path, data in saved.items():
@@ -116,7 +116,8 @@ def test_envelopes_go_first(archive: Path, monkeypatch: pytest.MonkeyPatch) -> N
             path.write_bytes(data)
         shim = Os(calls)
         with monkeypatch.context() as patch:
-            patch.setattr(local, "os", shim)
+            for module in modules:
+                patch.setattr(module, "os", shim)
             at(patch, 1)
             try:
                 expire(archive, 0.0)

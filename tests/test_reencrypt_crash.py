@@ -90,7 +90,6 @@ STEPS = """
 import json, sys
 from pathlib import Path
 import pqvault, pqvault.reencrypting
-from pqvault.storage import local, replacing
 from pqvault.rotation import runs, streams
 import steps_kit, test_reencrypt_crash as t
 
@@ -102,7 +101,7 @@ def work():
     targets = [base / "all" / "a.pqv", base / "all" / "s.pqv"]
     pqvault.reencrypt(targets, identities=[t.OLD, t.NEW], to=t.NEW.recipient, jobs=1)
 
-modules = [local, replacing, runs, streams]
+modules = [*steps_kit.storage_modules(), runs, streams]
 result = steps_kit.every_step(base, mode, modules, work, lambda: t.check(base), stride)
 print(json.dumps(result))
 """

@@ -106,7 +106,7 @@ STEPS = '''
 import errno, json, os, shutil, signal, sys, traceback
 from pathlib import Path
 import pqvault, pqvault.rotating
-import pqvault.storage.local as local, pqvault.storage.replacing as replacing
+import steps_kit
 import pqvault.rotation.streams as streams, pqvault.rotation.runs as runs
 import hostile as h
 import test_rotate_crash as t
@@ -159,7 +159,9 @@ def forked(do):
 
 def attempt(k):
     def do():
-        shim = local.os = replacing.os = streams.os = runs.os = Shim(k)
+        shim = Shim(k)
+        for module in (*steps_kit.storage_modules(), streams, runs):
+            module.os = shim
         try:
             pqvault.rotate(base / "all", identities=[t.OLD], to=t.NEW.recipient,
                            remove=[t.OLD.key_id], recursive=True, jobs=1)

@@ -204,9 +204,9 @@ def test_a_full_disk_while_writing_is_one_error_and_leaves_nothing(
     archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """attack 47: also in the thread that writes what pyarrow has encoded."""
-    from pqvault.storage import local
+    from pqvault.storage import localfiles
 
-    real, taken = local._write_all, 0
+    real, taken = localfiles.write_all, 0
 
     def full(fd: int, buffer: Any) -> int:
         nonlocal taken
@@ -215,11 +215,11 @@ def test_a_full_disk_while_writing_is_one_error_and_leaves_nothing(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(fd, buffer)
 
-    monkeypatch.setattr(local, "_write_all", full)
+    monkeypatch.setattr(localfiles, "write_all", full)
     rows = pa.table({"blob": [os.urandom(1_000_000) for _ in range(8)]})
     with pytest.raises(PQVaultError, match="no space left"):
         write(archive, rows, row_groups=tables.RowGroups(rows=1))
     assert list((archive / "parts").iterdir()) == [] and list((archive / "commits").iterdir()) == []
-    monkeypatch.setattr(local, "_write_all", real)
+    monkeypatch.setattr(localfiles, "write_all", real)
     write(archive, rows, row_groups=tables.RowGroups(rows=1))
     assert read(archive).equals(rows)
