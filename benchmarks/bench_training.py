@@ -1,11 +1,13 @@
 """Measure reading for training: sealed archives beside plain files and beside other formats.
 
     python benchmarks/bench_training.py [--work DIR] [--scale N] [--runs N] [--only NAME]
+                                        [--mosaic PYTHON]
 
 ``--only``: images, lines, rows, small, formats, pyarrow. Each figure is a ratio of two readings in
 the same run, one after the other, the quickest of ``--runs``, the page cache warm. Prints Markdown
 tables; exit 1 when a target is missed. Needs `make test-hosts`; formats that are not installed are
-left out by name.
+left out by name. ``--mosaic``: the interpreter of a venv with `mosaicml-streaming`, which does not
+go into the one of the hosts (`benchmarks/README.md` says how to make it).
 """
 
 from __future__ import annotations
@@ -18,11 +20,13 @@ import os
 import random
 import resource
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,11 +65,20 @@ class Row:
         return self.other / self.ours
 
 
+@dataclass(frozen=True)
+class Timed:
+    """What a job read (samples or bytes), seconds, seconds of processors."""
+
+    count: int
+    wall: float
+    cpu: float
+
+
 class Bench:
     """A folder of corpora, each plain and sealed."""
 
-    def __init__(self, work: Path, scale: float, runs: int) -> None:
-        self.work, self.scale, self.runs = work, scale, runs
+    def __init__(self, work: Path, scale: float, runs: int, mosaic: str | None) -> None:
+        self.work, self.scale, self.runs, self.mosaic = work, scale, runs, mosaic
         self.key = work / "key.txt"
         self.identity = Identity.generate()
         self.identity.save_file(self.key)
@@ -83,7 +96,7 @@ class Bench:
         self,
         what: str,
         ours: Callable[[], int],
-        other: Callable[[], int],
+        other: Callable[[], int | Timed],
         peer: str,
         target: float,
     ) -> None:
@@ -92,10 +105,10 @@ class Bench:
         counts = set()
         for number in range(self.runs + 1):
             for side, job in zip(seconds, (ours, other), strict=True):
-                began, used = time.perf_counter(), processors()
-                counts.add(job())
+                one = timed(job)
+                counts.add(one.count)
                 if number:  # the first warms the page cache
-                    side.append((time.perf_counter() - began, processors() - used))
+                    side.append((one.wall, one.cpu))
         assert len(counts) == 1, f"{what}: {counts}"
         (mine, my_cpu), (theirs, their_cpu) = (
             (min(one[0] for one in side), min(one[1] for one in side)) for side in seconds
@@ -115,6 +128,15 @@ def processors() -> float:
     """Seconds that this process and its ended children have used."""
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(one.ru_utime + one.ru_stime for one in usage)
+
+
+def timed(job: Callable[[], int | Timed]) -> Timed:
+    """Run it; a job of another process has looked at its own clocks."""
+    began, used = time.perf_counter(), processors()
+    got = job()
+    if isinstance(got, Timed):
+        return got
+    return Timed(got, time.perf_counter() - began, processors() - used)
 
 
 def same(batch: list[Any]) -> list[Any]:
@@ -321,31 +343,49 @@ def formats(bench: Bench) -> None:
     bench.random.shuffle(order)
 
     def ours(numbers: list[int]) -> Callable[[], int]:
-        return lambda: sum(
-            len(s.data)
-            for at in range(0, len(numbers), BATCH)
-            for s in sealed.__getitems__(numbers[at : at + BATCH])
-        )
+        return lambda: sum(len(sealed[number].data) for number in numbers)
 
-    for name, opened, few, target in (*litdata(bench, plain), *mosaic(bench, plain)):
+    def beside(name: str, other: Reader, few: int, target: float) -> None:
         numbers = order[:few]
         bench.compare(
             f"images by number, {len(numbers)} of {len(order)}",
             ours(numbers),
-            lambda opened=opened, numbers=numbers: sum(len(opened(n)) for n in numbers),
+            lambda: other(numbers),
             name,
             target,
         )
 
+    for name, read, load, few, target in litdata(bench, plain):
+        beside(name, read, few, target)
+        loaded(bench, sealed, name, load, target)
+    with ExitStack() as stack:
+        for name, read, load, few, target in mosaic(bench, stack):
+            beside(name, read, few, target)
+            loaded(bench, sealed, name, load, target)
 
-Opened = tuple[str, Callable[[int], bytes], int, float]
+
+def loaded(bench: Bench, sealed: SealedFiles, name: str, load: Load, target: float) -> None:
+    """All images, shuffled, through the loader of each."""
+    bench.compare(
+        "images through a loader, shuffled",
+        lambda: drain(loader(sealed, shuffle=True)),
+        load,
+        name,
+        target,
+    )
 
 
-def litdata(bench: Bench, plain: PlainFiles) -> Iterator[Opened]:
+Reader = Callable[[list[int]], int | Timed]
+Load = Callable[[], int | Timed]
+# Name, how it reads by number and through a loader, how many by number at most, target.
+Peer = tuple[str, Reader, Load, int, float]
+
+
+def litdata(bench: Bench, plain: PlainFiles) -> Iterator[Peer]:
     if importlib.util.find_spec("litdata") is None:
         print("litData is not installed")
         return
-    from litdata import StreamingDataset
+    from litdata import StreamingDataLoader, StreamingDataset
     from litdata.streaming.writer import BinaryWriter
     from litdata.utilities.encryption import FernetEncryption
 
@@ -354,7 +394,7 @@ def litdata(bench: Bench, plain: PlainFiles) -> Iterator[Opened]:
         ("litData", None, everything, 1.0),
         ("litData, Fernet a sample", "sample", everything, 10.0),
         # A chunk is decrypted anew whenever the next sample lies in another.
-        ("litData, Fernet a chunk", "chunk", 100, 10.0),
+        ("litData, Fernet a chunk", "chunk", 20, 10.0),
     ):
         folder = bench.work / f"litdata-{level}"
         encryption = FernetEncryption("a password", level=level) if level else None
@@ -364,23 +404,50 @@ def litdata(bench: Bench, plain: PlainFiles) -> Iterator[Opened]:
             writer[number] = (plain[number][1], number)
         writer.done()
         writer.merge()
-        data = StreamingDataset(str(folder), encryption=encryption)
-        yield name, lambda n, data=data: data[n][0], few, target
+        data = StreamingDataset(str(folder), encryption=encryption, shuffle=True)
+
+        def read(numbers: list[int], data: Any = data) -> int:
+            return sum(len(data[n][0]) for n in numbers)
+
+        def load(data: Any = data) -> int:
+            options = {"batch_size": BATCH, "num_workers": WORKERS, "collate_fn": contents}
+            return drain(StreamingDataLoader(data, **options))
+
+        yield name, read, load, few, target
 
 
-def mosaic(bench: Bench, plain: PlainFiles) -> Iterator[Opened]:
-    try:
-        from streaming import LocalDataset, MDSWriter
-    except ImportError as error:
-        print(f"MosaicML streaming is not usable here: {error}")
+def contents(batch: list[Any]) -> list[bytes]:
+    """litData gives views of its files, which no worker can send."""
+    return [bytes(data) for data, _ in batch]
+
+
+def mosaic(bench: Bench, stack: ExitStack) -> Iterator[Peer]:
+    """MosaicML streaming, in a process of its own with an interpreter of its own."""
+    if bench.mosaic is None:
+        print("MosaicML streaming is left out: no --mosaic PYTHON")
         return
-    folder = bench.work / "mds"
-    shutil.rmtree(folder, ignore_errors=True)
-    with MDSWriter(out=str(folder), columns={"image": "bytes", "n": "int"}) as writer:
-        for number in range(len(plain)):
-            writer.write({"image": plain[number][1], "n": number})
-    data = LocalDataset(str(folder))
-    yield "MosaicML streaming", lambda n: data[n]["image"], 10**9, 1.0
+    program = Path(__file__).with_name("mosaic_peer.py")
+    process = stack.enter_context(
+        subprocess.Popen(
+            [bench.mosaic, program, bench.work / "images", bench.work / "mds"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+    )
+    assert process.stdin and process.stdout
+    asked, answers = process.stdin, process.stdout
+    ready = answers.readline()
+    if not ready:
+        sys.exit(f"{bench.mosaic} has no MosaicML streaming that works (its words are above)")
+
+    def ask(what: Any) -> Timed:
+        print(json.dumps(what), file=asked, flush=True)
+        return Timed(*json.loads(answers.readline()))
+
+    options = {"batch_size": BATCH, "num_workers": WORKERS}
+    name = f"MosaicML streaming {json.loads(ready)['version']}"
+    yield name, ask, lambda: ask(options), 10**9, 1.0
 
 
 def pyarrow(bench: Bench) -> None:
@@ -410,6 +477,7 @@ def main() -> int:
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--only", action="append", choices=NAMES)
+    parser.add_argument("--mosaic", metavar="PYTHON")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     work = args.work or Path(tempfile.mkdtemp(prefix="pqvault-bench-"))
@@ -418,7 +486,7 @@ def main() -> int:
     for left in (work / "key.txt", *work.glob("*.pqv")):
         shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
     try:
-        bench = Bench(work, args.scale, args.runs)
+        bench = Bench(work, args.scale, args.runs, args.mosaic)
         print("| what | pqvault, s | peer | peer, s | times as fast | by CPU time | wanted | |")
         print("|---|---|---|---|---|---|---|---|")
         for name in args.only or NAMES:

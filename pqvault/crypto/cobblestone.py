@@ -12,8 +12,6 @@ streams; :class:`RandomReader` is ours, from the text of https://c2sp.org/chunke
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final, Protocol
 
 from cryptography.cobblestone import Cobblestone256Decryptor, Cobblestone256Encryptor
@@ -192,44 +190,38 @@ class RandomReader:
         Fetched in one read: a disk or a store answers one request sooner than three.
         """
         rest = min(end * CHUNK_SIZE, self.size) - first * CHUNK_SIZE
-        with _scratch(rest + TAG_SIZE * (end - first)) as sealed:
-            self._source.pread_into(sealed, HEADER_SIZE + first * SEALED_CHUNK_SIZE)
-            self._decrypt(sealed, first, end, skip, out)
+        # Room for sealed bytes, this thread's own and used again: new memory costs as much as
+        # opening what is read into it. Not shared with a reader that is the source of this one.
+        room, _local.room = getattr(_local, "room", None), None
+        size = rest + TAG_SIZE * (end - first)
+        if room is None or len(room) < size:
+            room = memoryview(bytearray(size))
+        try:
+            self._source.pread_into(room[:size], HEADER_SIZE + first * SEALED_CHUNK_SIZE)
+            self._decrypt(room[:size], first, end, skip, out)
+        finally:
+            _local.room = room
 
     def _decrypt(self, view: memoryview, first: int, end: int, skip: int, out: memoryview) -> None:
-        aead, base = self._aead, self._nonce
-        chunk = first
+        open_into, base, room = self._aead.decrypt_into, self._nonce, len(out)
+        chunk, at = first, -skip  # where the chunk begins in ``out``
         try:
             for chunk in range(first, end):
-                at = (chunk - first) * CHUNK_SIZE - skip
                 from_ = (chunk - first) * SEALED_CHUNK_SIZE
                 data = view[from_ : from_ + SEALED_CHUNK_SIZE]
                 stop = at + len(data) - TAG_SIZE
                 nonce = (base ^ chunk).to_bytes(NONCE_SIZE, "big")
-                if at >= 0 and stop <= len(out):
-                    aead.decrypt_into(nonce, data, None, out[at:stop])
+                if at >= 0 and stop <= room:
+                    open_into(nonce, data, None, out[at:stop])
                 else:
-                    piece = memoryview(aead.decrypt(nonce, data, None))
-                    out[max(0, at) : stop] = piece[max(0, -at) : len(out) - at]
+                    piece = memoryview(self._aead.decrypt(nonce, data, None))
+                    out[max(0, at) : stop] = piece[max(0, -at) : room - at]
+                at = stop
         except LIBRARY_ERRORS as error:
             raise failure(error, f"chunk {chunk} of {self._chunks} of {self._what}") from None
 
 
 _local = threading.local()
-
-
-@contextmanager
-def _scratch(size: int) -> Iterator[memoryview]:
-    """Room for sealed bytes, this thread's own and used again: new memory costs as much as
-    opening what is read into it. Not shared with a reader that is the source of this one."""
-    room: memoryview | None = getattr(_local, "room", None)
-    _local.room = None
-    if room is None or len(room) < size:
-        room = memoryview(bytearray(size))
-    try:
-        yield room[:size]
-    finally:
-        _local.room = room
 
 
 def _expand(key: bytes, salt: bytes, context: bytes) -> bytes:

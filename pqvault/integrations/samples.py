@@ -112,6 +112,9 @@ class FileIndex:
             reader = part.reader(place)
             if offset + length > reader.size:
                 raise IntegrityError("it claims content that its object does not have")
+            stored = reader.stored(offset, length)
+            if stored is not None:
+                return stored
             view = reader.view(offset, length)
             if view is not None:
                 return bytes(view)

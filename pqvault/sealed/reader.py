@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import zstandard
 
-from pqvault.crypto.cobblestone import RandomReader, Source
+from pqvault.crypto.cobblestone import CHUNK_SIZE, RandomReader, Source
 from pqvault.errors import FormatError
 from pqvault.format import zstdseek
 from pqvault.format.zstdseek import (
@@ -174,6 +174,17 @@ class SealedReader(RangeFile):
         skip = offset - found[0]
         return found[1][skip : skip + length]
 
+    def stored(self, offset: int, length: int) -> bytes | None:
+        """Content that lies in one stored frame, copied once; None when it does not."""
+        self._check()
+        if not length or offset < 0 or offset + length > self.size:
+            return None
+        frame = self.table.frame_at(offset)
+        if offset + length > self.table.content[frame + 1]:
+            return None
+        pieces = self._stored_pieces(frame, offset - self.table.content[frame], length)
+        return None if pieces is None else b"".join(pieces)
+
     def frame(self, offset: int) -> tuple[int, memoryview] | None:
         """The frame with the content at ``offset``, decoded, and where it begins; None for one
         that seems to be stored."""
@@ -246,7 +257,11 @@ class SealedReader(RangeFile):
         skip = start - self.table.content[frame]
         content = self._cache.get(self._number, frame)
         if content is None:
-            if self._read_stored(frame, skip, out):
+            pieces = self._stored_pieces(frame, skip, len(out))
+            if pieces is not None:
+                for piece in pieces:
+                    out[: len(piece)] = piece
+                    out = out[len(piece) :]
                 return
             content = self._decode(frame)
             if len(out) < len(content):  # read in full, it is not likely to be asked for again
@@ -268,52 +283,58 @@ class SealedReader(RangeFile):
 
     # -- stored frames ---------------------------------------------------------------------
 
-    def _read_stored(self, frame: int, skip: int, out: memoryview) -> bool:
-        """Read a stored frame chunk by chunk; False when the frame is not stored.
+    def _stored_pieces(self, frame: int, skip: int, length: int) -> list[memoryview] | None:
+        """Content of a stored frame, chunk by chunk; None when the frame is not stored.
 
-        Block headers are checked from the first to the last one touched, so that this is
-        what a reader that goes through the frame in order would see.
+        The pieces are this thread's memory, until it reads again. Block headers are checked from
+        the first to the last one touched, so that this is what a reader that goes through the
+        frame in order would see.
         """
         if not self._may_be_stored(frame):
-            return False
+            return None
         content = self.table.content[frame + 1] - self.table.content[frame]
-        first, last = skip // BLOCK_SIZE, (skip + len(out) - 1) // BLOCK_SIZE
+        first, last = skip // BLOCK_SIZE, (skip + length - 1) // BLOCK_SIZE
         known = self._stored.get(frame, 0)
         # From the first header not yet checked, or the first byte wanted, to the last one.
         begin = zstdseek.stored_block_offset(first) + 3 + skip % BLOCK_SIZE
         if known <= last:
             begin = min(begin, zstdseek.stored_block_offset(known) if known else 0)
-        end = zstdseek.stored_block_offset(last) + 3 + (skip + len(out) - last * BLOCK_SIZE)
+        end = zstdseek.stored_block_offset(last) + 3 + (skip + length - last * BLOCK_SIZE)
         fetch = self._window(self.table.sealed[frame], begin, end)
         if known == 0 and fetch(0, STORED_HEADER_SIZE) != zstdseek.stored_header(content):
             self._stored[frame] = -1
-            return False
+            return None
         for block in range(known, last + 1):
             header = fetch(zstdseek.stored_block_offset(block), 3)
             if header != zstdseek.stored_block_header(content, block):
                 self._stored[frame] = -1
-                return False
+                return None
         self._stored[frame] = max(known, last + 1)
-        done = 0
-        while done < len(out):
-            block, at = divmod(skip + done, BLOCK_SIZE)
-            take = min(BLOCK_SIZE - at, len(out) - done)
-            out[done : done + take] = fetch(zstdseek.stored_block_offset(block) + 3 + at, take)
-            done += take
-        return True
+        pieces = []
+        while length:
+            block, at = divmod(skip, BLOCK_SIZE)
+            take = min(BLOCK_SIZE - at, length)
+            pieces.append(fetch(zstdseek.stored_block_offset(block) + 3 + at, take))
+            skip, length = skip + take, length - take
+        return pieces
 
     def _window(self, base: int, begin: int, end: int) -> Callable[[int, int], memoryview]:
         """A way to get ``(offset, length)`` of a frame at ``base``: out of one read where the range
-        is small, for a disk or a store answers one request sooner than ten."""
+        is small, for a disk or a store answers one request sooner than ten.
+
+        The read is of whole chunks, which are decrypted to where they stay."""
         if end - begin > _WINDOW:
             return lambda offset, length: memoryview(self._random.pread(base + offset, length))
+        at = (base + begin) // CHUNK_SIZE * CHUNK_SIZE
+        size = min(-(-(base + end) // CHUNK_SIZE) * CHUNK_SIZE, self._random.size) - at
         # One buffer a thread, used again: fresh memory costs more than AES does.
         buffer: bytearray | None = getattr(_local, "window", None)
-        if buffer is None or len(buffer) < end - begin:
-            buffer = _local.window = bytearray(max(end - begin, _STORED_WINDOW))
-        data = memoryview(buffer)[: end - begin]
-        self._random.pread_into(data, base + begin)
-        return lambda offset, length: data[offset - begin : offset - begin + length]
+        if buffer is None or len(buffer) < size:
+            buffer = _local.window = bytearray(max(size, _STORED_WINDOW))
+        data = memoryview(buffer)[:size]
+        self._random.pread_into(data, at)
+        shift = base - at
+        return lambda offset, length: data[shift + offset : shift + offset + length]
 
 
 class _Sealed:

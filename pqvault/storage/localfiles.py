@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from pqvault.closing import Closing
 from pqvault.errors import IntegrityError, PQVaultError, UsageError
-from pqvault.storage.base import Buffer, WritableBuffer, explained
+from pqvault.storage.base import Buffer, WritableBuffer, explain, explained
 
 if TYPE_CHECKING:
     from pqvault.storage.local import LocalStorage
@@ -34,13 +34,15 @@ class LocalReader(Closing):
         if offset < 0:
             raise UsageError(f"cannot read {self.where} at the negative offset {offset}")
         view = memoryview(buffer).cast("B")
-        with explained("read", self.where):
+        try:  # not `explained`, which costs a third of what a small read does
             while view:
                 count = os.preadv(self._fd, [view], offset)
                 if not count:
                     raise self._ends_early(offset)
                 view = view[count:]
                 offset += count
+        except OSError as error:
+            raise explain(error, "read", self.where) from error
 
     def read_all(self) -> bytes:
         """Return the whole file, without a second copy where one read gives all of it."""
