@@ -162,6 +162,14 @@ def test_what_is_damaged_is_not_kept(box: Box, kept: headers.Headers) -> None:
         assert name not in found and len(problems) >= 1
 
 
+def test_a_damaged_commit_does_not_cost_the_envelope(box: Box, kept: headers.Headers) -> None:
+    """The more precious of the two is kept when the other is bad, in whatever place."""
+    name = next(name for name in kept if name.startswith("commits"))
+    damage(box.archive / name, kept[name].replace(b'"kind":"seal"', b'"kind":"append"'))
+    _, found, problems = headers.take(LocalStorage(box.archive), keyring([box.key]))
+    assert found.keys() == kept.keys() - {name} and [name in p.message for p in problems] == [True]
+
+
 def test_a_backup_keeps_them_and_the_keystore_does_not(
     box: Box,
     kept: headers.Headers,

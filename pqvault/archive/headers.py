@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pqvault.archive import layout
+from pqvault.archive.tasks import side_by_side
 from pqvault.errors import (
     FormatError,
     IntegrityError,
@@ -64,22 +65,35 @@ def take(storage: Storage, ring: Keyring) -> tuple[str, Headers, list[PQVaultErr
     removed = set(layout.listed_ids(storage, _REMOVED)[0])
     envelopes = layout.envelope_names(storage)
     commits = set(layout.listed_ids(storage, "commits")[0])
-    for part in sorted(commits.union(envelopes) - removed):
-        names = [*envelopes.get(part, ()), *([layout.commit_name(part)] if part in commits else [])]
+    parts = sorted(commits.union(envelopes) - removed)
+    of = {part: [*envelopes.get(part, ())] for part in parts}
+    for part in commits.intersection(parts):
+        of[part].append(layout.commit_name(part))
+    read = _read_all(storage, [name for names in of.values() for name in names])
+    for names in of.values():
         pool = _Pool(archive, ring)
         for name in names:
+            data = read[name]
             try:
-                data = storage.read(name, MAX_SIZE)
+                if isinstance(data, PQVaultError):
+                    raise data
                 pool.add(name, data)
             except PQVaultError as error:
                 problems.append(error)
-                continue
-            found[name] = data
+            else:
+                found[name] = data
         for name in names:
             if name in found and pool.is_right(name, found[name]) is False:
                 problems.append(IntegrityError(f"{storage.where(name)} failed authentication"))
                 del found[name]
     return archive, found, problems
+
+
+def _read_all(storage: Storage, names: list[str]) -> dict[str, bytes | PQVaultError]:
+    def read(name: str) -> bytes:
+        return storage.read(name, MAX_SIZE)
+
+    return dict(zip(names, side_by_side(storage.requests, read, names), strict=True))
 
 
 class _Pool:
@@ -115,14 +129,16 @@ class _Pool:
             fits = True
         if not fits:
             return None
-        commits = [document] if is_commit else self._found.get(layout.commit_name(part), [])
-        if isinstance(document, Envelope) and (document.group or not commits):
+        if isinstance(document, Commit):
+            return any(_belongs(key, document) for key in opened)
+        # A commit that is damaged elsewhere still says whose envelope it is.
+        roots = {c.root for c in self._found.get(layout.commit_name(part), ()) if type(c) is Commit}
+        if document.group or not roots:
             return bool(opened)
-        return any(_belongs(key, commit) for key in opened for commit in commits)
+        return any(key.commit_id in roots for key in opened)
 
 
-def _belongs(key: RootKey, commit: Envelope | Commit) -> bool:
-    assert isinstance(commit, Commit)
+def _belongs(key: RootKey, commit: Commit) -> bool:
     try:
         key.check_commit(commit, f"part {commit.part}")
     except IntegrityError:
@@ -154,11 +170,16 @@ def put_back(
     _put_header(storage, archive, report)
     for folder in _FOLDERS:
         storage.make_folder(folder)
-        for name in sorted(name for name in kept if name.startswith(f"{folder}/")):
-            if parts_of([name]) <= removed:
-                continue
+        names = sorted(
+            name
+            for name in kept
+            if name.startswith(f"{folder}/") and not parts_of([name]) <= removed
+        )
+        read = _read_all(storage, names)
+        for name in names:
+            there = read[name]
             try:
-                _put(storage, archive, name, kept, ring, report, force)
+                _put(storage, archive, name, there, kept, ring, report, force)
             except PQVaultError as error:
                 report.problems.append(error)
     return report
@@ -178,16 +199,18 @@ def _put(
     storage: Storage,
     archive: str,
     name: str,
+    there: bytes | PQVaultError,
     kept: Mapping[str, bytes],
     ring: Keyring,
     report: PutBack,
     force: bool,
 ) -> None:
     _parse(archive, name, kept[name])  # what was kept may be damaged by now too
-    there = _read(storage, name)
+    if isinstance(there, PQVaultError) and not isinstance(there, NotFound):
+        raise there
     if there == kept[name]:
         report.same += 1
-    elif there is None:
+    elif isinstance(there, PQVaultError):
         storage.put_new(name, kept[name])
         report.missing.append(name)
     elif force or _is_worse(storage, archive, name, there, kept, ring):
@@ -198,13 +221,6 @@ def _put(
         report.damaged.append(name)
     else:
         report.left.append(name)
-
-
-def _read(storage: Storage, name: str) -> bytes | None:
-    try:
-        return storage.read(name, MAX_SIZE)
-    except NotFound:
-        return None
 
 
 def _is_worse(
@@ -224,7 +240,7 @@ def _is_worse(
         return True
     before = pool.add(name, kept[name])
     for other in (layout.envelope_name(now.part), layout.commit_name(now.part)):
-        for data in (kept.get(other), _read(storage, other)) if other != name else ():
+        for data in (kept.get(other), _read_all(storage, [other])[other]) if other != name else ():
             _add(pool, other, data)
     if now.unsigned() == before.unsigned():  # they differ in who signed them
         if set(now.signatures) >= set(before.signatures):
@@ -245,9 +261,9 @@ def _is_worse(
     )
 
 
-def _add(pool: _Pool, name: str, data: bytes | None) -> None:
+def _add(pool: _Pool, name: str, data: bytes | PQVaultError | None) -> None:
     try:
-        if data is not None:
+        if isinstance(data, bytes):
             pool.add(name, data)
     except IntegrityError:
         pass  # it is looked at in its own turn
