@@ -53,12 +53,15 @@ def damage(file: Path, data: bytes) -> None:
     file.write_bytes(data)
 
 
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 11])
 @pytest.mark.parametrize("folder", ["envelopes", "commits"])
-def test_each_flipped_byte_is_put_back(box: Box, kept: headers.Headers, folder: str) -> None:
+def test_each_flipped_byte_is_put_back(
+    box: Box, kept: headers.Headers, folder: str, step: int
+) -> None:
     """attack 48: any byte of an envelope or a commit; what is good is left as it is."""
     name = next(name for name in kept if name.startswith(folder))
     file = box.archive / name
-    for at in range(len(kept[name])):
+    for at in range(0, len(kept[name]), step):
         data = bytearray(kept[name])
         data[at] ^= 1
         damage(file, bytes(data))
