@@ -12,6 +12,7 @@ from pqvault.archive.tableentry import TableEntry
 from pqvault.errors import FormatError, NoKeyFits, NotFound
 from pqvault.names import printable
 from pqvault.tablefile import trouble
+from pqvault.tablefile.dictionaries import with_type
 from pqvault.tablefile.schemas import Sorting, sorting_columns, sorting_of
 from pqvault.tablefile.union import union
 
@@ -144,7 +145,7 @@ def shaped(
             column = pa.chunked_array([pa.nulls(rows, field.type)])
         elif column.type != field.type:
             with trouble(what):
-                column = column.cast(field.type)
+                column = with_type(column, field.type)
         if len(column) != rows:
             raise FormatError(f"{what} has row groups of different lengths")
         arrays.append(column)

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from pqvault.errors import FormatError, UsageError
 from pqvault.lazy import LazyModule
+from pqvault.tablefile.dictionaries import with_type
 
 __all__ = [
     "Sorting",
@@ -100,7 +101,7 @@ def _check_column(column: pa.Field, what: str) -> None:
     try:
         stored = as_stored(pa.schema([column])).field(0).type
         if stored != column.type:
-            pa.nulls(1, stored).cast(column.type)
+            with_type(pa.chunked_array([pa.nulls(1, stored)]), column.type)
     except (pa.ArrowException, ValueError, OSError) as error:
         raise UsageError(
             f"the column {column.name!r} of {what} has the type {column.type}, which a table"

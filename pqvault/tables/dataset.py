@@ -16,6 +16,7 @@ from pqvault.archive.tableentry import TableEntry
 from pqvault.archive.tablerows import TableRows
 from pqvault.storage import LocalStorage
 from pqvault.tablefile import trouble
+from pqvault.tablefile.dictionaries import is_by_hand
 from pqvault.tables.scanner import TableScanner, columns_of
 
 __all__ = ["TableDataset"]
@@ -72,7 +73,9 @@ class TableDataset(pds.FileSystemDataset):  # type: ignore[misc]
     ) -> Any:
         """See `pyarrow.dataset.Dataset.scanner`. Raises NoKeyFits, NotFound for names."""
         chosen, asked = columns_of(self._rows, columns, filter)
-        if not self._local or any(name in self._rows.groups for name in (*chosen, *asked)):
+        names = {*chosen, *asked}
+        by_hand = any(is_by_hand(self._rows.schema.field(name).type) for name in names)
+        if by_hand or not self._local or not names.isdisjoint(self._rows.groups):
             return TableScanner(self._rows, columns, filter, batch_size)
         if batch_size is not None:
             options["batch_size"] = batch_size
