@@ -36,6 +36,7 @@ _PARQUET_SPLIT: Final = 32 * 1024 * 1024  # bytes of a Parquet file a unit
 _TAIL: Final = 16 * 1024  # bytes first looked at for the end of a line in the next frame
 _TAR_BUFFER: Final = 1024 * 1024  # bytes
 MAX_LINE: Final = 256 * 1024 * 1024  # bytes
+_SCAN: Final = json.JSONDecoder().raw_decode
 
 # What a record is, by the ending of the file's name.
 KINDS: Final = {
@@ -222,13 +223,26 @@ def _parsed(lines: list[bytes], name: str, piece: Piece) -> list[Any]:
     try:
         for line in lines:
             if line and not line.isspace():
-                records.append(json.loads(line))
+                records.append(_value(line))
     except (ValueError, RecursionError):
         raise UsageError(
             f"line {len(records) + 1} after byte {piece.begin} of {name} is not JSON",
             hint="mend the file and seal it again, or read it with kind='lines'",
         ) from None
     return records
+
+
+def _value(line: bytes) -> Any:
+    """What `json.loads` says, by its scanner alone where that takes all of the line: a third less
+    time. Raises ValueError, RecursionError."""
+    try:
+        text = line.decode("utf-8", "surrogatepass")
+        value, end = _SCAN(text)
+        if end == len(text):
+            return value
+    except ValueError:
+        pass
+    return json.loads(line)  # spaces around it, a mark of the order of bytes, or not JSON
 
 
 def _rows(file: EntryFile, piece: Piece) -> Records:

@@ -374,6 +374,30 @@ def test_lines_at_the_edges(seal_files: Make, content: bytes) -> None:
     assert list(data) == want
 
 
+def test_lines_of_json_are_as_json_has_them(seal_files: Make) -> None:
+    """Spaces around a value, a mark of the order of bytes, half a surrogate, numbers by name."""
+    values = [
+        b'{"a": [1, -2.5e3, null, true]}',
+        b'  {"a": 1} \t',
+        b'{"a": 1, "a": 2}\r',
+        b'\xef\xbb\xbf{"a": 1}',
+        b'"\xed\xa0\x80 h\xc3\xa9 \\ud800"',
+        b"NaN",
+        b"-Infinity",
+        b"12345678901234567890123",
+        b'""',
+    ]
+    bad = [b'{"a": 1} 2', b"[1", b'"\xff"', b"1 2", b'"a\x00"', b"[" * 100_000]
+    content = {"a.jsonl": b"\n".join([*values, b"", b" "])}
+    content |= {f"{n}.jsonl": b'{"a": 1}\n' + line for n, line in enumerate(bad)}
+    corpus = seal_files(content)
+    data = SealedRecords(corpus.archive, shuffle=False, globs="data/a.jsonl", **corpus.options)
+    assert list(map(repr, data)) == [repr(json.loads(value)) for value in values]
+    for n in range(len(bad)):
+        with pytest.raises(UsageError, match=f"line 2 after byte 0 of data/{n}.jsonl is not JSON"):
+            list(SealedRecords(corpus.archive, globs=f"data/{n}.jsonl", **corpus.options))
+
+
 def test_records_of_ranks_and_epochs(mixed: SealedCorpus) -> None:
     """Ranks share an epoch without meeting; an epoch is the same again, the next is another."""
 
@@ -480,13 +504,28 @@ def test_a_worker_that_dies(mixed: SealedCorpus) -> None:
 
 
 def test_states_of_something_else(mixed: SealedCorpus) -> None:
-    """A state of another seed, another archive or half the workers is refused."""
+    """A state of another order, other parts or half the workers is refused."""
     loader, data = record_loader(mixed, 2)
     next(iter(loader))
     state = loader.state_dict()
-    other = SealedRecords(mixed.archive, globs="**/*.jsonl", seed=3, **mixed.options)
+    same_as = {"globs": "**/*.jsonl", "seed": 2, "buffer": 200_000} | mixed.options
+    changes: list[dict[str, Any]] = [
+        {"seed": 3},
+        {"buffer": 100_000},
+        {"shuffle": False},
+        {"rank": 0, "world": 2},
+        {"globs": "data/big.jsonl"},
+    ]
+    for change in changes:
+        with pytest.raises(UsageError, match="not of this dataset"):
+            SealedRecords(mixed.archive, **same_as | change).resume(state)
+    SealedRecords(mixed.archive, **same_as).resume(state)
+    (mixed.plain / "small" / "more.jsonl").write_bytes(lines(20, 10**9))
+    pqvault.seal(mixed.plain, mixed.archive, recipients=[mixed.identity.recipient])
     with pytest.raises(UsageError, match="not of this dataset"):
-        other.resume(state)
+        SealedRecords(mixed.archive, **same_as).resume(state)
+    then = data._opening.snapshot[0]
+    SealedRecords(mixed.archive, **same_as, as_of=then).resume(state)
     with pytest.raises(UsageError, match="every worker"):
         data.resume({})
     old = {"_steps_since_snapshot": 3}

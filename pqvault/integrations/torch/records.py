@@ -197,9 +197,10 @@ class SealedRecords(IterableDataset):
                 progress.given += skip
                 if skip == len(window):
                     continue
-                for record in self._ordered(window, skip, (epoch, block, number)):
-                    progress.given += 1
-                    yield record if self._transform is None else self._transform(record)
+                for records in self._ordered(window, skip, (epoch, block, number)):
+                    for record in records:
+                        progress.given += 1
+                        yield record if self._transform is None else self._transform(record)
 
     def _blocks(self, epoch: int) -> list[list[Unit]]:
         """The units of this rank in the order of the epoch, put together."""
@@ -270,19 +271,18 @@ class SealedRecords(IterableDataset):
 
     def _ordered(
         self, window: list[Any] | pa.Table, skip: int, words: tuple[int, int, int]
-    ) -> Iterator[Any]:
-        """The records of a window, shuffled, less the first ``skip``."""
+    ) -> Iterator[list[Any]]:
+        """The records of a window, shuffled, less the first ``skip``; some at a time."""
         order: Any = range(len(window))
         if self._shuffle:
             words_of_all = ("records", self._seed, self.rank, *words)
             order = permutation(len(window), *words_of_all).tolist()
         if isinstance(window, list):
-            for number in order[skip:]:
-                yield window[number]
+            yield [window[number] for number in order[skip:]]
             return
         rows = window.take(pa.array(order[skip:], pa.int64())) if self._shuffle else window[skip:]
         for at in range(0, len(rows), _ROWS):
-            yield from rows.slice(at, _ROWS).to_pylist()
+            yield rows.slice(at, _ROWS).to_pylist()
 
 
 def _joined(chunks: list[list[Any] | pa.Table]) -> list[Any] | pa.Table:
