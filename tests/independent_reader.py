@@ -128,10 +128,12 @@ def unbase64(text: str) -> bytes:
 ID = matches("[0-9a-f]{32}")
 HASH = matches("(?:[0-9a-f]{64}|[0-9a-f]{96})")
 KEM_NAME = matches("|".join(profile.kem for profile in PROFILES.values()))
+GROUP = matches("|[a-z0-9][a-z0-9_-]{0,63}")
+TABLE_FILE = "tables/[0-9a-f]{32}\\.parquet"
 ENVELOPE = {
     "archive": ID,
     "part": ID,
-    "group": matches(""),
+    "group": GROUP,
     "generation": integer(1),
     "created": integer(0),
     "profile": matches("standard|high|cnsa2"),
@@ -155,8 +157,8 @@ COMMIT = {
     "root": matches("[0-9a-f]{64}"),
     "sealed_to": listed(ID, str),
     "files": listed(
-        row(matches("catalog|objects/[0-9]{6}-[0-9a-f]{8}"), integer(0), HASH),
-        lambda one: one[0][:14],  # no number twice
+        row(matches(f"catalog|objects/[0-9]{{6}}-[0-9a-f]{{8}}|{TABLE_FILE}"), integer(0), HASH),
+        lambda one: one[0][:14] if one[0].startswith("objects/") else one[0],  # no number twice
     ),
 }
 
@@ -322,13 +324,14 @@ def open_envelope(envelope: Document, key: Key) -> Opened:
     need(len(sealed) == profile.sealed, "a wrapped key of another length")
     need(key.profile == value["profile"], "a key of another profile")
     names = (value["profile"].encode(), profile.kem.encode(), key.key_id)
-    info = bind("envelope", archive, part, b"", *names)
+    group = value["group"].encode()
+    info = bind("envelope", archive, part, group, *names)
     try:
         root = profile.suite.decrypt(sealed, key.private, info=info)
     except (InvalidTag, ValueError) as error:
         raise Damaged("the envelope does not open") from error
     opened = Opened(archive, part, root, value["profile"])
-    envelope.authenticate(opened.derive("envelope mac", 64, b""))
+    envelope.authenticate(opened.derive("envelope mac", 64, group))
     return opened
 
 
@@ -426,6 +429,7 @@ class Entry(NamedTuple):
     link: bytes | None
     digest: bytes | None
     extents: list[dict[str, int]]
+    table: bytes | None = None  # what section 10.1 says
 
 
 @dataclass
@@ -491,7 +495,9 @@ class Part:
         for name in entry.path.split(b"/"):
             need(1 <= len(name) <= 255 and name not in (b".", b".."), "a bad path")
         kind = chr(entry.kind)
-        need(kind in "fdlhx", "an unknown kind")
+        need(kind in "fdlhxt", "an unknown kind")
+        need((entry.table is not None) == (kind == "t"), "table is for t")
+        need(entry.table is None or len(entry.table) <= 4 * MIB, "a table's description is long")
         need(0 <= entry.mode <= 0o7777, "a bad mode")
         if kind == "x":
             need(self.commit["kind"] == "seal", "a tombstone in a part of kind append")
@@ -501,7 +507,7 @@ class Part:
         need((entry.link is not None) == (kind in "lh"), "link is for l and h")
         need(entry.link is None or 1 <= len(entry.link) <= 65535, "a bad link")
         size = {"blake3": 32, "sha256": 32, "sha384": 48}[self.commit["digest"]]
-        if kind in "fh":
+        if kind in "fht":
             need(entry.digest is None or len(entry.digest) == size, "a bad digest")
         else:
             need(entry.size == 0 and entry.digest is None, "size and digest are for f and h")
@@ -517,11 +523,13 @@ class Part:
 
 def check_schema(schema: pa.Schema) -> None:
     """Exactly the columns of the page."""
-    names = ["path", "kind", "size", "mode", "mtime_ns", "link", "digest", "extents"]
+    names = ["path", "kind", "size", "mode", "mtime_ns", "link", "digest", "extents", "table"]
     types = [pa.binary(), pa.uint8(), pa.int64(), pa.uint16(), pa.int64(), pa.binary(), pa.binary()]
-    need(schema.names == names and schema.types[:7] == types, "not the columns of a catalog")
-    nullable = [schema.field(name).nullable for name in names]
-    need(nullable == [False] * 5 + [True, True, False], "not the columns of a catalog")
+    need(schema.names in (names, names[:8]), "not the columns of a catalog")
+    need(schema.types[:7] == types, "not the columns of a catalog")
+    nullable = [field.nullable for field in schema]
+    need(nullable == ([False] * 5 + [True, True, False, True])[: len(schema)], "null or not")
+    need(len(schema) == 8 or schema.types[8] == pa.binary(), "not the columns of a catalog")
     extents = schema.field("extents").type
     need(pa.types.is_list(extents) and not extents.value_field.nullable, "extents is no list")
     need(
@@ -537,8 +545,9 @@ def check_schema(schema: pa.Schema) -> None:
 
 def check_statistics(group: pq.RowGroupMetaData, rows: list[dict[str, Any]]) -> None:
     """Rule 6, for the columns that are not nested."""
-    for index in range(7):
-        column = group.column(index)
+    for column in map(group.column, range(group.num_columns)):
+        if column.path_in_schema.startswith("extents."):
+            continue
         found = [values[column.path_in_schema] for values in rows]
         held = [value for value in found if value is not None]
         statistics = column.statistics
@@ -576,6 +585,7 @@ def open_part(folder: Path, archive: str, part: str, key: Key) -> Part:
     sealed = file_bytes(folder / "envelopes" / part)
     envelope = parse_document(sealed, "pqvault.dev/envelope@v1", ENVELOPE)
     signatures(sealed, envelope)
+    need(envelope.value["group"] == "", "the envelope of a group")
     for document in (commit, envelope):
         names = (document.value["archive"], document.value["part"])
         need(names == (archive, part), "a document of another part")
@@ -596,7 +606,7 @@ def open_part(folder: Path, archive: str, part: str, key: Key) -> Part:
     for name, size, digest in commit.value["files"]:
         need(len(digest) == width, "a digest of another length")
         result.sizes[name] = size
-        if name != "catalog":
+        if name.startswith("objects/"):
             result.names[int(name[8:14])] = name
     need("catalog" in result.sizes, "the commit lists no catalog")
     result.read_catalog()
@@ -687,6 +697,7 @@ def open_archive(folder: Path | str, identity_text: str) -> dict[bytes, Item]:
         if hidden or entry.kind == ord("x"):
             continue
         kind = chr(entry.kind)
-        content = part.content(entry) if kind in "fh" else None
+        kept = kind == "t" and (entry.digest is not None or entry.size)  # the file beside it
+        content = part.content(entry) if kind in "fh" or kept else None
         view[path] = Item(kind, entry.mode, entry.mtime_ns, entry.link, content)
     return view
