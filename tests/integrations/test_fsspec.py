@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import signal
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -258,6 +259,29 @@ def test_keystore_reference(
     if child == 0:
         ok = fs.cat("data/notes/a.txt") == b"first\nsecond\n"
         os._exit(0 if ok else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_forked_child_waits_for_nothing_of_its_parent(sealed: SealedCorpus) -> None:
+    """A child that was forked while another thread had the lock opens the archive itself."""
+    fs = sealed.fs()
+    fs.cat("data/notes/a.txt")
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with fs._lock:
+            held.set()
+            done.wait(60)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # of a child that waits for the lock
+        os._exit(0 if fs.cat("data/notes/a.txt") == b"first\nsecond\n" else 1)
+    done.set()
+    other.join()
     assert os.waitpid(child, 0)[1] == 0
 
 

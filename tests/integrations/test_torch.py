@@ -30,6 +30,7 @@ from torch.utils.data import DataLoader  # noqa: E402
 from torchdata.stateful_dataloader import StatefulDataLoader  # noqa: E402
 
 from pqvault.integrations.torch import EpochSampler, SealedFiles, SealedRecords  # noqa: E402
+from pqvault.integrations.torch.sampler import states_in  # noqa: E402
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*set_vital.*:UserWarning"),
@@ -526,6 +527,11 @@ def test_states_of_something_else(mixed: SealedCorpus) -> None:
         SealedRecords(mixed.archive, **same_as).resume(state)
     then = data._opening.snapshot[0]
     SealedRecords(mixed.archive, **same_as, as_of=then).resume(state)
+    two = next(one for one in states_in(state) if one["worker"] == 1)
+    alone = SealedRecords(mixed.archive, **same_as, as_of=then)
+    alone.load_state_dict(two)
+    with pytest.raises(UsageError, match="of worker 1 of 2, and this is worker 0 of 1"):
+        next(iter(alone))
     with pytest.raises(UsageError, match="every worker"):
         data.resume({})
     old = {"_steps_since_snapshot": 3}
