@@ -29,6 +29,7 @@ torchdata = pytest.importorskip("torchdata")
 from torch.utils.data import DataLoader  # noqa: E402
 from torchdata.stateful_dataloader import StatefulDataLoader  # noqa: E402
 
+from pqvault.integrations.jax import SealedSource  # noqa: E402
 from pqvault.integrations.torch import EpochSampler, SealedFiles, SealedRecords  # noqa: E402
 from pqvault.integrations.torch.sampler import states_in  # noqa: E402
 
@@ -167,6 +168,11 @@ def test_a_batch_decodes_no_frame_twice(files: SealedCorpus) -> None:
     got = data.__getitems__(order)
     assert [sample.path for sample in got] == [data.path(number) for number in order]
     assert cache.decoded - before == sum(len(sample.data) for sample in got) > 5 * 64 * 1024
+    source = SealedSource(files.archive, **files.options)
+    cache = source._opening.archive().cache
+    cache._limit, before = 64 * 1024, cache.decoded
+    assert source._getitems(order) == got
+    assert cache.decoded - before == sum(len(sample.data) for sample in got)
 
 
 def test_the_sampler_is_exact(files: SealedCorpus) -> None:
