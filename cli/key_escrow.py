@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .main import fail_with
 from .options import Percent, output_options
 from .output import Output, number, size
+from .signing import policy_options
 
 if TYPE_CHECKING:
     from pqvault.keystore import Keystore, Unlocked
@@ -194,9 +195,15 @@ def _put_back(
 @click.option("--backup", required=True, type=click.Path(), metavar="FILE", help="Of `key backup`.")
 @click.option("--sample", type=Percent(), default="100%", metavar="5%", help="Look at a share.")
 @shares_option
+@policy_options
 @output_options
 def drill(
-    archive: str, backup: str, sample: float, share_files: tuple[str, ...], output: Output
+    archive: str,
+    backup: str,
+    sample: float,
+    share_files: tuple[str, ...],
+    policy: Any,
+    output: Output,
 ) -> None:
     """Prove that a backup opens an archive or a sealed stream, without changing anything.
 
@@ -211,6 +218,7 @@ def drill(
         archive,
         lambda store: _unlock(store, share_files, backup),
         sample=sample,
+        policy=policy,
         warn=unlocking.warn,
     )
     output.failures(report.problems)

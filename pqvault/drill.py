@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pqvault import api, streams
-from pqvault.errors import PQVaultError
+from pqvault.errors import PolicyRefused, PQVaultError
 from pqvault.keys import Identity
 from pqvault.keystore import Keystore, Unlocked
 from pqvault.keystore.backup import private_copy
 from pqvault.keystore.identities import identities_of
+from pqvault.policy import ANYBODY, Policy
 
 __all__ = ["DrillReport", "drill"]
 
@@ -37,11 +38,13 @@ def drill(
     unlock: Callable[[Keystore], Unlocked],
     *,
     sample: float = 1.0,
+    policy: Policy = ANYBODY,
     warn: Callable[[str], None] = lambda _: None,
 ) -> DrillReport:
     """Open ``archive`` with the private keys of ``backup`` and no others, and check its content.
 
-    Raises NoKeyFits when the passphrase or no key fits, IntegrityError for a damaged backup.
+    ``policy``: who must have signed the archive. Raises NoKeyFits when the passphrase or no key
+    fits, IntegrityError for a damaged backup, PolicyRefused for a sealed stream under a policy.
     """
     with private_copy(Path(backup)) as locked:
         store = unlock(locked)
@@ -51,8 +54,10 @@ def drill(
             str(backup), str(archive), meta.keystore, meta.generation, len(keys), 0
         )
         if Path(archive).is_dir():
-            verified = api.verify(archive, identities=keys, sample=sample)
+            verified = api.verify(archive, identities=keys, sample=sample, policy=policy)
             report.size, report.problems = verified.size, verified.problems
+        elif policy != ANYBODY:
+            raise PolicyRefused(f"{archive} is a sealed stream, which carries no signature")
         else:
             report.size = _read(Path(archive), keys)
     return report

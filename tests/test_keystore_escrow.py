@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import pickle
 from pathlib import Path
@@ -9,8 +10,13 @@ from pathlib import Path
 import pytest
 from test_keystore import CHEAPEST, WORDS, path, store, unlock  # noqa: F401  (fixtures)
 
-from pqvault.errors import IntegrityError, NoKeyFits, UsageError
+import pqvault
+from pqvault.drill import drill
+from pqvault.errors import IntegrityError, NoKeyFits, PolicyRefused, UsageError
 from pqvault.keystore import Keystore, Unlocked, audit, backup, escrow, lifecycle
+from pqvault.keystore.identities import identities_of
+from pqvault.policy import ANYBODY, Policy
+from pqvault.signing import SigningKey
 
 
 def test_any_enough_shares_are_the_key_and_fewer_are_not(store: Unlocked) -> None:  # noqa: F811
@@ -101,3 +107,25 @@ def test_a_drill_names_the_backup_and_not_its_copy(tmp_path: Path) -> None:
     with pytest.raises(IntegrityError) as caught, backup.private_copy(bad):
         pass
     assert str(bad) in caught.value.message
+
+
+def test_a_drill_asks_who_signed(store: Unlocked, tmp_path: Path) -> None:  # noqa: F811
+    """attack 7: an archive that somebody else sealed to our key is no proof that ours is there."""
+    alice, bob = SigningKey.generate(), SigningKey.generate()
+    (identity,) = identities_of(store, lambda _: None)
+    (tmp_path / "f").write_bytes(b"content")
+    archive, stream, kept = tmp_path / "a.pqv", tmp_path / "s.pqv", tmp_path / "kept"
+    pqvault.seal(tmp_path / "f", archive, recipients=[identity.recipient], sign=[alice])
+    with stream.open("wb") as out:
+        pqvault.encrypt(io.BytesIO(b"content"), out, [identity.recipient])
+    backup.backup(store, kept)
+
+    def run(where: Path, *signers: SigningKey) -> list[str]:
+        policy = Policy.of([key.signer for key in signers]) if signers else ANYBODY
+        report = drill(kept, where, lambda locked: locked.unlock(lambda: WORDS), policy=policy)
+        return [type(problem).__name__ for problem in report.problems]
+
+    assert run(archive) == run(archive, alice) == run(stream) == []
+    assert "PolicyRefused" in run(archive, bob)
+    with pytest.raises(PolicyRefused, match="carries no signature"):
+        run(stream, alice)
