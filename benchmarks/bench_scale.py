@@ -34,7 +34,8 @@ from pqvault.archive.objects import SealOptions
 from pqvault.archive.partwriter import write_catalog
 from pqvault.archive.spool import SPOOL_SCHEMA as PLAN
 from pqvault.format.catalog import HOLE, SCHEMA, Kind
-from pqvault.rootkey import RootKey, new_id
+from pqvault.ids import new_id
+from pqvault.rootkey import RootKey
 from pqvault.storage import Storage, storage_at
 
 OPTIONS = SealOptions(3, 4 * 1024 * 1024)

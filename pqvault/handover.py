@@ -11,8 +11,9 @@ from typing import Final
 
 from pqvault.crypto import kdf, kem
 from pqvault.crypto.cobblestone import MessageReader, MessageWriter
+from pqvault.ids import new_id
 from pqvault.keys import Identity, Recipient
-from pqvault.rootkey import RootKey, new_id
+from pqvault.rootkey import RootKey
 
 __all__ = ["HandedKey", "HandedText"]
 

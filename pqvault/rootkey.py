@@ -29,7 +29,6 @@ __all__ = [
     "RootKey",
     "check_profile",
     "keyring",
-    "new_id",
 ]
 
 STREAM_ARCHIVE: Final = bytes(16).hex()  # a sealed stream belongs to no archive
@@ -43,11 +42,6 @@ Keyring = Mapping[str, Identity]
 def keyring(identities: Iterable[Identity]) -> dict[str, Identity]:
     """Identities by key id."""
     return {identity.key_id: identity for identity in identities}
-
-
-def new_id() -> str:
-    """16 random bytes in lower-case hex: an archive id or a part id."""
-    return secrets.token_hex(16)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,10 @@ from pqvault.errors import FormatError, IntegrityError, NotFound, UsageError
 from pqvault.format import envelope as envelope_format
 from pqvault.format.envelope import Envelope
 from pqvault.format.textdoc import MAX_SIZE
+from pqvault.ids import new_id
 from pqvault.keys import Identity, Recipient, one_profile
 from pqvault.progress import Progress, Report, ignore
-from pqvault.rootkey import STREAM_ARCHIVE, STREAM_OBJECT, RootKey, keyring, new_id
+from pqvault.rootkey import STREAM_ARCHIVE, STREAM_OBJECT, RootKey, keyring
 from pqvault.sealed import FrameCache, InOrderReader, SealedReader, SealedWriter
 from pqvault.sealed.writer import DEFAULT_FRAME, DEFAULT_LEVEL
 

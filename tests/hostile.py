@@ -29,7 +29,8 @@ from pqvault.errors import PQVaultError
 from pqvault.format import zstdseek
 from pqvault.format.catalog import PLAIN_SCHEMA as SCHEMA
 from pqvault.format.commit import Commit, PartFile
-from pqvault.rootkey import STREAM_ARCHIVE, STREAM_OBJECT, RootKey, new_id
+from pqvault.ids import new_id
+from pqvault.rootkey import STREAM_ARCHIVE, STREAM_OBJECT, RootKey
 
 ROOT = Path(__file__).resolve().parent.parent
 BOMB = bytes.fromhex("28b52ffde06c06060663636363")  # 13 bytes that claim 7e18 (ATTACKS row 30)

@@ -63,6 +63,7 @@ LEVELS = {
 }
 APART = {
     "home": 1,
+    "ids": 1,
     "memory": 1,
     "passphrases": 1,
     "wholefile": 3,

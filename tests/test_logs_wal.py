@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from pqvault.errors import FormatError, IntegrityError, Locked, PQVaultError
 from pqvault.format import wal
 from pqvault.format.arrowipc import check_stream
+from pqvault.ids import new_id
 from pqvault.logs.wal import End, WalReader, WalWriter
-from pqvault.rootkey import RootKey, new_id
+from pqvault.rootkey import RootKey
 from pqvault.storage import LocalStorage
 
 ARCHIVE, PART = new_id(), new_id()

@@ -32,9 +32,10 @@ from pqvault.format.catalog import SCHEMA
 from pqvault.format.commit import PartFile, object_number
 from pqvault.format.entries import MAX_NAME, MAX_PATH, Kind
 from pqvault.handover import HandedKey
+from pqvault.ids import new_id
 from pqvault.keys import Recipient, one_profile
 from pqvault.names import printable
-from pqvault.rootkey import RootKey, new_id
+from pqvault.rootkey import RootKey
 from pqvault.sealed import SealedWriter
 from pqvault.sealed.writer import DEFAULT_FRAME, DEFAULT_LEVEL
 from pqvault.signing import SigningKey

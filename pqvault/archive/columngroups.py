@@ -13,8 +13,9 @@ from pqvault.crypto.profiles import STANDARD, Profile
 from pqvault.errors import UsageError
 from pqvault.format.envelope import Envelope
 from pqvault.format.table import is_group
+from pqvault.ids import new_id
 from pqvault.keys import Recipient
-from pqvault.rootkey import RootKey, new_id
+from pqvault.rootkey import RootKey
 from pqvault.signing import SigningKey
 from pqvault.tablefile import OutFile, check_schema
 

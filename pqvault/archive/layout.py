@@ -10,7 +10,7 @@ from typing import Final
 from pqvault.errors import FormatError, NotFound
 from pqvault.format.entries import Kind
 from pqvault.format.table import is_group
-from pqvault.rootkey import new_id
+from pqvault.ids import new_id
 from pqvault.storage import Storage
 
 __all__ = [

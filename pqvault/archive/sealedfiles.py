@@ -4,7 +4,7 @@ key without a look at what is in them."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from pqvault.archive.layout import part_file
 from pqvault.archive.objects import DigestingSink
@@ -12,8 +12,10 @@ from pqvault.crypto import digest as digests
 from pqvault.crypto.cobblestone import CHUNK_SIZE, MessageReader, MessageWriter
 from pqvault.errors import IntegrityError
 from pqvault.format.commit import PartFile
-from pqvault.rootkey import RootKey
 from pqvault.storage import Storage
+
+if TYPE_CHECKING:  # a worker needs none, and starts the sooner
+    from pqvault.rootkey import RootKey
 
 __all__ = ["STEP", "FileKey", "renew_file", "reseal", "sealed_pieces"]
 

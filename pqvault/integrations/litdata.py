@@ -18,9 +18,10 @@ from litdata.utilities.encryption import Encryption
 
 from pqvault.errors import FormatError, IntegrityError, UsageError
 from pqvault.format.envelope import Envelope
+from pqvault.ids import new_id
 from pqvault.integrations import references
 from pqvault.keys import one_profile
-from pqvault.rootkey import STREAM_ARCHIVE, STREAM_OBJECT, RootKey, keyring, new_id
+from pqvault.rootkey import STREAM_ARCHIVE, STREAM_OBJECT, RootKey, keyring
 from pqvault.sealed import SealedReader, SealedWriter
 from pqvault.sealed.writer import DEFAULT_LEVEL
 

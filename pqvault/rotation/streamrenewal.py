@@ -13,8 +13,9 @@ from pqvault.archive.sealedfiles import STEP, reseal
 from pqvault.crypto.cobblestone import MessageReader, MessageWriter
 from pqvault.errors import IntegrityError, Locked
 from pqvault.format.envelope import Envelope
+from pqvault.ids import new_id
 from pqvault.keys import Recipient, one_profile
-from pqvault.rootkey import STREAM_ARCHIVE, STREAM_OBJECT, RootKey, new_id
+from pqvault.rootkey import STREAM_ARCHIVE, STREAM_OBJECT, RootKey
 from pqvault.rotation.archives import Rotated
 from pqvault.rotation.change import Change, Keys
 from pqvault.rotation.streams import STREAM, opened, replace_file, write_all

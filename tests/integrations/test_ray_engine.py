@@ -18,7 +18,8 @@ import pytest
 import pqvault
 from pqvault.errors import IntegrityError, NoKeyFits, PQVaultError
 from pqvault.handover import HandedKey
-from pqvault.rootkey import RootKey, new_id
+from pqvault.ids import new_id
+from pqvault.rootkey import RootKey
 
 pytest.importorskip("ray")
 pytestmark = [

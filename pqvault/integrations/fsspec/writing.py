@@ -14,8 +14,9 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.transaction import Transaction
 
 from pqvault.archive.append import AppendPart
+from pqvault.ids import new_id
 from pqvault.keys import Recipient, one_profile
-from pqvault.rootkey import STREAM_ARCHIVE, STREAM_OBJECT, RootKey, new_id
+from pqvault.rootkey import STREAM_ARCHIVE, STREAM_OBJECT, RootKey
 from pqvault.sealed import SealedWriter
 from pqvault.wholefile import whole_file
 
