@@ -59,4 +59,4 @@ def test_who_closes_it_has_the_iterator_for_himself() -> None:
         assert made.acquire(timeout=10)
     found.close()
     assert list(state) == list(range(3, 100))
-    assert not [t for t in threading.enumerate() if t.name.startswith("pqvault-ahead")]
+    assert not [t for t in threading.enumerate() if t.name.startswith("pqvault-records")]

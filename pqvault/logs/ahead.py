@@ -20,7 +20,7 @@ def ahead(items: Iterator[T], size: Callable[[T], int], room: int) -> Generator[
     or use it up: then the iterator is not used any more.
     """
     line = _Line(items, size, room)
-    pool = ThreadPoolExecutor(1, "pqvault-ahead")
+    pool = ThreadPoolExecutor(1, "pqvault-records")
     try:
         try:
             filled = pool.submit(line.fill)
