@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
 from typing import Final
 
 from pqvault.archive.entryfile import EntryFile, Objects
@@ -17,7 +16,14 @@ from pqvault.format.commit import PartFile
 from pqvault.format.entries import Entry, Extent, Kind
 from pqvault.storage import Storage
 
-__all__ = ["check_contents", "check_sealed", "entries_in", "entries_to_text"]
+__all__ = [
+    "check_contents",
+    "check_handed",
+    "check_handed_frames",
+    "check_sealed",
+    "entries_in",
+    "entries_to_text",
+]
 
 _STEP: Final = 4 * 1024 * 1024  # bytes
 
@@ -67,7 +73,7 @@ def check_handed(
     handed: Handed, entries: Iterable[Entry], check: Callable[[], object]
 ) -> list[PQVaultError]:
     """:func:`check_contents`, for a process that was handed objects."""
-    with closing(handed.open()) as objects:
+    with handed.open() as objects:
         return check_contents(objects, entries, check)
 
 
@@ -75,7 +81,7 @@ def check_handed_frames(
     handed: Handed, number: int, done: Sequence[tuple[int, int]], check: Callable[[], object]
 ) -> None:
     """`SealedReader.check_frames`, for a process that was handed objects."""
-    with closing(handed.open()) as objects:
+    with handed.open() as objects:
         objects.reader(number).check_frames(done, check)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 from pqvault.archive.checks import check_contents, check_sealed
 from pqvault.archive.deal import DigestJob, ObjectJob
@@ -23,9 +24,10 @@ from pqvault.storage import Storage
 if TYPE_CHECKING:  # it imports pyarrow
     from pqvault.archive.part import OpenPart
 
-__all__ = ["THREADS", "Engine", "ExtractingEngine", "Ranges", "Threads"]
+__all__ = ["THREADS", "Engine", "ExtractingEngine", "Ranges", "Threads", "Units"]
 
 Ranges: TypeAlias = Sequence[tuple[int, int]]  # of content: where each begins and ends
+Result = TypeVar("Result")
 
 
 class Engine(Protocol):
@@ -93,16 +95,18 @@ class ExtractingEngine(Engine, Protocol):
         """Write files of a part to a place, their folders there already; see `extract_files`."""
 
 
-class Threads:
-    """On the thread that asks. There is one for the process, like the interpreter whose use the
-    threads share."""
+class Units:
+    """Half of an engine: the units of work that need no more than keys of files."""
 
-    def __init__(self) -> None:
-        self._turns = Turns()
+    def _do(
+        self, on_bytes: Callable[..., object], unit: Callable[..., Result], *arguments: object
+    ) -> Result:
+        """What ``unit(*arguments, on_bytes)`` returns, wherever it is called."""
+        raise NotImplementedError
 
-    def renew(self) -> None:
-        """In a child of fork: who had the turn is not in it."""
-        self._turns = Turns()
+    def _sealing(self) -> Callable[..., Sealed]:
+        """How an object is sealed here."""
+        return seal_object
 
     def seal(
         self,
@@ -115,11 +119,12 @@ class Threads:
         """Seal an object."""
         name = new_object_name(job.number)
         sealing = key.object(name)
-        return seal_object(job, name, *sealing, storage, key.part, options, on_bytes, self._turns)
+        arguments = job, name, *sealing, storage, key.part, options
+        return self._do(on_bytes, self._sealing(), *arguments)
 
     def digest(self, job: DigestJob, digest: str, check: Callable[[], object]) -> Sealed:
         """Take the digest of a file."""
-        return take_digest(job, digest, check)
+        return self._do(lambda *_: check(), take_digest, job, digest)
 
     def check_file(
         self,
@@ -132,19 +137,7 @@ class Threads:
     ) -> None:
         """Check a file as it lies in storage."""
         secret = key.object(file.name) if key is not None else None
-        check_sealed(storage, part, file, digest, secret, on_bytes)
-
-    def check_contents(
-        self, part: OpenPart, entries: Sequence[Entry], check: Callable[[], object]
-    ) -> list[PQVaultError]:
-        """Check the content of entries."""
-        return check_contents(part, entries, check)
-
-    def check_frames(
-        self, part: OpenPart, number: int, done: Ranges, check: Callable[[], object]
-    ) -> None:
-        """Decode the frames of an object."""
-        part.reader(number).check_frames(done, check)
+        self._do(on_bytes, check_sealed, storage, part, file, digest, secret)
 
     def reencrypt(
         self,
@@ -157,7 +150,39 @@ class Threads:
     ) -> PartFile:
         """Encrypt a file of a part again."""
         keys = FileKey.of(old, file.name), FileKey.of(new, file.name)
-        return renew_file(storage, *keys, file, digest, on_bytes)
+        return self._do(on_bytes, renew_file, storage, *keys, file, digest)
+
+
+class Threads(Units):
+    """On the thread that asks. There is one for the process, like the interpreter whose use the
+    threads share."""
+
+    def __init__(self) -> None:
+        self._turns = Turns()
+
+    def renew(self) -> None:
+        """In a child of fork: who had the turn is not in it."""
+        self._turns = Turns()
+
+    def _do(
+        self, on_bytes: Callable[..., object], unit: Callable[..., Result], *arguments: object
+    ) -> Result:
+        return unit(*arguments, on_bytes)
+
+    def _sealing(self) -> Callable[..., Sealed]:
+        return partial(seal_object, turns=self._turns)
+
+    def check_contents(
+        self, part: OpenPart, entries: Sequence[Entry], check: Callable[[], object]
+    ) -> list[PQVaultError]:
+        """Check the content of entries."""
+        return check_contents(part, entries, check)
+
+    def check_frames(
+        self, part: OpenPart, number: int, done: Ranges, check: Callable[[], object]
+    ) -> None:
+        """Decode the frames of an object."""
+        part.reader(number).check_frames(done, check)
 
 
 THREADS = Threads()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from typing import Final, NamedTuple
 
 from pqvault.archive.entryfile import EntryFile, Objects
@@ -147,7 +146,7 @@ def extract_handed(
 ) -> Extracted:
     """:func:`extract_files`, for a process that was handed objects and a place to write to."""
     there: set[bytes] = set()
-    with closing(handed.open()) as objects, place.writer(there.add) as writer:
+    with handed.open() as objects, place.writer(there.add) as writer:
         failed = extract_files(objects, entries, writer, tell)
     missing = (number for number, entry in enumerate(entries) if entry.path not in there)
     return Extracted(tuple(missing), tuple(failed))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from pqvault.archive.layout import part_file
+from pqvault.closing import Closing
 from pqvault.errors import IntegrityError, NotFound
 from pqvault.format.commit import PartFile, object_number
-from pqvault.format.entries import HOLE
+from pqvault.format.entries import HOLE, Entry
 from pqvault.format.zstdseek import MAX_FRAME
 from pqvault.sealed import FrameCache, SealedReader
 from pqvault.storage import InMemory, ReadAt, Storage
@@ -16,7 +17,7 @@ from pqvault.storage import InMemory, ReadAt, Storage
 if TYPE_CHECKING:  # it would import pyarrow
     from pqvault.archive.part import OpenPart
 
-__all__ = ["Handed", "HandedObjects", "open_object"]
+__all__ = ["Handed", "HandedObjects", "objects_of", "open_object"]
 
 _CACHE: Final = MAX_FRAME  # bytes of content: a worker reads in order
 _SMALL: Final = 64 * 1024  # bytes of a sealed file that is read whole
@@ -47,6 +48,11 @@ def _source(storage: Storage, path: str, size: int) -> ReadAt:
         raise IntegrityError(f"{path} is missing") from None
 
 
+def objects_of(entries: Iterable[Entry]) -> set[int]:
+    """The numbers of the objects that hold the content of entries."""
+    return {extent.object for entry in entries for extent in entry.extents} - {HOLE}
+
+
 class Handed(NamedTuple):
     """Objects of a part and a key and context for each, to be sent to a process of our own."""
 
@@ -58,33 +64,24 @@ class Handed(NamedTuple):
 
     @classmethod
     def of(cls, part: OpenPart, numbers: Iterable[int]) -> Self:
-        """Of the objects ``numbers`` of a part; holes have none."""
-        files = tuple(part.file(number) for number in sorted(set(numbers) - {HOLE}))
+        """Of the objects ``numbers`` of a part."""
+        files = tuple(part.file(number) for number in sorted(numbers))
         keys = tuple(part.key.object(file.name) for file in files)
         return cls(part.storage, part.id, part.digest, files, keys)
 
     def open(self) -> HandedObjects:
         """As the other process reads them."""
-        return HandedObjects(*self)
+        return HandedObjects(self)
 
 
-class HandedObjects:
-    """As much of a part as a worker has keys for. ``keys``: key and context of each file."""
+class HandedObjects(Closing):
+    """As much of a part as a worker has keys for."""
 
-    def __init__(
-        self,
-        storage: Storage,
-        part: str,
-        digest: str,
-        files: Sequence[PartFile],
-        keys: Sequence[tuple[bytes, bytes]],
-    ) -> None:
-        self.digest = digest
-        self._storage = storage
-        self._part = part
-        self._files = {
-            object_number(file.name): (file, key) for file, key in zip(files, keys, strict=True)
-        }
+    def __init__(self, handed: Handed) -> None:
+        self.digest = handed.digest
+        self._handed = handed
+        pairs = zip(handed.files, handed.keys, strict=True)
+        self._files = {object_number(file.name): (file, key) for file, key in pairs}
         self._cache = FrameCache(_CACHE)
         self._readers: dict[int, SealedReader] = {}
 
@@ -92,7 +89,8 @@ class HandedObjects:
         """A reader of an object, kept open. Raises IntegrityError."""
         if number not in self._readers:
             file, key = self._files[number]
-            self._readers[number] = open_object(self._storage, self._part, file, key, self._cache)
+            storage, part = self._handed.storage, self._handed.part
+            self._readers[number] = open_object(storage, part, file, key, self._cache)
         return self._readers[number]
 
     def close(self) -> None:

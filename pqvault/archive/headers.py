@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pqvault.archive import layout
+from pqvault.archive.publicpart import parse_commit, parse_envelope
+from pqvault.archive.removal import FOLDER as REMOVED
 from pqvault.archive.tasks import side_by_side
 from pqvault.errors import (
     FormatError,
@@ -30,7 +32,6 @@ __all__ = ["Headers", "PutBack", "parts_of", "put_back", "take"]
 
 Headers = dict[str, bytes]  # by name within the archive
 _FOLDERS: Final = ("envelopes", "commits")  # a part is there when its commit is: they come last
-_REMOVED: Final = "removed"
 
 
 @dataclass(slots=True)
@@ -62,7 +63,7 @@ def take(storage: Storage, ring: Keyring) -> tuple[str, Headers, list[PQVaultErr
     archive = layout.read_header(storage)
     found: Headers = {}
     problems: list[PQVaultError] = []
-    removed = set(layout.listed_ids(storage, _REMOVED)[0])
+    removed = set(layout.listed_ids(storage, REMOVED)[0])
     envelopes = layout.envelope_names(storage)
     commits = set(layout.listed_ids(storage, "commits")[0])
     parts = sorted(commits.union(envelopes) - removed)
@@ -149,11 +150,9 @@ def _belongs(key: RootKey, commit: Commit) -> bool:
 def _parse(archive: str, name: str, data: bytes) -> Envelope | Commit:
     folder, _, rest = name.partition("/")
     part, _, group = rest.partition(".")
-    kind = Commit if folder == "commits" else Envelope
-    document: Envelope | Commit = kind.parse(data, name)
-    if (document.archive, document.part, getattr(document, "group", "")) != (archive, part, group):
-        raise IntegrityError(f"{name} belongs to another archive or part, and was copied here")
-    return document
+    if folder == "commits":
+        return parse_commit(data, archive, part)
+    return parse_envelope(data, archive, part, group)
 
 
 def put_back(
@@ -166,7 +165,7 @@ def put_back(
     it is. Parts that were removed since stay removed.
     """
     report = PutBack(storage.where("").rstrip("/"))
-    removed = set(layout.listed_ids(storage, _REMOVED)[0])
+    removed = set(layout.listed_ids(storage, REMOVED)[0])
     _put_header(storage, archive, report)
     for folder in _FOLDERS:
         storage.make_folder(folder)

@@ -18,21 +18,15 @@ from contextlib import contextmanager
 from multiprocessing.connection import Pipe
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from pqvault.archive.checks import check_handed, check_handed_frames, check_sealed
-from pqvault.archive.deal import DigestJob, ObjectJob
-from pqvault.archive.engine import Ranges
+from pqvault.archive.checks import check_handed, check_handed_frames
+from pqvault.archive.engine import Ranges, Units
 from pqvault.archive.extract import Place
 from pqvault.archive.extraction import Extracted, extract_handed
-from pqvault.archive.handedobjects import Handed
-from pqvault.archive.layout import new_object_name
-from pqvault.archive.objects import Sealed, SealOptions, seal_object, take_digest
-from pqvault.archive.sealedfiles import FileKey, renew_file
+from pqvault.archive.handedobjects import Handed, objects_of
 from pqvault.archive.worker import STOP, Said
 from pqvault.closing import Closing
 from pqvault.errors import PQVaultError
-from pqvault.format.commit import PartFile
 from pqvault.format.entries import Entry
-from pqvault.rootkey import RootKey
 from pqvault.storage import LocalStorage, Storage
 
 if TYPE_CHECKING:  # it imports pyarrow
@@ -70,7 +64,7 @@ class _Worker:
                 self._connection.close()
                 raise PQVaultError(
                     f"a worker process cannot be started: {error.strerror}",
-                    hint="--engine threads (engine=THREADS) does without",
+                    hint="--jobs 1 does without",
                 ) from None
 
     def do(
@@ -131,7 +125,7 @@ class _Worker:
             self._process.wait()
 
 
-class Processes(Closing):
+class Processes(Units, Closing):
     """Up to ``jobs`` worker processes, started when there is work for one; as a context manager,
     they end with it."""
 
@@ -147,64 +141,19 @@ class Processes(Closing):
             if worker is not None:
                 worker.end()
 
-    def seal(
-        self,
-        job: ObjectJob,
-        key: RootKey,
-        storage: Storage,
-        options: SealOptions,
-        on_bytes: Callable[[int], object],
-    ) -> Sealed:
-        """Seal an object."""
-        name = new_object_name(job.number)
-        return self._do(
-            on_bytes, seal_object, job, name, *key.object(name), storage, key.part, options
-        )
-
-    def digest(self, job: DigestJob, digest: str, check: Callable[[], object]) -> Sealed:
-        """Take the digest of a file."""
-        return self._do(lambda _: check(), take_digest, job, digest)
-
-    def check_file(
-        self,
-        storage: Storage,
-        part: str,
-        file: PartFile,
-        digest: str,
-        key: RootKey | None,
-        on_bytes: Callable[[int], object],
-    ) -> None:
-        """Check a file as it lies in storage."""
-        secret = key.object(file.name) if key is not None else None
-        self._do(on_bytes, check_sealed, storage, part, file, digest, secret)
-
     def check_contents(
         self, part: OpenPart, entries: Sequence[Entry], check: Callable[[], object]
     ) -> list[PQVaultError]:
         """Check the content of entries."""
-        numbers = {extent.object for entry in entries for extent in entry.extents}
-        handed = Handed.of(part, numbers)
-        return self._do(lambda _: check(), check_handed, handed, entries)
+        handed = Handed.of(part, objects_of(entries))
+        return self._do(lambda *_: check(), check_handed, handed, entries)
 
     def check_frames(
         self, part: OpenPart, number: int, done: Ranges, check: Callable[[], object]
     ) -> None:
         """Decode the frames of an object."""
         handed = Handed.of(part, [number])
-        self._do(lambda _: check(), check_handed_frames, handed, number, done)
-
-    def reencrypt(
-        self,
-        old: RootKey,
-        new: RootKey,
-        storage: Storage,
-        file: PartFile,
-        digest: str,
-        on_bytes: Callable[[int], object],
-    ) -> PartFile:
-        """Encrypt a file of a part again."""
-        keys = FileKey.of(old, file.name), FileKey.of(new, file.name)
-        return self._do(on_bytes, renew_file, storage, *keys, file, digest)
+        self._do(lambda *_: check(), check_handed_frames, handed, number, done)
 
     def extract(
         self,
@@ -214,14 +163,13 @@ class Processes(Closing):
         on_bytes: Callable[[int], object],
     ) -> Extracted:
         """Write files of a part."""
-        numbers = {extent.object for entry in entries for extent in entry.extents}
-        handed = Handed.of(part, numbers)
+        handed = Handed.of(part, objects_of(entries))
         return self._do(on_bytes, extract_handed, handed, entries, place)
 
     def _do(
-        self, on_bytes: Callable[[int], object], unit: Callable[..., Result], *arguments: object
+        self, on_bytes: Callable[..., object], unit: Callable[..., Result], *arguments: object
     ) -> Result:
-        """What ``unit`` returns on a worker that has nothing else to do."""
+        """On a worker that has nothing else to do."""
         with self._worker() as worker:
             return worker.do(on_bytes, unit, arguments)
 

@@ -13,7 +13,15 @@ from pqvault.format.textdoc import MAX_SIZE
 from pqvault.memory import Sight
 from pqvault.storage import Storage
 
-__all__ = ["PublicPart", "check_parents", "public_of", "read_envelope", "read_public"]
+__all__ = [
+    "PublicPart",
+    "check_parents",
+    "parse_commit",
+    "parse_envelope",
+    "public_of",
+    "read_envelope",
+    "read_public",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +55,7 @@ def public_of(commit: Commit, envelope: Envelope | None) -> PublicPart:
 
 def read_public(storage: Storage, archive: str, part: str) -> PublicPart:
     """Parse commit and envelope of a part. Raises IntegrityError naming what is damaged."""
-    name = commit_name(part)
-    data = storage.read(name, MAX_SIZE)
-    commit = Commit.parse(data, name)
-    if (commit.archive, commit.part) != (archive, part):
-        raise IntegrityError(f"{name} belongs to another archive or part, and was copied here")
+    commit = parse_commit(storage.read(commit_name(part), MAX_SIZE), archive, part)
     try:
         envelope = read_envelope(storage, archive, part)
     except NotFound:
@@ -62,10 +66,29 @@ def read_public(storage: Storage, archive: str, part: str) -> PublicPart:
 def read_envelope(storage: Storage, archive: str, part: str, group: str = "") -> Envelope:
     """Parse the envelope of a part, or of a column group of it. Raises NotFound, IntegrityError."""
     name = group_envelope_name(part, group) if group else envelope_name(part)
-    envelope = Envelope.parse(storage.read(name, MAX_SIZE), name)
+    return parse_envelope(storage.read(name, MAX_SIZE), archive, part, group)
+
+
+def parse_commit(data: bytes, archive: str, part: str) -> Commit:
+    """The commit of a part and of no other. Raises IntegrityError."""
+    name = commit_name(part)
+    commit = Commit.parse(data, name)
+    if (commit.archive, commit.part) != (archive, part):
+        raise _copied(name)
+    return commit
+
+
+def parse_envelope(data: bytes, archive: str, part: str, group: str = "") -> Envelope:
+    """The same for an envelope of a part, or of a column group of it."""
+    name = group_envelope_name(part, group) if group else envelope_name(part)
+    envelope = Envelope.parse(data, name)
     if (envelope.archive, envelope.part, envelope.group) != (archive, part, group):
-        raise IntegrityError(f"{name} belongs to another archive or part, and was copied here")
+        raise _copied(name)
     return envelope
+
+
+def _copied(name: str) -> IntegrityError:
+    return IntegrityError(f"{name} belongs to another archive or part, and was copied here")
 
 
 def check_parents(parts: dict[str, PublicPart], removed: set[str]) -> list[RolledBack]:

@@ -48,7 +48,8 @@ def backup(store: Unlocked, target: Path, kept: Iterable[Kept] = ()) -> None:
     try:
         with database.guarded(store.store.path):
             store.store.db.execute("VACUUM INTO ?", (str(beside),))
-        _keep(beside, kept)
+        if kept:
+            _keep(beside, kept)
         _sync(beside)
         os.link(beside, target)
     except FileExistsError:

@@ -208,8 +208,7 @@ class RotateRun:
         if self._began:
             self._audit()
         report.seconds = time.monotonic() - began
-        began = self._began and report.targets > 1
-        failure = failure_of(report, "rotated", "rotate", began)
+        failure = failure_of(report, "rotated", "rotate", self._began and report.targets > 1)
         if failure is None or is_over(failure, self._run):
             self._run.finish()
             report.run = ""

@@ -20,8 +20,8 @@ from pqvault.archive.extract.target import FILE_FLAGS, open_target
 from pqvault.archive.extract.trouble import (
     TROUBLE,
     Refused,
-    TargetFull,
     failure,
+    tell,
     unlink_quietly,
 )
 from pqvault.archive.extract.writer import FileWriter
@@ -34,7 +34,6 @@ if TYPE_CHECKING:  # a name for the type checker only: it would import pyarrow
 __all__ = ["Extractor", "Links", "Report", "Skipped"]
 
 Links = Literal["inside", "as-is"]
-Buffer = bytes | bytearray | memoryview
 
 SPECIAL_BITS = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
 
@@ -85,7 +84,6 @@ class Extractor:
         link_sources: Collection[bytes] | None = None,
     ) -> None:
         self._target = target
-        self._force = force
         self._links = links
         self._link_sources = None if link_sources is None else frozenset(link_sources)
         self._lock = threading.Lock()
@@ -162,10 +160,7 @@ class Extractor:
                     self._tree.unpin(self._tree.pin(parent))
                     made = parent
             except TROUBLE as error:
-                trouble = failure(entry.path, error)
-                if isinstance(trouble, TargetFull):
-                    raise trouble from error
-                failed(trouble)
+                tell(entry.path, error, failed)
             else:
                 ready.append(entry)
         return ready
@@ -256,10 +251,7 @@ class Extractor:
         try:
             action()
         except TROUBLE as error:
-            trouble = failure(path, error)
-            if isinstance(trouble, TargetFull):
-                raise trouble from error
-            self._failures.append(trouble)
+            tell(path, error, self._failures.append)
             return False
         return True
 
@@ -268,7 +260,7 @@ class Extractor:
         parent, name = split(path)
         self._tree.claim(path)
         with self._tree.pinned(source_parent) as source_fd, self._tree.pinned(parent) as fd:
-            first = self.files.temp_name() if self._force else os.fsdecode(name)
+            first = self.files.temp_name() if self.files.force else os.fsdecode(name)
             try:
                 os.link(
                     source_name,
@@ -281,7 +273,7 @@ class Extractor:
                 if error.errno in (errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP):
                     return False
                 raise
-            if self._force:
+            if self.files.force:
                 self._replace(fd, first, name)
         return True
 
@@ -324,7 +316,7 @@ class Extractor:
         parent, name = split(entry.path)
         self._tree.claim(entry.path)
         with self._tree.pinned(parent) as fd:
-            first = os.fsencode(self.files.temp_name()) if self._force else name
+            first = os.fsencode(self.files.temp_name()) if self.files.force else name
             os.symlink(entry.link or b"", first, dir_fd=fd)
             times = (entry.mtime_ns, entry.mtime_ns)
             try:
@@ -332,5 +324,5 @@ class Extractor:
             except BaseException:
                 unlink_quietly(fd, first)
                 raise
-            if self._force:
+            if self.files.force:
                 self._replace(fd, os.fsdecode(first), name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from collections.abc import Callable
 
 from pqvault.errors import PQVaultError
 from pqvault.names import printable
@@ -15,6 +16,7 @@ __all__ = [
     "TargetFull",
     "failure",
     "rename_new",
+    "tell",
     "unlink_quietly",
     "write_all",
 ]
@@ -47,6 +49,15 @@ def failure(path: bytes, error: Exception) -> PQVaultError:
         hint = "move the folder away; folders are never deleted"
         return PQVaultError(f"cannot extract {shown}: a folder stands in its place", hint=hint)
     return PQVaultError(f"cannot extract {shown}: {error.strerror or error}")
+
+
+def tell(path: bytes, error: Exception, failed: Callable[[PQVaultError], object] | None) -> None:
+    """Tell ``failed`` what is wrong with an entry; without it, and when the target is full, that is
+    raised."""
+    trouble = failure(path, error)
+    if failed is None or isinstance(trouble, TargetFull):
+        raise trouble from error
+    failed(trouble)
 
 
 def unlink_quietly(dir_fd: int, name: str | bytes) -> None:

@@ -17,9 +17,9 @@ from pqvault.archive.extract.target import FILE_FLAGS
 from pqvault.archive.extract.trouble import (
     TROUBLE,
     Refused,
-    TargetFull,
     failure,
     rename_new,
+    tell,
     unlink_quietly,
     write_all,
 )
@@ -102,10 +102,7 @@ class FileWriter:
                         folder, above = self.tree.pin(parent), parent
                     self._write_file(folder.fd, name, entry, content)
                 except TROUBLE as error:
-                    trouble = failure(entry.path, error)
-                    if failed is None or isinstance(trouble, TargetFull):
-                        raise trouble from error
-                    failed(trouble)
+                    tell(entry.path, error, failed)
                 else:
                     files_done += 1
                     size += entry.size

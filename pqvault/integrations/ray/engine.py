@@ -21,13 +21,14 @@ from pqvault.archive.deal import DigestJob, ObjectJob, Piece
 from pqvault.archive.engine import THREADS, Ranges
 from pqvault.archive.extract import Place
 from pqvault.archive.extraction import Extracted
+from pqvault.archive.handedobjects import objects_of
 from pqvault.archive.layout import new_object_name, part_file
 from pqvault.archive.objects import Sealed, SealOptions
 from pqvault.archive.part import OpenPart
 from pqvault.crypto.profiles import PROFILES
 from pqvault.errors import PQVaultError, UsageError
 from pqvault.format.commit import CATALOG, PartFile, object_number
-from pqvault.format.entries import HOLE, Entry
+from pqvault.format.entries import Entry
 from pqvault.handover import HandedKey
 from pqvault.integrations.ray.worker import HandedWork, Worker
 from pqvault.keys import Recipient
@@ -163,7 +164,7 @@ class RayEngine:
     ) -> list[PQVaultError]:
         """Check the content of entries on a worker."""
         profile = part.key.profile.name
-        numbers = {extent.object for entry in entries for extent in entry.extents} - {HOLE}
+        numbers = objects_of(entries)
         text = entries_to_text(entries)
 
         def work(hand: _Hand) -> Any:
@@ -195,7 +196,7 @@ class RayEngine:
         """Write files on a worker, which reaches the target under the same path; on another one
         when that ends."""
         profile = part.key.profile.name
-        numbers = {extent.object for entry in entries for extent in entry.extents} - {HOLE}
+        numbers = objects_of(entries)
         text = entries_to_text(entries)
         places = [place]
 
