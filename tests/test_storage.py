@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from pqvault.errors import FormatError, IntegrityError, Locked, NotFound, PQVaultError, UsageError
-from pqvault.storage import LocalStorage, Storage, replacing
+from pqvault.storage import LocalStorage, Storage, replacing, storage_at
 from pqvault.storage.base import check_name, explain
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -613,3 +614,27 @@ def test_replace_gives_up_on_a_process_that_hangs(
         with pytest.raises(Locked, match=r"at work on .*commits/one"):
             storage.replace("commits/one", b"first", b"second")
     assert storage.replace("commits/one", b"first", b"second")
+
+
+def test_a_file_at_a_url_is_whole_or_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finished once on a clean exit, dropped on an error; one that cannot be created is an error of
+    ours."""
+    memory = fsspec.filesystem("memory")
+    storage = storage_at("memory://a-file-at-a-url")
+    with storage.create("whole") as sink:
+        sink.write(b"one")
+        sink.finish()
+    assert storage.read("whole", 10) == b"one"
+    with pytest.raises(UsageError, match="closed"):
+        sink.write(b"two")
+    with pytest.raises(KeyError), storage.create("half") as sink:
+        sink.write(b"one")
+        raise KeyError
+    assert not storage.exists("half")
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError("no")
+
+    monkeypatch.setattr(type(memory), "open", refused)
+    with pytest.raises(PQVaultError, match="cannot create"):
+        storage.create("more")

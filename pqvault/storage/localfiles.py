@@ -6,10 +6,9 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
-from pqvault.closing import Closing
+from pqvault.closing import Closing, Finishing
 from pqvault.errors import IntegrityError, PQVaultError, UsageError
 from pqvault.storage.base import Buffer, WritableBuffer, explain, explained
 
@@ -72,7 +71,7 @@ class LocalReader(Closing):
             self.close()
 
 
-class LocalSink:
+class LocalSink(Finishing):
     """A `Sink` over one file descriptor.
 
     There is no ``__del__``: a file without `finish` stays a prefix that no commit names,
@@ -130,20 +129,6 @@ class LocalSink:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is not None:
-            self.abort()
-        elif self._open:
-            self.finish()
 
 
 def write_all(fd: int, buffer: Buffer) -> int:

@@ -17,12 +17,11 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, TypeVar
 
 from fsspec.spec import AbstractBufferedFile
 
-from pqvault.closing import Closing
+from pqvault.closing import Closing, Finishing
 from pqvault.errors import FormatError, IntegrityError, NotFound, PQVaultError, UsageError
 from pqvault.storage import s3
 from pqvault.storage.ahead import Ahead
@@ -110,20 +109,21 @@ class RemoteReader(Closing):
         self._ahead.close()
 
 
-class RemoteSink:
+class RemoteSink(Finishing):
     """A `Sink` over fsspec's own writer of a file, for stores that `s3` does not know."""
 
     def __init__(self, storage: RemoteStorage, name: str) -> None:
         self._storage = storage
         self._name = name
         self.written = 0
-        self._file: Any = self._do(
-            lambda: storage._do("create", name, lambda fs, p: fs.open(p, "wb", block_size=_BLOCK))
+        self._file: Any = storage._do(
+            "create", name, lambda fs, path: fs.open(path, "wb", block_size=_BLOCK)
         )
+        self._open = True
 
     def write(self, buffer: Buffer) -> int:
         """Write all of `buffer`. What went to the library is not tried again here."""
-        if self._file is None:
+        if not self._open:
             where = self._storage.where(self._name)
             raise UsageError(f"{where} is closed and takes no more bytes")
         count = self._do(lambda: self._file.write(buffer))
@@ -133,13 +133,14 @@ class RemoteSink:
     def finish(self) -> None:
         """Close; the object appears then."""
         self._do(lambda: self._file.close())
-        self._file = None
+        self._open = False
 
     def abort(self) -> None:
         """Drop what was uploaded; does nothing after `finish`."""
-        file, self._file = self._file, None
-        if file is None:
+        if not self._open:
             return
+        self._open = False
+        file = self._file
         try:
             if isinstance(file, AbstractBufferedFile):
                 file.closed = True  # its `close`, and its end, would upload what is there
@@ -158,20 +159,6 @@ class RemoteSink:
         except Exception as error:
             self.abort()
             raise explain_remote(error, "write", self._storage.where(self._name)) from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is not None:
-            self.abort()
-        elif self._file is not None:
-            self.finish()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
-from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, TypeVar
 
+from pqvault.closing import Finishing
 from pqvault.errors import UsageError
 from pqvault.storage.base import Buffer
 from pqvault.storage.retry import explain_remote, tried
@@ -94,7 +94,7 @@ def _precondition_failed(error: OSError) -> bool:
     return response.get("Error", {}).get("Code") in ("PreconditionFailed", "412")
 
 
-class Upload:
+class Upload(Finishing):
     """A `Sink` that uploads parts of 16 MiB side by side while the next one fills.
 
     Content of up to one part is one PUT. Nothing appears under the name before `finish`, and
@@ -220,17 +220,3 @@ class Upload:
             # Called while another error is on its way, which must stay the one reported. The
             # bucket's own rule for uploads that were never completed removes the parts.
             return
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is not None:
-            self.abort()
-        elif self._open:
-            self.finish()
