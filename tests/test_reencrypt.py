@@ -9,10 +9,11 @@ import pytest
 from conftest import make_tree
 
 import pqvault
-from pqvault.errors import NoKeyFits, PolicyRefused, UsageError
+from pqvault.errors import IntegrityError, NoKeyFits, PolicyRefused, UsageError
 from pqvault.format.commit import Commit
 from pqvault.format.envelope import Envelope
 from pqvault.signing import SigningKey
+from pqvault.storage.localfiles import LocalSink
 
 OLD, NEW = pqvault.Identity.generate(), pqvault.Identity.generate()
 CONTENT = b"of the stream" * 1000
@@ -81,6 +82,32 @@ def test_everything_has_a_new_root_key_and_is_what_it_was(archive: Path) -> None
     assert pqvault.verify(archive, identities=[NEW]).problems == []
     with pytest.raises(NoKeyFits):
         listing(archive, OLD)
+
+
+@pytest.mark.parametrize("folder", ["objects/", "catalog"])
+def test_what_does_not_read_back_takes_nothings_place(
+    archive: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    """attack 35: a disk that keeps something else than was written: the old parts stay, whole."""
+    before, old = listing(archive, OLD), commits(archive)
+    finish = LocalSink.finish
+
+    def forgetful(sink: LocalSink) -> None:
+        path = Path(sink._storage.where(sink._name))
+        finish(sink)
+        if f"/{folder}" in f"/{sink._name}":
+            data = bytearray(path.read_bytes())
+            data[len(data) // 2] ^= 1
+            path.write_bytes(data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalSink, "finish", forgetful)
+        with pytest.raises(IntegrityError):
+            pqvault.reencrypt(archive, identities=[OLD], to=NEW.recipient)
+    assert listing(archive, OLD) == before and commits(archive) == old
+    assert len(list((archive / "parts").iterdir())) == len(old)
+    pqvault.reencrypt(archive, identities=[OLD], to=NEW.recipient)
+    assert listing(archive, NEW) == before
 
 
 def test_old_envelopes_are_gone_at_once_and_the_rest_with_gc(archive: Path) -> None:
