@@ -115,9 +115,12 @@ class _Worker:
         """Whether it can do more."""
         return self._process.poll() is None
 
-    def end(self) -> None:
-        """It has nothing to do, and so ends at once."""
+    def hang_up(self) -> None:
+        """It has nothing to do, and so begins to end."""
         self._connection.close()
+
+    def wait(self) -> None:
+        """Until it has ended."""
         try:
             self._process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
@@ -136,10 +139,12 @@ class Processes(Units, Closing):
 
     def close(self) -> None:
         """End those that were started. Nothing may be under way."""
-        while not self._idle.empty():
-            worker = self._idle.get()
-            if worker is not None:
-                worker.end()
+        idle = [self._idle.get() for _ in range(self._idle.qsize())]
+        workers = [worker for worker in idle if worker is not None]
+        for worker in workers:
+            worker.hang_up()
+        for worker in workers:  # they end side by side
+            worker.wait()
 
     def check_contents(
         self, part: OpenPart, entries: Sequence[Entry], check: Callable[[], object]
@@ -182,7 +187,8 @@ class Processes(Units, Closing):
             yield worker
         finally:
             if worker is not None and not worker.alive:
-                worker.end()
+                worker.hang_up()
+                worker.wait()
                 worker = None
             self._idle.put(worker)
 
