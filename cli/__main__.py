@@ -1,6 +1,6 @@
 """``python -m pqvault_cli``."""
 
-from .main import main
+from .main import program
 
 if __name__ == "__main__":
-    main()
+    program()

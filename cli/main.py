@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import os
@@ -17,7 +18,7 @@ from pqvault.errors import PQVaultError
 from .options import use_kem_provider
 from .output import Output
 
-__all__ = ["cli", "main"]
+__all__ = ["cli", "main", "program"]
 
 # name -> one line for `pqvault --help`, which so imports no command.
 COMMANDS = {
@@ -85,6 +86,27 @@ class _Commands(click.Group):
 @click.version_option(pqvault.__version__, prog_name="pqvault")
 def cli() -> None:
     """Post-quantum encryption for AI data: seal corpora, read them back at the speed of files."""
+
+
+def program() -> NoReturn:
+    """The command `pqvault`: :func:`main`, and then no taking apart of the interpreter, object by
+    object, which takes 30 ms, and 100 ms after a large seal."""
+    code = [1]
+    atexit.register(_leave, code)  # the first, so that it is called last
+    try:
+        main()
+    except SystemExit as stop:
+        code[0] = int(stop.code or 0)
+        raise
+
+
+def _leave(code: list[int]) -> None:
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        return  # Python will say so
+    os._exit(code[0])
 
 
 def main(args: list[str] | None = None) -> NoReturn:

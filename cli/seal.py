@@ -82,9 +82,11 @@ def command(src: tuple[str, ...], output: Output, **options: Any) -> None:
     --group open its columns; those before it do not.
     """
     from pqvault import api
+    from pqvault.archive.trim import keep_apart
     from pqvault.errors import Incomplete, UsageError
     from pqvault.sources import BadLines
 
+    keep_apart()
     frame = options["frame"]
     if frame is None:
         frame = (256 if options["access"] == "random" else 4096) * 1024

@@ -64,6 +64,35 @@ def pattern(expected: str) -> str:
     return "".join(lines)
 
 
+@pytest.mark.parametrize("code", [0, 3])
+def test_the_end_of_the_command(shell: dict[str, str], code: int) -> None:
+    """The interpreter is not taken apart; what is written and what waits for the end still is."""
+    ending = (
+        "import atexit, os, sys\n"
+        "from pqvault_cli import main\n"
+        "class Late:\n"
+        "    def __del__(self): os.write(1, b'taken apart')\n"
+        "main.late = Late()\n"
+        "def run():\n"
+        "    atexit.register(print, 'called at the end')\n"
+        "    sys.stdout.write('not flushed yet; ')\n"
+        f"    sys.exit({code})\n"
+        "main.main = run\n"
+        "main.program()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", ending], env=shell, capture_output=True, text=True)
+    assert done.stdout == "not flushed yet; called at the end\n", done.stderr
+    assert (done.returncode, done.stderr) == (code, "")
+
+
+def test_output_that_cannot_be_written_is_told(shell: dict[str, str]) -> None:
+    """attack 13: a full disk behind standard output is no success."""
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "pqvault_cli", "--version"]
+        done = subprocess.run(command, env=shell, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode and "No space left" in done.stderr
+
+
 def test_there_are_transcripts() -> None:
     """An empty glob passes every test."""
     assert len(TRANSCRIPTS) >= 8

@@ -27,11 +27,13 @@ CHILD = """
 import sys, time
 import hostile as h
 import pqvault
+from pqvault.archive.trim import keep_apart
 what, identity, one, other, level, jobs = sys.argv[1:]
 key = pqvault.Identity.parse(identity)
 level, jobs = int(level), int(jobs)
 began = time.monotonic()
 if what == "seal":
+    keep_apart()  # as the command does
     pqvault.seal(one, other, recipients=[key.recipient], level=level, jobs=jobs)
 elif what == "unseal":
     with pqvault.open(other, identities=[key]) as archive:

@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pqvault.format.entries import Kind
+from pqvault.lazy import LazyModule
 
 if TYPE_CHECKING:
     import pyarrow as pa
+else:
+    pa = LazyModule("pyarrow")
 
 __all__ = [
     "MAX_ENTRIES",
@@ -29,7 +32,7 @@ __all__ = [
 
 OBJECT_SIZE: Final = 256 * 1024 * 1024  # bytes of content an object holds, at most about
 LEAST_OBJECT: Final = 32 * 1024 * 1024
-OBJECT_FILES: Final = 8192  # so that a job's list of files stays small
+OBJECT_FILES: Final = 4096  # so that a job's list of files stays small
 PART_SIZE: Final = 64 * 1024**3  # bytes of content; the file that reaches it is not cut
 MAX_ENTRIES: Final = 200_000  # rows, so that a part's tables stay within 100 MiB
 _LEAST_HOLE: Final = 64 * 1024  # bytes; smaller holes are sealed as zeros
@@ -247,8 +250,9 @@ _KEPT: Final = ["path", "kind", "size", "mode", "mtime_ns", "ctime_ns", "inode",
 
 
 def _kept(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """What the catalog and the journal need of rows, in buffers of their own."""
-    return rows.select(_KEPT)
+    """What the catalog and the journal need of rows, copied: columns of a batch that was read share
+    one buffer, which holds two and a half times as much."""
+    return pa.concat_batches([rows.select(_KEPT)])
 
 
 def _data_segments(source: bytes, size: int) -> tuple[tuple[int, int], ...]:

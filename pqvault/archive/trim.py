@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+from typing import Final
 
 import pyarrow as pa
 
-__all__ = ["give_back"]
+__all__ = ["give_back", "keep_apart"]
 
+_LARGE: Final = 8 * 1024 * 1024  # bytes; frames and their buffers are smaller
+_MMAP_THRESHOLD: Final = -3  # mallopt(3)
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+_mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
 
 
 def give_back() -> None:
@@ -17,3 +21,14 @@ def give_back() -> None:
     pa.default_memory_pool().release_unused()
     if _trim is not None:
         _trim(0)
+
+
+def keep_apart() -> None:
+    """Let memory of 8 MiB and more go back to the system when it is freed.
+
+    zstd takes 24 MiB a thread at level 9. Once it was freed, malloc would keep that much for each
+    thread, at the end of a pool, where :func:`give_back` does not reach: 70 MiB of a seal on four.
+    It holds for all of the process, so it is for programs to call, not for libraries.
+    """
+    if _mallopt is not None:
+        _mallopt(_MMAP_THRESHOLD, _LARGE)

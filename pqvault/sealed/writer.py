@@ -6,9 +6,10 @@ import os
 import threading
 from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 from types import TracebackType
 from typing import Final, Protocol
 
@@ -29,6 +30,7 @@ STORE: Final = 0  # level: every frame stored as it is
 # so few blocks a frame keep a read from a cold disk to one place (1 ms and not 2).
 STORED_FRAME: Final = 256 * 1024
 
+_PIECE: Final = 256 * 1024  # bytes sealed at once
 _PROBE_PIECE: Final = 8 * 1024
 _PROBE_PIECES: Final = 16
 # A frame whose sample does not shrink to this share is stored. fp16 weights shrink to 0.92 and
@@ -92,7 +94,7 @@ class SealedWriter:
         self._total = 0
         self._sealed_sizes = array("I")
         self._content_sizes = array("I")
-        self._out = bytearray()
+        self._out = bytearray(2 * MessageWriter.room(_PIECE))
         self._pool = ThreadPoolExecutor(threads, "pqvault-zstd") if threads > 1 else None
         self._pending: deque[tuple[Future[bytes | None], bytearray, int]] = deque()
         self._depth = threads + 1
@@ -286,14 +288,21 @@ class SealedWriter:
             self._emit(pieces)
 
     def _emit(self, pieces: list[bytes | memoryview]) -> None:
-        room = MessageWriter.room(sum(map(len, pieces))) + len(pieces)
-        if len(self._out) < room:
-            self._out = bytearray(room)
+        # Little at a time, so that it is still in the processor's cache when the sink takes it.
+        at = 0
         with memoryview(self._out) as out:
-            at = 0
-            for piece in pieces:
+            for piece in chain.from_iterable(map(_cut, pieces)):
+                if at + MessageWriter.room(len(piece)) > len(out):
+                    self._sink.write(out[:at])
+                    at = 0
                 at += self._message.update_into(piece, out[at:])
             self._sink.write(out[:at])
+
+
+def _cut(piece: bytes | memoryview) -> Iterator[memoryview]:
+    with memoryview(piece) as view:
+        for start in range(0, len(view), _PIECE):
+            yield view[start : start + _PIECE]
 
 
 def _compressor(level: int, frame_size: int) -> zstandard.ZstdCompressor:
