@@ -15,6 +15,7 @@ import click
 import pqvault
 from pqvault.errors import PQVaultError
 
+from .hidden import hide
 from .options import use_kem_provider
 from .output import Output
 
@@ -117,6 +118,8 @@ def main(args: list[str] | None = None) -> NoReturn:
     gc.set_threshold(50_000)
     # NumPy, which pyarrow imports, starts a thread for each processor to multiply matrices with.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Where pandas is installed, pyarrow imports it (100 ms) to ask whether a list is of pandas.
+    hide("pandas")
     argv = sys.argv[1:] if args is None else args
     output = Output(json="--json" in argv)
     try:

@@ -13,6 +13,7 @@ import click
 
 from pqvault.errors import UsageError
 
+from .hidden import seen
 from .output import Output
 
 if TYPE_CHECKING:
@@ -204,11 +205,12 @@ def engine_options(command: Command) -> Command:
             if ray_address is not None:
                 raise UsageError("--ray-address goes with --engine ray")
             return command(*args, engine=None, **kwargs)
-        from pqvault.integrations.ray import RayEngine
+        with seen():
+            from pqvault.integrations.ray import RayEngine
 
-        with RayEngine(kwargs.get("jobs"), ray_address) as ray:
-            kwargs["jobs"] = ray.jobs
-            return command(*args, engine=ray, **kwargs)
+            with RayEngine(kwargs.get("jobs"), ray_address) as ray:
+                kwargs["jobs"] = ray.jobs
+                return command(*args, engine=ray, **kwargs)
 
     return wrapped  # type: ignore[return-value]
 

@@ -85,6 +85,21 @@ def test_the_end_of_the_command(shell: dict[str, str], code: int) -> None:
     assert (done.returncode, done.stderr) == (code, "")
 
 
+def test_pandas_is_not_imported(tmp_path: Path, shell: dict[str, str]) -> None:
+    """pyarrow would import it, where it is installed, in each command: that takes 100 ms."""
+    (tmp_path / "pandas.py").write_text("raise SystemExit('imported pandas')")
+    (tmp_path / "data").write_text("x")
+    path = os.pathsep.join([str(tmp_path), shell.get("PYTHONPATH", "")])
+    for command in ("keygen -o key", "seal data -R pub", "unseal data.pqv -o out -i key"):
+        words = [sys.executable, "-P", "-m", "pqvault_cli", *command.split()]
+        env = shell | {"PYTHONPATH": path}
+        done = subprocess.run(words, env=env, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        if command.startswith("keygen"):
+            (tmp_path / "pub").write_text(done.stdout)
+    assert (tmp_path / "out").exists()
+
+
 def test_output_that_cannot_be_written_is_told(shell: dict[str, str]) -> None:
     """attack 13: a full disk behind standard output is no success."""
     with open("/dev/full", "w") as full:

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -254,10 +255,10 @@ def _wait(until: Callable[[], bool]) -> None:
 def test_unseal_on_them_is_what_threads_do(
     varied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Content, modes, times, links, holes; on processes alone, and begun on threads."""
+    """Content, modes, times, links, holes; on processes for all files, and beside threads for one
+    that is larger than a share."""
     path = tmp_path / "v.pqv"
     pqvault.seal(varied, path, recipients=[KEY.recipient])
-    monkeypatch.setattr(unseal, "LARGE", 0)  # after the first task
     monkeypatch.setattr(processes, "LARGE", 0)
     monkeypatch.setattr(tasks, "TASK_SIZE", 10_000)
     monkeypatch.setattr(unseal, "_FAR", 2)
@@ -265,14 +266,35 @@ def test_unseal_on_them_is_what_threads_do(
     with pqvault.open(path, identities=[KEY]) as opened, Processes(2) as engine:
         reports.append(opened.unseal(tmp_path / "alone", engine=engine, jobs=2))
         started = len(children())
-        reports.append(opened.unseal(tmp_path / "after", jobs=2))
+        reports.append(opened.unseal(tmp_path / "beside", jobs=2))
         reports.append(opened.unseal(tmp_path / "threads", jobs=1))
-    assert started in (1, 2) and children() == set()
+    assert started == 2 and children() == set()
     for report in reports:
         report.target = ""
     assert reports[0] == reports[1] == reports[2] and not reports[0].failed
-    for name in ("alone", "after", "threads"):
+    for name in ("alone", "beside", "threads"):
         assert snapshot(tmp_path / name / "corpus") == snapshot(varied)
+
+
+def test_a_file_larger_than_a_share_stays_here(
+    tmp_path: Path, always: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One worker would be at it alone, where threads here read it side by side."""
+    tree = {"large": os.urandom(3_000_000), **{f"{n}": os.urandom(400_000) for n in range(6)}}
+    source = make_tree(tmp_path / "data", tree)
+    pqvault.seal(source, tmp_path / "a.pqv", recipients=[KEY.recipient])
+    sent: list[bytes] = []
+    extract = Processes.extract
+
+    def listening(self: Processes, part: Any, entries: Sequence[Any], *more: Any) -> Any:
+        sent.extend(entry.path for entry in entries)
+        return extract(self, part, entries, *more)
+
+    monkeypatch.setattr(Processes, "extract", listening)
+    with pqvault.open(tmp_path / "a.pqv", identities=[KEY]) as archive:
+        report = archive.unseal(tmp_path / "out", jobs=2)
+    assert snapshot(tmp_path / "out" / "data") == snapshot(source) and not report.failed
+    assert sorted(sent) == [b"data/%d" % n for n in range(6)]
 
 
 @pytest.fixture
@@ -377,12 +399,27 @@ def test_who_takes_over_removes_what_the_first_one_left(tmp_path: Path) -> None:
 
 _TOOL = """
 import sys
-from pqvault.archive import processes, tasks, unseal
-processes.LARGE = unseal.LARGE = 0
+from pqvault.archive import processes, tasks
+processes.LARGE = 0
 tasks.TASK_SIZE = 1_000_000
 from pqvault_cli.main import main
 main(sys.argv[1:])
 """
+
+
+def test_who_comes_too_late_is_told(archive: Path) -> None:
+    """attack 14: a thread that Ctrl-C kept its pool from knowing does not wait for ever."""
+    engine = Processes(1)
+    with pqvault.open(archive, identities=[KEY]) as opened:
+        part, entry = next(item for item in opened.located() if item[1].kind == Kind.FILE)
+        with ThreadPoolExecutor(1) as pool, engine._worker():
+            waiting = pool.submit(engine.check_contents, part, [entry], lambda: None)
+            engine.close()
+        assert isinstance(waiting.exception(timeout=10), PQVaultError)
+        with pytest.raises(PQVaultError, match="stopped"):
+            engine.check_contents(part, [entry], lambda: None)
+    engine.close()
+    assert children() == set()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

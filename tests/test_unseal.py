@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import pqvault
 from pqvault.archive import deal
 from pqvault.errors import IntegrityError, NotFound, UsageError
+from pqvault.progress import Report
 
 FRAME = 65536
 
@@ -439,10 +440,15 @@ def test_missing_object(box: Box) -> None:
 
 
 def test_progress_reaches_the_size(box: Box, corpus: Path) -> None:
-    """Progress counts every byte of content once."""
+    """Progress counts every byte of content once, and knows from the start how many there are, of
+    all and of what globs choose."""
     box.seal(corpus)
-    seen = []
-    with box.open() as archive:
-        report = archive.unseal(box.root / "out", progress=seen.append)
-    assert max(r.done for r in seen) == report.size
-    assert all(r.stage == "unseal" for r in seen)
+    sizes = set()
+    for number, globs in enumerate(([], ["**/*.bin"], ["**/empty*"])):
+        seen: list[Report] = []
+        with box.open() as archive:
+            report = archive.unseal(box.root / f"out{number}", globs, progress=seen.append)
+        assert max((r.done for r in seen), default=0) == report.size
+        assert all((r.stage, r.total) == ("unseal", report.size) for r in seen)
+        sizes.add(report.size)
+    assert len(sizes) == 3

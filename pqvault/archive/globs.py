@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import pyarrow as pa
 
@@ -36,10 +37,11 @@ class Globs:
 
     def match(self, path: bytes) -> bool:
         """Whether one of them matches the whole path."""
-        if not self._any:
-            return False
-        found = pc.match_substring_regex(pa.scalar(path, pa.binary()), self._pattern)
-        return bool(found.as_py())
+        return self._any and bool(self.mask(pa.scalar(path, pa.binary())).as_py())
+
+    def mask(self, paths: Any) -> Any:
+        """:meth:`match` of each of ``paths``, an Arrow array of binaries, as one of booleans."""
+        return pc.match_substring_regex(paths, self._pattern)
 
 
 def _translate(glob: bytes) -> str:

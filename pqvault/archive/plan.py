@@ -26,6 +26,11 @@ from pqvault.format.entries import Kind
 __all__ = ["Plan", "Prior"]
 
 
+# Plain numbers: there are rows by the million.
+_FILE, _FOLDER, _SYMLINK = int(Kind.FILE), int(Kind.FOLDER), int(Kind.SYMLINK)
+_TABLE, _TOMBSTONE = int(Kind.TABLE), int(Kind.TOMBSTONE)
+
+
 class Prior(NamedTuple):
     """What the archive holds under a path, as far as this host knows.
 
@@ -157,7 +162,7 @@ class _Rows:
 
     def add(self, found: Found, changed: bool) -> None:
         plan, path, spool = self._plan, found.path, self._spool
-        if not changed and found.kind != Kind.FOLDER:
+        if not changed and found.kind != _FOLDER:
             plan.unchanged += 1
             return
         while self._folders and path >= self._folders[-1][0] + b"0":
@@ -165,7 +170,7 @@ class _Rows:
         row = spool.add(found, changed)
         if changed:
             self._tally(found)
-            if found.kind != Kind.TOMBSTONE:
+            if found.kind != _TOMBSTONE:
                 for folder, number in reversed(self._folders):
                     if path.startswith(folder + b"/"):
                         if spool.is_needed(number):
@@ -173,7 +178,7 @@ class _Rows:
                         spool.need(number)
         else:
             plan.unchanged += 1
-        if found.kind == Kind.FOLDER:
+        if found.kind == _FOLDER:
             self._folders.append((path, row))
         if spool.is_due:
             spool.flush(self._first_undecided(row + 1))
@@ -183,13 +188,13 @@ class _Rows:
         return next(undecided, end)
 
     def _tally(self, found: Found) -> None:
-        plan = self._plan
-        if found.kind in (Kind.FILE, Kind.TABLE):
+        plan, kind = self._plan, found.kind
+        if kind in (_FILE, _TABLE):
             plan.files += 1
             plan.size += found.size
-        elif found.kind == Kind.FOLDER:
+        elif kind == _FOLDER:
             plan.folders += 1
-        elif found.kind == Kind.SYMLINK:
+        elif kind == _SYMLINK:
             plan.links += 1
         else:
             plan.tombstones += 1

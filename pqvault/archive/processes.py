@@ -129,22 +129,31 @@ class _Worker:
 
 
 class Processes(Units, Closing):
-    """Up to ``jobs`` worker processes, started when there is work for one; as a context manager,
+    """``jobs`` worker processes, started at once, because that takes a while; as a context manager,
     they end with it."""
 
     def __init__(self, jobs: int) -> None:
         self._idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
-        for _ in range(jobs):
-            self._idle.put(None)
+        self._closed = False
+        try:
+            for _ in range(jobs):
+                self._idle.put(_Worker())
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
-        """End those that were started. Nothing may be under way."""
+        """End those that have nothing to do. Who asks for one after this, or waits for one, gets an
+        error: a thread that Ctrl-C kept its pool from knowing."""
+        self._closed = True
         idle = [self._idle.get() for _ in range(self._idle.qsize())]
         workers = [worker for worker in idle if worker is not None]
         for worker in workers:
             worker.hang_up()
         for worker in workers:  # they end side by side
             worker.wait()
+        for _ in idle:
+            self._idle.put(None)
 
     def check_contents(
         self, part: OpenPart, entries: Sequence[Entry], check: Callable[[], object]
@@ -182,6 +191,8 @@ class Processes(Units, Closing):
     def _worker(self) -> Iterator[_Worker]:
         worker = self._idle.get()
         try:
+            if self._closed:
+                raise PQVaultError("stopped")
             if worker is None:
                 worker = _Worker()
             yield worker

@@ -11,9 +11,10 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import groupby, islice, takewhile
+from itertools import compress, groupby, islice, takewhile
 from operator import itemgetter
 from pathlib import Path
 from typing import Final
@@ -24,11 +25,11 @@ from pqvault.archive.extract import Extractor, Links, TargetFull
 from pqvault.archive.extraction import Content
 from pqvault.archive.globs import Globs
 from pqvault.archive.part import OpenPart
-from pqvault.archive.processes import LARGE, processes_for
+from pqvault.archive.processes import processes_for
 from pqvault.archive.tableentry import TableEntry, has_content
 from pqvault.archive.tasks import Located, content_tasks, default_jobs, run_tasks
-from pqvault.archive.trim import give_back
 from pqvault.errors import NotFound, PQVaultError, UsageError
+from pqvault.format.catalog import entries_of
 from pqvault.format.entries import Entry, Extent, Kind
 from pqvault.names import printable
 from pqvault.progress import Progress, Report, ignore
@@ -72,8 +73,8 @@ def unseal(
 
     Files appear whole and checked, or not at all. An entry that fails is in the report's
     ``failed`` and the rest goes on; a full disk ends the run. ``target``: None for ``./NAME``.
-    ``engine``: whose workers write the files; None for threads here, which leave what is more than
-    64 MiB to processes of our own.
+    ``engine``: whose workers write the files; None for processes of our own when it is 64 MiB or
+    more, else for threads here.
     """
     selected = Globs(globs)
     inner = b""
@@ -81,7 +82,7 @@ def unseal(
         target = _default_target(archive)
         inner = _only_folder(archive, os.fsencode(target.name))
     report = UnsealReport(str(target))
-    sources = {_below(source, inner) for source in _link_sources(archive)}
+    total, sources = _survey(archive, selected, inner)
     roots: list[Entry] = []
     with Extractor(
         target, force=force, preserve_special=preserve_special, links=links, link_sources=sources
@@ -91,8 +92,17 @@ def unseal(
             return archive.find_table(inner + b"/" + path if inner else path)
 
         jobs = jobs or default_jobs()
-        run = _Run(extractor, report, sources, jobs, progress, find_table, archive, engine)
-        run.run(_moved(_wanted(archive, selected), inner, roots))
+        entries = _moved(_wanted(archive, selected), inner, roots)
+        working: AbstractContextManager[ExtractingEngine | None] = nullcontext(engine)
+        share = total
+        if engine is None:
+            working = processes_for(archive.storage, total, jobs)
+            share = total // jobs  # a larger file is read by several threads here
+        with working as workers:
+            run = _Run(
+                extractor, report, sources, jobs, progress, find_table, total, workers, share
+            )
+            run.run(entries)
         end = extractor.finish()
     for root in roots:
         os.chmod(target, root.mode & 0o777)
@@ -152,29 +162,30 @@ def _moved(entries: Iterator[Located], folder: bytes, roots: list[Entry]) -> Ite
 
 
 def _wanted(archive: Archive, globs: Globs) -> Iterator[Located]:
-    for part, entry in archive.located():
-        if not globs or globs.match(entry.path):
-            yield part, entry
+    parts = archive.view.parts
+    for batch, where in archive.view.batches():
+        if globs:
+            mask = globs.mask(batch.column(0))
+            batch, where = batch.filter(mask), list(compress(where, mask.to_pylist()))
+        for entry, index in zip(entries_of(batch), where, strict=True):
+            yield parts[index], entry
 
 
-def _link_sources(archive: Archive) -> set[bytes]:
-    """The first names of hard links: only they need to be remembered."""
-    sources = set()
+def _survey(archive: Archive, globs: Globs, inner: bytes) -> tuple[int, set[bytes]]:
+    """Bytes of content to write, and the first names of hard links: only they need to be
+    remembered."""
+    total, sources = 0, set()
     for batch in archive.batches():
         kinds = batch.column(1).to_pylist()
         if Kind.HARDLINK in kinds:
             rows = zip(kinds, batch.column(5).to_pylist(), strict=True)
-            sources |= {link for kind, link in rows if kind == Kind.HARDLINK}
-    return sources
-
-
-def _first(tasks: Iterator[list[Located]], size: int) -> Iterator[list[Located]]:
-    """As many tasks as hold ``size`` bytes; the others stay where they are."""
-    for task in tasks:
-        yield task
-        size -= sum(entry.size for _, entry in task)
-        if size <= 0:
-            return
+            sources |= {_below(link, inner) for kind, link in rows if kind == Kind.HARDLINK}
+        if globs:
+            batch = batch.filter(globs.mask(batch.column(0)))
+            kinds = batch.column(1).to_pylist()
+        sizes = zip(kinds, batch.column(2).to_pylist(), strict=True)
+        total += sum(size for kind, size in sizes if kind in (Kind.FILE, Kind.TABLE))
+    return total, sources
 
 
 def _together(tasks: Iterator[list[Located]]) -> Iterator[list[Located]]:
@@ -196,11 +207,13 @@ class _Run:
         jobs: int,
         progress: Progress,
         find_table: Callable[[bytes], list[TableEntry]],
-        archive: Archive,
-        engine: ExtractingEngine | None,
+        total: int,
+        workers: ExtractingEngine | None,
+        share: int,
     ) -> None:
-        self._archive = archive
-        self._engine = engine  # None: threads, and processes when it turns out to be much
+        self._total = total
+        self._workers = workers  # None: all is done by threads here
+        self._share = share  # bytes: larger files are not for workers
         self._extractor = extractor
         self._report = report
         self._sources = sources  # paths that hard links name
@@ -218,20 +231,11 @@ class _Run:
     def run(self, entries: Iterator[Located]) -> None:
         hard: list[Located] = []
         tasks = content_tasks(self._files(entries, hard))
-        with (
-            processes_for(self._archive.storage, LARGE, self._jobs) as processes,
-            ThreadPoolExecutor(self._jobs, "pqvault-unseal") as pool,
-        ):
-            engine = self._engine or processes
-            if self._engine is None:
-                here = tasks if engine is None else _first(tasks, LARGE)
-                run_tasks(pool, self._jobs, here, self._task, _ignore, self._stop)
-            if engine is not None:
-                # Nothing is decoded here any more, and workers need memory too.
-                self._archive.cache.clear()
-                give_back()
-                far = partial(self._far, engine)
-                run_tasks(pool, self._jobs, _together(tasks), far, _ignore, self._stop)
+        do = self._task
+        if self._workers is not None:
+            tasks, do = _together(tasks), partial(self._far, self._workers)
+        with ThreadPoolExecutor(self._jobs, "pqvault-unseal") as pool:
+            run_tasks(pool, self._jobs, tasks, do, _ignore, self._stop)
         for part, entry in hard:
             self._guard(partial(self._hardlink, part, entry))
         for path in self._tables:
@@ -332,6 +336,9 @@ class _Run:
 
     def _far(self, engine: ExtractingEngine, task: list[Located]) -> None:
         """Files on workers of an engine, which write them themselves."""
+        if here := [located for located in task if located[1].size > self._share]:
+            self._task(here)
+            task = [located for located in task if located[1].size <= self._share]
         for part, located in groupby(task, itemgetter(0)):
             entries = self._extractor.prepare((entry for _, entry in located), self._failed)
             if entries:
@@ -362,4 +369,4 @@ class _Run:
         with self._lock:
             self._done += count
             done = self._done
-        self._progress(Report("unseal", done=done))
+        self._progress(Report("unseal", done=done, total=max(self._total, done)))

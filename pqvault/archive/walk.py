@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import NamedTuple
 
 from pqvault.archive.globs import Globs
@@ -17,6 +18,9 @@ from pqvault.names import printable
 
 __all__ = ["Found", "Source", "Walker", "name_sources"]
 
+# Plain numbers: corpora have entries by the million, and what is done once for each counts.
+_FILE, _FOLDER = int(Kind.FILE), int(Kind.FOLDER)
+_KINDS = {stat.S_IFREG: _FILE, stat.S_IFDIR: _FOLDER, stat.S_IFLNK: int(Kind.SYMLINK)}
 _SPECIAL = {
     stat.S_IFSOCK: "a socket",
     stat.S_IFIFO: "a FIFO",
@@ -110,6 +114,7 @@ class Walker:
         self._sources = sources
         self._report = report
         self._exclude = Globs(exclude)
+        self._excludes = bool(self._exclude)
         self._one_file_system = one_file_system
         self._skip = frozenset(skip)  # (device, inode): the archive itself, when it lies inside
         self.unread: list[bytes] = []  # paths below which things may exist that were not seen
@@ -117,8 +122,11 @@ class Walker:
     def walk(self) -> Iterator[Found]:
         """Everything below the sources, each folder before what is in it."""
         above = sorted({f.path: f for s in self._sources for f in _prefix_folders(s.name)}.values())
-        walks = (self._source(source) for source in self._sources)
-        yield from heapq.merge(above, *walks, key=lambda found: found.path)
+        walks = [self._source(source) for source in self._sources]
+        if above or len(walks) > 1:
+            yield from heapq.merge(above, *walks, key=attrgetter("path"))
+        else:
+            yield from walks[0]
 
     def listed(self, names: Iterable[bytes]) -> Iterator[Found]:
         """Only what is named: paths on disk inside a source. Folders are not entered."""
@@ -224,7 +232,7 @@ class Walker:
             if found is None:
                 continue
             yield found.path, found, b""
-            if found.kind == Kind.FOLDER and self._enters(found, disk):
+            if found.kind == _FOLDER and self._enters(found, disk):
                 folders[name] = (found.path, found.source)
 
     def _enters(self, found: Found, above: bytes) -> bool:
@@ -233,7 +241,7 @@ class Walker:
         return os.lstat(above).st_dev == found.device
 
     def _found(self, path: bytes, disk: bytes, *, root: bool) -> Found | None:
-        if self._exclude and self._exclude.match(path):
+        if self._excludes and self._exclude.match(path):
             return None
         if len(path) > MAX_PATH:
             self._report(path, f"has a path of over {MAX_PATH} bytes", True)
@@ -249,12 +257,12 @@ class Walker:
             return None
         if (info.st_dev, info.st_ino) in self._skip:
             return None
-        kind = _kind(info.st_mode)
+        kind = _KINDS.get(stat.S_IFMT(info.st_mode))
         if kind is None:
             special = _SPECIAL.get(stat.S_IFMT(info.st_mode), "of an unknown type")
             self._report(path, f"is {special}: skipped", False)
             return None
-        is_file = kind == Kind.FILE
+        is_file = kind == _FILE
         return Found(
             path,
             disk,
@@ -277,13 +285,3 @@ def _prefix_folders(name: bytes) -> Iterator[Found]:
     for count in range(1, len(parts) + 1):
         path = b"/".join(parts[:count])
         yield Found(path, b"", int(Kind.FOLDER), 0, 0o755, 0, 0, 0, 0, 1, False, None)
-
-
-def _kind(mode: int) -> int | None:
-    if stat.S_ISREG(mode):
-        return int(Kind.FILE)
-    if stat.S_ISDIR(mode):
-        return int(Kind.FOLDER)
-    if stat.S_ISLNK(mode):
-        return int(Kind.SYMLINK)
-    return None
