@@ -29,7 +29,7 @@ _HOMES = {
     "Recipient": "pqvault.keys",
     "ReencryptReport": "pqvault.rotation.reencrypt",
     "RotateReport": "pqvault.rotation.run",
-    "SealReport": "pqvault.archive.seal",
+    "SealReport": "pqvault.archive.sealreport",
     "SealedReader": "pqvault.sealed",
     "SealedWriter": "pqvault.sealed",
     "UnsealReport": "pqvault.archive.unseal",
@@ -87,7 +87,7 @@ if TYPE_CHECKING:
     from pqvault.archive.compact import CompactReport
     from pqvault.archive.inspect import inspect
     from pqvault.archive.prune import PruneReport
-    from pqvault.archive.seal import SealReport
+    from pqvault.archive.sealreport import SealReport
     from pqvault.archive.unseal import UnsealReport
     from pqvault.archive.verify import VerifyReport
     from pqvault.format.entries import Entry, Kind

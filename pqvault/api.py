@@ -13,7 +13,8 @@ from pqvault.archive.columngroups import ColumnGroup
 from pqvault.archive.engine import THREADS, Engine
 from pqvault.archive.gc import GRACE, GcReport, collect
 from pqvault.archive.inspect import PartFacts, list_parts
-from pqvault.archive.seal import SealReport, SealRun
+from pqvault.archive.seal import SealRun
+from pqvault.archive.sealreport import SealReport
 from pqvault.archive.sealtable import TableOptions
 from pqvault.archive.tasks import default_jobs
 from pqvault.archive.verify import VerifyReport

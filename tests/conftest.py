@@ -15,7 +15,7 @@ import pytest
 
 import pqvault
 from pqvault.archive.entryfile import EntryFile
-from pqvault.archive.seal import SealReport
+from pqvault.archive.sealreport import SealReport
 from pqvault.crypto import kem
 from pqvault.format.catalog import HOLE, Kind
 

@@ -10,15 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
-from pqvault.archive import layout, retired
+from pqvault.archive import layout
 from pqvault.archive.archive import Archive
 from pqvault.archive.columngroups import ColumnGroup, PartKeys, check_groups, everybody
 from pqvault.archive.committing import (
     discard,
     make_commit,
     put_part,
-    refuse_digests,
-    refuse_unsigned,
 )
 from pqvault.archive.deal import Dealer, DigestJob, Job, PartRows, TableJob, object_size
 from pqvault.archive.engine import THREADS, Engine
@@ -28,7 +26,8 @@ from pqvault.archive.partwriter import PartTables, load_partwriter, write_catalo
 from pqvault.archive.plan import Plan, Prior
 from pqvault.archive.priors import committed, holders, priors_of
 from pqvault.archive.publicstate import PublicState
-from pqvault.archive.replacement import replaced_ids
+from pqvault.archive.sealchecks import check_journal, check_retired, check_state
+from pqvault.archive.sealreport import SealReport
 from pqvault.archive.sealtable import TableOptions, is_table_name, seal_table
 from pqvault.archive.tasks import default_jobs, run_tasks
 from pqvault.archive.trim import give_back
@@ -46,33 +45,10 @@ from pqvault.sealed.writer import DEFAULT_FRAME, DEFAULT_LEVEL
 from pqvault.signing import SigningKey, check_suites
 from pqvault.storage import Storage
 
-__all__ = ["SealReport", "SealRun"]
+__all__ = ["SealRun"]
 
 PART_SECONDS: Final = 30 * 60
 PART_LEAST: Final = 1024**3  # bytes; time alone never ends a part below this
-
-
-@dataclass(slots=True)
-class SealReport:
-    """What a seal did. Sizes in bytes, ``parts``: ids of what was committed, in order."""
-
-    archive: str = ""
-    archive_id: str = ""
-    dry_run: bool = False
-    parts: list[str] = field(default_factory=list)
-    files: int = 0
-    tables: int = 0
-    folders: int = 0
-    links: int = 0
-    deleted: int = 0
-    unchanged: int = 0
-    size: int = 0
-    sealed_size: int = 0
-    seconds: float = 0.0
-    recipients: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -161,7 +137,14 @@ class SealRun:
         else:
             report.archive_id = archive
             state = PublicState(self.storage, self.memory)
-            self._check_state(state)
+            report.warnings += check_state(
+                state,
+                report.recipients,
+                one_profile(self.recipients),
+                self.policy,
+                signed=bool(self.sign),
+                allow_retired=self.allow_retired,
+            )
             with Journal(archive) as journal:
                 opened = self._open(state, journal)
                 try:
@@ -181,57 +164,12 @@ class SealRun:
 
     # -- before ----------------------------------------------------------------------------
 
-    def _check_state(self, state: PublicState) -> None:
-        if state.rolled_back:
-            raise state.rolled_back[0]
-        self._check_retired()
-        refuse_digests(state, one_profile(self.recipients))
-        if not (self.sign or self.policy.allow_unsigned):
-            refuse_unsigned(state)
-        for name in state.strange:
-            self.report.warnings.append(f"commits/{printable(os.fsencode(name))} is no commit")
-        self.report.warnings += [problem.message for problem in state.problems]
-        ours = set(self.report.recipients)
-        for part in state.ordered():
-            if part.envelope is None:
-                continue
-            theirs = {wrapped.key_id for wrapped in part.envelope.recipients}
-            if theirs != ours:
-                self.report.warnings.append(_difference(part.id, theirs, ours))
-
-    def _check_retired(self) -> None:
-        found = retired.retired_ids(self.storage).intersection(self.report.recipients)
-        if not self.allow_retired:
-            retired.refuse(self.storage, found, self.policy)
-        for key_id in sorted(found):
-            whose = retired.whose(self.storage, key_id, self.policy)
-            warning = f"{key_id} is retired here{whose}, and sealed to all the same"
-            if warning not in self.report.warnings:
-                self.report.warnings.append(warning)
-
     def _open(self, state: PublicState, journal: Journal) -> Archive | None:
         if self.append or not self.identities or not state.parts:
-            self._check_journal(state, journal)
+            if not self.append:
+                self.report.warnings += check_journal(state, journal)
             return None
         return Archive(self.storage, self.identities, memory=self.memory, policy=self.policy)
-
-    def _check_journal(self, state: PublicState, journal: Journal) -> None:
-        if self.append or not state.parts:
-            return
-        ours = journal.valid_parts(committed(state))
-        others = sum(ours.isdisjoint({p.id, *replaced_ids(p)}) for p in state.parts.values())
-        if ours and others:
-            self.report.warnings.append(
-                f"{others} parts are of other writers, who may have replaced or removed what this"
-                " host sealed before; pass an identity with -i to compare"
-            )
-        if not ours:
-            raise UsageError(
-                f"{self.storage.where('')} holds parts that this host has not sealed,"
-                " so what has changed since cannot be known",
-                hint="pass an identity with -i to compare with what is there,"
-                " or --append to add everything as a new part",
-            )
 
     def _priors(
         self, state: PublicState, journal: Journal, opened: Archive | None
@@ -396,7 +334,7 @@ class SealRun:
         key = keys.root
         give_back()
         table = tables.table(rows)
-        self._collect(rows, tables, table)
+        self.report.count(rows, tables, allow_changed=self.allow_changed)
         give_back()
         if not table.num_rows:
             discard(self.storage, key.part)
@@ -411,7 +349,10 @@ class SealRun:
             if state.rolled_back:
                 raise state.rolled_back[0]
             # Again: a key may have been retired while we sealed.
-            self._check_retired()
+            retired = check_retired(
+                self.storage, self.report.recipients, self.policy, allow=self.allow_retired
+            )
+            self.report.warnings += set(retired).difference(self.report.warnings)
             commit = make_commit(
                 state,
                 key,
@@ -449,47 +390,9 @@ class SealRun:
                 raise UsageError(sentence, hint="check the names of the columns after --group")
             self.report.warnings.append(sentence)
 
-    def _collect(self, rows: PartRows, tables: PartTables, table: object) -> None:
-        """Count what the part holds; refuse it when files changed and that is not allowed."""
-        report = self.report
-        row, kinds = 0, dict.fromkeys(b"fdlhxt", 0)
-        for batch in rows.batches:
-            columns = (batch.column(n).to_pylist() for n in ("path", "kind", "size"))
-            for path, kind, size in zip(*columns, strict=True):
-                if row in tables.failed:
-                    report.failed.append(f"{printable(path)} {tables.failed[row]}")
-                else:
-                    kinds[kind] += 1
-                    report.size += 0 if row in rows.same_as else size
-                if row in tables.changed:
-                    sentence = f"{printable(path)} {tables.changed[row]}"
-                    report.warnings.append(sentence)
-                    if not self.allow_changed:
-                        raise Incomplete(
-                            f"{sentence}, so its part is not committed",
-                            hint="run the command again when nothing writes there,"
-                            " or pass --allow-changed to seal what was read",
-                        )
-                row += 1
-        report.files += kinds[ord("f")]
-        report.tables += kinds[ord("t")]
-        report.warnings += tables.notes
-        report.folders += kinds[ord("d")]
-        report.links += kinds[ord("l")]
-        report.deleted += kinds[ord("x")]
-
 
 def _as_table(found: Found) -> Found:
     """What the walk found, as a table where its name says so."""
     if found.kind == Kind.FILE and found.source and is_table_name(found.path):
         return found._replace(kind=int(Kind.TABLE), sparse=False)
     return found
-
-
-def _difference(part: str, theirs: set[str], ours: set[str]) -> str:
-    more = ", ".join(sorted(ours - theirs)) or "none"
-    less = ", ".join(sorted(theirs - ours)) or "none"
-    return (
-        f"part {part} is sealed to other recipients than this run:"
-        f" only this run {more}; only that part {less}"
-    )

@@ -1,0 +1,96 @@
+"""What speaks against a seal in what stands there: keys that are retired, states that were rolled
+back, parts of other writers or to other recipients. What is no more than odd is a warning."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from pqvault.archive import retired
+from pqvault.archive.committing import refuse_digests, refuse_unsigned
+from pqvault.archive.journal import Journal
+from pqvault.archive.priors import committed
+from pqvault.archive.publicstate import PublicState
+from pqvault.archive.replacement import replaced_ids
+from pqvault.crypto.profiles import Profile
+from pqvault.errors import UsageError
+from pqvault.names import printable
+from pqvault.policy import Policy
+from pqvault.storage import Storage
+
+__all__ = ["check_journal", "check_retired", "check_state"]
+
+
+def check_state(
+    state: PublicState,
+    recipients: Sequence[str],
+    profile: Profile,
+    policy: Policy,
+    *,
+    signed: bool,
+    allow_retired: bool,
+) -> list[str]:
+    """Warnings about an archive that is sealed into. ``recipients``: key ids; ``signed``: whether
+    this run signs.
+
+    Raises RolledBack, PolicyRefused, UsageError.
+    """
+    if state.rolled_back:
+        raise state.rolled_back[0]
+    warnings = check_retired(state.storage, recipients, policy, allow=allow_retired)
+    refuse_digests(state, profile)
+    if not (signed or policy.allow_unsigned):
+        refuse_unsigned(state)
+    for name in state.strange:
+        warnings.append(f"commits/{printable(os.fsencode(name))} is no commit")
+    warnings += [problem.message for problem in state.problems]
+    ours = set(recipients)
+    for part in state.ordered():
+        if part.envelope is None:
+            continue
+        theirs = {wrapped.key_id for wrapped in part.envelope.recipients}
+        if theirs != ours:
+            warnings.append(_difference(part.id, theirs, ours))
+    return warnings
+
+
+def check_retired(
+    storage: Storage, recipients: Sequence[str], policy: Policy, *, allow: bool
+) -> list[str]:
+    """Warnings about recipients that are retired; raises PolicyRefused unless ``allow``."""
+    found = retired.retired_ids(storage).intersection(recipients)
+    if not allow:
+        retired.refuse(storage, found, policy)
+    whose = {key_id: retired.whose(storage, key_id, policy) for key_id in sorted(found)}
+    return [f"{k} is retired here{name}, and sealed to all the same" for k, name in whose.items()]
+
+
+def check_journal(state: PublicState, journal: Journal) -> list[str]:
+    """Warnings about an archive that is compared with by the journal alone; raises UsageError when
+    the journal knows none of its parts."""
+    if not state.parts:
+        return []
+    ours = journal.valid_parts(committed(state))
+    if not ours:
+        raise UsageError(
+            f"{state.storage.where('')} holds parts that this host has not sealed,"
+            " so what has changed since cannot be known",
+            hint="pass an identity with -i to compare with what is there,"
+            " or --append to add everything as a new part",
+        )
+    others = sum(ours.isdisjoint({p.id, *replaced_ids(p)}) for p in state.parts.values())
+    if not others:
+        return []
+    return [
+        f"{others} parts are of other writers, who may have replaced or removed what this"
+        " host sealed before; pass an identity with -i to compare"
+    ]
+
+
+def _difference(part: str, theirs: set[str], ours: set[str]) -> str:
+    more = ", ".join(sorted(ours - theirs)) or "none"
+    less = ", ".join(sorted(theirs - ours)) or "none"
+    return (
+        f"part {part} is sealed to other recipients than this run:"
+        f" only this run {more}; only that part {less}"
+    )
