@@ -42,13 +42,15 @@ class OpenObjects:
 
     def get(self, part: str, number: int, open_it: Callable[[], SealedReader]) -> SealedReader:
         """The reader of an object, opened when it is not here."""
+        key = (part, number)
         with self._lock:
-            reader = self._readers.get((part, number))
-        if reader is None:
-            reader = open_it()  # not under the lock: a store may take its time
+            if (reader := self._readers.get(key)) is not None:
+                self._readers.move_to_end(key)
+                return reader
+        reader = open_it()  # not under the lock: a store may take its time
         with self._lock:
-            reader = self._readers.setdefault((part, number), reader)
-            self._readers.move_to_end((part, number))
+            reader = self._readers.setdefault(key, reader)
+            self._readers.move_to_end(key)
             # Dropped, not closed: another thread may be reading it; its file goes with it.
             while len(self._readers) > _OPEN_OBJECTS:
                 self._readers.popitem(last=False)

@@ -65,9 +65,10 @@ class Opening:
 
     def archive(self) -> Archive:
         """The archive, opened once a process."""
-        if self not in _opened:
-            _opened[self] = self._open(None)
-        return _opened[self]
+        archive = _opened.get(self)
+        if archive is None:
+            archive = _opened[self] = self._open(None)
+        return archive
 
     def _open(self, as_of: str | None) -> Archive:
         fs, path = places.inner(self.place, None, dict(self.options))

@@ -93,7 +93,7 @@ def plan_units(archive: Archive, index: FileIndex, kind: str | None) -> list[Uni
     total = sum(index.size(number) for number in range(len(index)))
     least = max(LEAST_UNIT, min(MAX_UNIT, total // _UNITS))
     by_kind: dict[str, list[int]] = {}
-    for number in sorted(range(len(index)), key=index.order):
+    for number in sorted(range(len(index)), key=index.where):
         by_kind.setdefault(kind_of(index.path(number), kind), []).append(number)
     units: list[Unit] = []
     for found, numbers in by_kind.items():

@@ -98,8 +98,14 @@ class FileIndex:
         """Bytes of content."""
         return self._length[number]
 
-    def order(self, number: int) -> tuple[int, int, int]:
-        """What to sort by, so that files that lie together are read together."""
+    def places(self, numbers: Sequence[int]) -> Iterable[int]:
+        """The places in ``numbers``, in an order in which files that lie together are together."""
+        if len(numbers) == 1:
+            return (0,)
+        return sorted(range(len(numbers)), key=lambda place: self.where(numbers[place]))
+
+    def where(self, number: int) -> tuple[int, int, int]:
+        """Part, object, and where in it a file begins."""
         return self._part[number], self._object[number], self._offset[number]
 
     def read(self, archive: Archive, number: int) -> bytes:
@@ -219,7 +225,7 @@ class SampleFiles:
     def each(self, numbers: Sequence[int]) -> Iterator[tuple[int, Sample]]:
         """(place in ``numbers``, sample), in the order in which they lie in the archive."""
         index, archive = self.index, self._opening.archive()
-        for place in sorted(range(len(numbers)), key=lambda i: index.order(numbers[i])):
+        for place in index.places(numbers):
             yield place, self._sample(index, archive, numbers[place])
         self._consider(archive)
 

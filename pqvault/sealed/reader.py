@@ -292,7 +292,6 @@ class SealedReader(RangeFile):
         """
         if not self._may_be_stored(frame):
             return None
-        content = self.table.content[frame + 1] - self.table.content[frame]
         first, last = skip // BLOCK_SIZE, (skip + length - 1) // BLOCK_SIZE
         known = self._stored.get(frame, 0)
         # From the first header not yet checked, or the first byte wanted, to the last one.
@@ -301,15 +300,9 @@ class SealedReader(RangeFile):
             begin = min(begin, zstdseek.stored_block_offset(known) if known else 0)
         end = zstdseek.stored_block_offset(last) + 3 + (skip + length - last * BLOCK_SIZE)
         fetch = self._window(self.table.sealed[frame], begin, end)
-        if known == 0 and fetch(0, STORED_HEADER_SIZE) != zstdseek.stored_header(content):
+        if known <= last and not self._check_headers(frame, known, last, fetch):
             self._stored[frame] = -1
             return None
-        for block in range(known, last + 1):
-            header = fetch(zstdseek.stored_block_offset(block), 3)
-            if header != zstdseek.stored_block_header(content, block):
-                self._stored[frame] = -1
-                return None
-        self._stored[frame] = max(known, last + 1)
         pieces = []
         while length:
             block, at = divmod(skip, BLOCK_SIZE)
@@ -317,6 +310,21 @@ class SealedReader(RangeFile):
             pieces.append(fetch(zstdseek.stored_block_offset(block) + 3 + at, take))
             skip, length = skip + take, length - take
         return pieces
+
+    def _check_headers(
+        self, frame: int, known: int, last: int, fetch: Callable[[int, int], memoryview]
+    ) -> bool:
+        """Whether the headers of a stored frame are what they must be, from that of block ``known``
+        on, the frame's own before the first, to block ``last``."""
+        content = self.table.content[frame + 1] - self.table.content[frame]
+        if known == 0 and fetch(0, STORED_HEADER_SIZE) != zstdseek.stored_header(content):
+            return False
+        for block in range(known, last + 1):
+            header = fetch(zstdseek.stored_block_offset(block), 3)
+            if header != zstdseek.stored_block_header(content, block):
+                return False
+        self._stored[frame] = last + 1
+        return True
 
     def _window(self, base: int, begin: int, end: int) -> Callable[[int, int], memoryview]:
         """A way to get ``(offset, length)`` of a frame at ``base``: out of one read where the range

@@ -131,8 +131,8 @@ def _file_units(index: FileIndex) -> Iterator[Unit]:
     """Files in the order in which they lie, those of an object together, some MiB of them."""
     pieces: list[Piece] = []
     size, before = 0, None
-    for number in sorted(range(len(index)), key=index.order):
-        lies_in = index.order(number)[:2]
+    for number in sorted(range(len(index)), key=index.where):
+        lies_in = index.where(number)[:2]
         if pieces and (size >= MAX_UNIT or lies_in != before):
             yield Unit(FILES, size, tuple(pieces))
             pieces, size = [], 0

@@ -66,7 +66,7 @@ class SealedFiles(SampleFiles, Dataset):
         index, archive = self.index, self._opening.archive()
         samples: list[Any] = [None] * len(numbers)
         bad: IntegrityError | None = None
-        for place in sorted(range(len(numbers)), key=lambda i: index.order(numbers[i])):
+        for place in index.places(numbers):
             try:
                 samples[place] = self._sample(index, archive, numbers[place])
             except IntegrityError as error:
