@@ -26,6 +26,7 @@ import pqvault
 from pqvault.archive import seal as seal_module
 from pqvault.archive.walk import Found, Walker
 from pqvault.format.catalog import Kind
+from pqvault.sealed.writer import RANDOM_FRAME
 
 READ = 64 * 1024  # bytes
 READS = 300
@@ -79,7 +80,7 @@ def bench_random(args: argparse.Namespace) -> Iterator[Line]:
     assert text
     for what, options, limit in (
         ("stored (--level 0)", {"level": 0}, 1.0),
-        ("--access random", {"frame_size": 256 * 1024}, 2.0),
+        ("--access random", {"frame_size": RANDOM_FRAME}, 2.0),
         ("the default frame", {}, 10.0),
     ):
         sealed = args.work / "random.pqv"

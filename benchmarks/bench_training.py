@@ -42,6 +42,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 import pqvault
 from pqvault import Identity
 from pqvault.integrations.torch import SealedFiles, SealedRecords
+from pqvault.sealed.writer import RANDOM_FRAME
 
 WORKERS, BATCH = 2, 32
 NAMES = ["images", "lines", "rows", "small", "formats", "pyarrow"]
@@ -325,7 +326,7 @@ def small(bench: Bench) -> None:
         for number in range(int(5000 * bench.scale)):
             text = " ".join(bench.random.choices(pool, k=bench.random.randrange(20, 600)))
             (folder / f"{number:06}.txt").write_text(text[:65_000])
-    sealed = SealedFiles(bench.seal("small", frame_size=256 * 1024), identities=bench.key)
+    sealed = SealedFiles(bench.seal("small", frame_size=RANDOM_FRAME), identities=bench.key)
     plain = PlainFiles(folder)
     bench.compare(
         "compressible files under 64 KiB, --access random",
