@@ -24,7 +24,8 @@ __all__ = ["DEFAULT_FRAME", "DEFAULT_LEVEL", "RANDOM_FRAME", "STORE", "SealedWri
 
 DEFAULT_FRAME: Final = 4 * 1024 * 1024  # bytes of content
 # `--access random`: 0.06 ms to decode, where the default takes 2; text is 8 to 20 % larger. Twice
-# as much takes 0.13 ms: shuffled small files then train at 0.25 of the speed of plain ones, not 0.33.
+# as much takes 0.13 ms: shuffled small files then train at 0.25 of the speed of plain ones, and
+# not at 0.33.
 RANDOM_FRAME: Final = 128 * 1024
 DEFAULT_LEVEL: Final = 3
 STORE: Final = 0  # level: every frame stored as it is
