@@ -6,12 +6,16 @@ import json
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hosts_kit import SealedCorpus
 
@@ -283,6 +287,26 @@ def test_a_forked_child_waits_for_nothing_of_its_parent(sealed: SealedCorpus) ->
     done.set()
     other.join()
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_program_that_ends_right_after_it_has_read(tmp_path: Path) -> None:
+    """Its last act is a table read by pyarrow: without help a thread of Arrow then aborts one
+    process in three (apache/arrow issue 34314)."""
+    key, folder = Identity.generate(), tmp_path / "data"
+    key.save_file(tmp_path / "key")
+    folder.mkdir()
+    text = [os.urandom(20).hex() * 8 for _ in range(100_000)]
+    pq.write_table(pa.table({"text": text}), folder / "t.parquet", row_group_size=10_000)
+    pqvault.seal(folder, tmp_path / "a.pqv", recipients=[key.recipient])
+    code = (
+        "import fsspec, pyarrow.parquet as pq\n"
+        "fs, _ = fsspec.url_to_fs('pqvault::file://a.pqv', identities='file:key')\n"
+        "pq.read_table('data/t.parquet', filesystem=fs)\n"
+    ).replace("file://a.pqv", f"file://{tmp_path}/a.pqv")
+    for _ in range(8):
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_another_key(sealed: SealedCorpus, tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import sys
+import time
+import weakref
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Protocol
@@ -16,6 +19,8 @@ from pqvault.sealed import RangeFile
 __all__ = ["MissingFile", "Part", "VaultFile", "VaultText", "VaultWriter", "Window"]
 
 _BUFFER: Final = 128 * 1024  # bytes; a line or a header costs one trip through Python
+_PATIENCE: Final = 0.2  # seconds at the end of the process
+_LITTLE: Final = 0.01  # the same
 
 
 class MissingFile(NotFound, FileNotFoundError):
@@ -50,6 +55,7 @@ class VaultFile(io.BufferedReader):
     def __init__(self, raw: RangeFile) -> None:
         super().__init__(raw, _BUFFER)
         self.size = raw.size
+        _files.add(self)
 
     def read_buffer(self, size: int = -1, /) -> pa.Buffer:
         """Up to ``size`` bytes in memory that pyarrow owns: no copy is made of it."""
@@ -84,6 +90,22 @@ class VaultFile(io.BufferedReader):
         out = bytearray(length)
         self.readinto(out)
         return bytes(out)
+
+
+_files: weakref.WeakSet[VaultFile] = weakref.WeakSet()
+
+
+def _wait_for_arrow() -> None:
+    """Until nobody reads any more, and a little longer. A thread of Arrow that lets go of a file of
+    Python's while the interpreter ends takes the process down with it (apache/arrow issue 34314);
+    nothing tells when it has."""
+    end = time.monotonic() + _PATIENCE
+    while any(not file.closed for file in list(_files)) and time.monotonic() < end:
+        time.sleep(_LITTLE)
+    time.sleep(_LITTLE)
+
+
+atexit.register(_wait_for_arrow)
 
 
 class Part(Protocol):
