@@ -9,7 +9,7 @@ import pyarrow as pa
 
 __all__ = ["give_back", "keep_apart"]
 
-_LARGE: Final = 8 * 1024 * 1024  # bytes; frames and their buffers are smaller
+_LARGE: Final = 20 * 1024 * 1024  # bytes; frames, and parts of uploads, are smaller
 _MMAP_THRESHOLD: Final = -3  # mallopt(3)
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
 _mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -24,7 +24,7 @@ def give_back() -> None:
 
 
 def keep_apart() -> None:
-    """Let memory of 8 MiB and more go back to the system when it is freed.
+    """Let memory of 20 MiB and more go back to the system when it is freed.
 
     zstd takes 24 MiB a thread at level 9. Once it was freed, malloc would keep that much for each
     thread, at the end of a pool, where :func:`give_back` does not reach: 70 MiB of a seal on four.

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,8 +19,10 @@ from pqvault.storage.retry import explain_remote, tried
 
 __all__ = ["OPTIONS", "SCHEMES", "Upload", "is_s3", "listed", "replace"]
 
-PART: Final = 16 * 1024 * 1024  # bytes; S3 takes 5 MiB to 5 GiB, and 10,000 parts
-_IN_FLIGHT: Final = 3  # parts under way for one object: 48 MiB
+# Bytes; S3 takes 5 MiB to 5 GiB, and 10,000 parts. Sealed, what was some power of two is a little
+# more, and that is not worth a request.
+PART: Final = 17 * 1024 * 1024
+_IN_FLIGHT: Final = 4  # parts under way for a process, but at least one for each object
 _THREADS: Final = 16
 
 SCHEMES: Final = ("s3", "s3a")
@@ -95,34 +98,39 @@ def _precondition_failed(error: OSError) -> bool:
 
 
 class Upload(Finishing):
-    """A `Sink` that uploads parts of 16 MiB side by side while the next one fills.
+    """A `Sink` that uploads parts of 17 MiB side by side while the next one fills.
 
     Content of up to one part is one PUT. Nothing appears under the name before `finish`, and
-    nothing ever does after `abort`. Memory: four parts, 64 MiB.
+    nothing ever does after `abort`. Memory: a part for each object, and two for each part under
+    way, of which the library makes a copy.
     """
 
     def __init__(self, fs: Any, path: str, where: str) -> None:
         self._fs = fs
         self._where = where
         self._bucket, self._key, _ = fs.split_path(path)
-        self._buffer = bytearray()
+        self._buffer = bytearray(PART)
+        self._filled = 0
         self._upload: str | None = None
-        self._flying: deque[Future[str]] = deque()
+        self._flying: deque[tuple[Future[str], bytearray]] = deque()
+        self._spare: list[bytearray] = []  # used again: fresh memory costs as much as sealing
         self._tags: list[str] = []
         self._open = True
         self.written = 0
+        _uploads.add(self)
 
     def write(self, buffer: Buffer) -> int:
-        """Take all of ``buffer``; waits while three parts are under way."""
+        """Take all of ``buffer``; waits while enough parts are under way."""
         if not self._open:
             raise UsageError(f"{self._where} is closed and takes no more bytes")
         view = memoryview(buffer).cast("B")
         at = 0
         while at < len(view):
-            take = min(PART - len(self._buffer), len(view) - at)
-            self._buffer += view[at : at + take]
+            take = min(PART - self._filled, len(view) - at)
+            self._buffer[self._filled : self._filled + take] = view[at : at + take]
+            self._filled += take
             at += take
-            if len(self._buffer) == PART:
+            if self._filled == PART:
                 self._do(self._send)
         self.written += len(view)
         return len(view)
@@ -131,16 +139,17 @@ class Upload(Finishing):
         """Make the object appear; durable on return."""
         self._do(self._finish)
         self._open = False
+        _uploads.discard(self)
 
     def _finish(self) -> None:
         if self._upload is None:
-            body = bytes(self._buffer)
+            body = self._content()
             tried(lambda: self._call("put_object", Body=body))
             return
-        if self._buffer:
+        if self._filled:
             self._send()
         while self._flying:
-            self._tags.append(self._flying.popleft().result())
+            self._await_first()
         parts = [{"PartNumber": n, "ETag": tag} for n, tag in enumerate(self._tags, 1)]
         self._complete(parts)
 
@@ -171,13 +180,25 @@ class Upload(Finishing):
     def _send(self) -> None:
         if self._upload is None:
             self._upload = tried(lambda: str(self._call("create_multipart_upload")["UploadId"]))
-        while len(self._flying) >= _IN_FLIGHT:
-            self._tags.append(self._flying.popleft().result())
+        while len(self._flying) >= max(1, _IN_FLIGHT // max(1, len(_uploads))):
+            self._await_first()
         number = len(self._tags) + len(self._flying) + 1
-        self._flying.append(_pool().submit(self._send_part, number, bytes(self._buffer)))
-        self._buffer.clear()
+        sent = _pool().submit(self._send_part, number, self._content())
+        self._flying.append((sent, self._buffer))
+        self._buffer = self._spare.pop() if self._spare else bytearray(PART)
+        self._filled = 0
 
-    def _send_part(self, number: int, body: bytes) -> str:
+    def _content(self) -> bytearray:
+        """What was written since the last part was sent."""
+        return self._buffer if self._filled == PART else self._buffer[: self._filled]
+
+    def _await_first(self) -> None:
+        """Until the part that has been under way for longest is there."""
+        sent, buffer = self._flying.popleft()
+        self._tags.append(sent.result())
+        self._spare.append(buffer)
+
+    def _send_part(self, number: int, body: bytearray) -> str:
         return tried(
             lambda: str(
                 self._call("upload_part", UploadId=self._upload, PartNumber=number, Body=body)[
@@ -206,9 +227,11 @@ class Upload(Finishing):
         if not self._open:
             return
         self._open = False
-        for part in self._flying:
+        _uploads.discard(self)
+        parts = [part for part, _ in self._flying]
+        for part in parts:
             part.cancel()
-        for part in self._flying:
+        for part in parts:
             if not part.cancelled():
                 part.exception()  # waits: a part that lands after the abort would stay
         upload, self._upload = self._upload, None
@@ -220,3 +243,6 @@ class Upload(Finishing):
             # Called while another error is on its way, which must stay the one reported. The
             # bucket's own rule for uploads that were never completed removes the parts.
             return
+
+
+_uploads: weakref.WeakSet[Upload] = weakref.WeakSet()  # those that are open
