@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -24,6 +25,11 @@ __all__ = ["OPTIONS", "SCHEMES", "Upload", "is_s3", "listed", "replace"]
 PART: Final = 17 * 1024 * 1024
 _IN_FLIGHT: Final = 4  # parts under way for a process, but at least one for each object
 _THREADS: Final = 16
+
+# A part is handed over as a bytearray, in one piece: as a file it would go through another thread,
+# 64 KiB at a time. aiohttp warns that the loop has to copy it (3 ms), but that loop does nothing
+# else than send.
+warnings.filterwarnings("ignore", "Sending a large body directly", ResourceWarning)
 
 SCHEMES: Final = ("s3", "s3a")
 # Attempts are `retry`'s: the library's own under them would make a minute of each of ours.
