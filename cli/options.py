@@ -189,7 +189,7 @@ def jobs_option(command: Command) -> Command:
 
 
 def engine_options(command: Command) -> Command:
-    """``--engine``, ``--ray-address``; the command gets a context manager as ``engine``."""
+    """``--engine``, ``--ray-address``; the command gets an `Engine` as ``engine``, or None."""
 
     @click.option(
         "--engine",
@@ -201,9 +201,10 @@ def engine_options(command: Command) -> Command:
     @click.option("--ray-address", metavar="ADDRESS", help="Of the cluster [default: RAY_ADDRESS].")
     @wraps(command)
     def wrapped(*args: Any, engine: str, ray_address: str | None, **kwargs: Any) -> Any:
-        if engine == "threads":
-            if ray_address is not None:
-                raise UsageError("--ray-address goes with --engine ray")
+        here = engine == "threads"
+        if here and ray_address is not None:
+            raise UsageError("--ray-address goes with --engine ray")
+        if here or kwargs.get("status") or kwargs.get("abandon"):  # which start no work
             return command(*args, engine=None, **kwargs)
         with seen():
             from pqvault.integrations.ray import RayEngine
