@@ -103,9 +103,10 @@ def program() -> NoReturn:
 
 def _leave(code: list[int]) -> None:
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:  # it is where the descriptor was closed before we began
+                stream.flush()
+    except (OSError, ValueError):
         return  # Python will say so
     os._exit(code[0])
 

@@ -85,6 +85,14 @@ def test_the_end_of_the_command(shell: dict[str, str], code: int) -> None:
     assert (done.returncode, done.stderr) == (code, "")
 
 
+def test_without_standard_streams(shell: dict[str, str]) -> None:
+    """A daemon may have closed them: what needs none does its work, and nothing is blamed on us."""
+    pqvault = f"{sys.executable} -m pqvault_cli"
+    for command, code in (("doctor -q 2>&1 1>&-", 0), ("ls 1>&- 2>&-", 2)):
+        done = subprocess.run(["sh", "-c", f"{pqvault} {command}"], env=shell, capture_output=True)
+        assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
+
+
 def test_pandas_is_not_imported(tmp_path: Path, shell: dict[str, str]) -> None:
     """pyarrow would import it, where it is installed, in each command: that takes 100 ms."""
     (tmp_path / "pandas.py").write_text("raise SystemExit('imported pandas')")
