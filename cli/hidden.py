@@ -23,9 +23,9 @@ class _Hidden:
 _hidden = _Hidden()
 
 
-def hide(name: str) -> None:
-    """Let nobody import ``name`` from now on."""
-    _hidden.names.add(name)
+def hide(*names: str) -> None:
+    """Let nobody import them from now on."""
+    _hidden.names.update(names)
     if _hidden not in sys.meta_path:
         sys.meta_path.insert(0, _hidden)
 

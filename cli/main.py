@@ -117,10 +117,10 @@ def main(args: list[str] | None = None) -> NoReturn:
     _no_core_dumps()
     # Entries come and go by the hundred thousand and hold no cycles: look for some less often.
     gc.set_threshold(50_000)
-    # NumPy, which pyarrow imports, starts a thread for each processor to multiply matrices with.
+    # pyarrow imports NumPy (50 ms), and then pandas (100 ms) to ask whether a list is one of its.
+    hide("numpy", "pandas")
+    # Of NumPy, where Ray wants it: no thread for each processor to multiply matrices with.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Where pandas is installed, pyarrow imports it (100 ms) to ask whether a list is of pandas.
-    hide("pandas")
     argv = sys.argv[1:] if args is None else args
     output = Output(json="--json" in argv)
     try:
