@@ -108,8 +108,7 @@ class PartTables:
         # Copied into the columns by now, and 70 bytes a row.
         self._extents = tuple(array("q") for _ in range(5))
         self._digests = _Digests(digests.SIZES[self._digest])
-        arrays = [_flat(column) for column in columns]
-        table = pa.Table.from_arrays(arrays, schema=SCHEMA)
+        table = pa.Table.from_arrays(columns, schema=SCHEMA)
         if self.failed:
             table = table.filter(pa.array([i not in self.failed for i in range(part.count)]))
         return table
@@ -302,8 +301,10 @@ def write_catalog(
 
     def fill(writer: SealedWriter) -> None:
         catalog = CatalogWriter(_Keep(writer), tables=tables)  # type: ignore[arg-type]
-        for batch in table.to_batches(max_chunksize=ROW_GROUP):
-            catalog.write(batch)
+        # A copy of a row group at a time: paths may be long.
+        for at in range(0, table.num_rows, ROW_GROUP):
+            for batch in table.slice(at, ROW_GROUP).combine_chunks().to_batches():
+                catalog.write(batch)
         catalog.finish()
 
     stored = SealOptions(STORE, DEFAULT_FRAME, options.digest)

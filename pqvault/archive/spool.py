@@ -18,6 +18,7 @@ from typing import Final
 import pyarrow as pa
 
 from pqvault import home
+from pqvault.archive.walk import Found
 from pqvault.errors import PQVaultError
 
 __all__ = ["SPOOL_SCHEMA", "Spool"]
@@ -40,6 +41,7 @@ SPOOL_SCHEMA: Final = pa.schema(
 )
 _FIRST_BATCH: Final = 256  # rows; few at first, so that sealing begins at once
 _BATCH: Final = 8192
+_BYTES: Final = 4 * 1024 * 1024  # of paths in a batch, about
 
 
 class Spool:
@@ -51,7 +53,8 @@ class Spool:
             self._file = tempfile.TemporaryFile(dir=home.folder(), buffering=0)
         except OSError as error:
             raise _failed(error) from None
-        self._rows: list[tuple[object, ...]] = []
+        self._rows: list[Found] = []
+        self._bytes = 0  # of their paths
         self._batch = _FIRST_BATCH
         self._needed = bytearray()  # one byte a row
         self._undecided = 0  # rows before this one are needed or not, and that stays
@@ -62,10 +65,11 @@ class Spool:
 
     # -- the thread that walks -------------------------------------------------------------
 
-    def add(self, row: tuple[object, ...], needed: bool) -> int:
+    def add(self, row: Found, needed: bool) -> int:
         """Take a row; returns its number."""
         self._needed.append(needed)
         self._rows.append(row)
+        self._bytes += len(row.path) + len(row.source)
         return len(self._needed) - 1
 
     def need(self, row: int) -> None:
@@ -79,7 +83,7 @@ class Spool:
     @property
     def is_due(self) -> bool:
         """Whether there are enough rows for :meth:`flush`."""
-        return len(self._rows) >= self._batch
+        return len(self._rows) >= self._batch or self._bytes >= _BYTES
 
     def flush(self, undecided: int) -> None:
         """Write the rows; those from ``undecided`` on may still become needed."""
@@ -104,7 +108,7 @@ class Spool:
                 data = data[written:]
         except OSError as error:
             raise _failed(error) from None
-        self._rows = []
+        self._rows, self._bytes = [], 0
         self._batch = min(_BATCH, self._batch * 2)
         return place
 
