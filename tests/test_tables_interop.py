@@ -106,6 +106,30 @@ def test_sql_over_the_tables_of_an_archive(archive: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "out.csv").exists()
 
 
+def test_sql_over_types_that_duckdb_does_not_have(tmp_path: Path) -> None:
+    """Floats of 16 bits are not there, and said to be; durations come as intervals."""
+    rows = {
+        "half": pa.array([1.5, 2.5], pa.float16()),
+        "halves": pa.array([[1.5], None], pa.list_(pa.float16())),
+        "took": pa.array([1_500_000_000, None], pa.duration("ns")),
+        "n": [1, 2],
+    }
+    path = tmp_path / "a.pqv"
+    tables.write_table(path, "runs", pa.table(rows), recipients=[KEY.recipient])
+    with tables.query(path, "select * from runs", identities=[KEY]) as reader:
+        found = reader.read_all()
+    assert found.column_names == ["took", "n"] and found["n"].to_pylist() == [1, 2]
+    assert plain(found["took"].combine_chunks()) == ["P0M0DT1.5S", None]
+    with tables.query(path, "select count(*) c from runs", identities=[KEY]) as reader:
+        assert reader.read_all().to_pylist() == [{"c": 2}]
+    for sql in ("select half from runs", "select n from runs where halves is null"):
+        with (
+            pytest.raises(UsageError, match="floats of 16 bits"),
+            tables.query(path, sql, identities=[KEY]) as reader,
+        ):
+            reader.read_all()
+
+
 def test_sql_says_which_key_is_missing_and_what_is_damaged(tmp_path: Path) -> None:
     """Not "no such column", and not a message of DuckDB's about decryption."""
     archive = tmp_path / "a.pqv"

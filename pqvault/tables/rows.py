@@ -89,6 +89,8 @@ def plain(array: pa.Array) -> list[Any]:
         return [v if v is None or abs(v) < float("inf") else _unusual(v) for v in array.to_pylist()]
     if pt.is_duration(kind):
         return plain(array.cast(pa.int64()))
+    if pt.is_interval(kind):  # DuckDB's durations
+        return [None if v is None else _interval(*v) for v in array.to_pylist()]
     if pt.is_temporal(kind):
         return [None if v is None else v.replace(" ", "T", 1) for v in _cast_text(array)]
     if pt.is_decimal(kind):
@@ -118,6 +120,13 @@ def plain(array: pa.Array) -> list[Any]:
 
 def _unusual(value: float) -> str:
     return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+
+
+def _interval(months: int, days: int, nanoseconds: int) -> str:
+    """ISO 8601."""
+    seconds, rest = divmod(abs(nanoseconds), 10**9)
+    part = f".{rest:09}".rstrip("0") if rest else ""
+    return f"P{months}M{days}DT{'-' if nanoseconds < 0 else ''}{seconds}{part}S"
 
 
 def _cast_text(array: pa.Array) -> list[Any]:

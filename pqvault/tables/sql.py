@@ -7,6 +7,7 @@ archive is not there.
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,37 @@ _SETTINGS: Final = {
 _BATCH: Final = 64 * 1024  # rows
 
 
+class _Known(TableDataset):
+    """A table without the columns that DuckDB has no type for."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns that DuckDB is told of."""
+        whole = super().schema
+        return pa.schema([f for f in whole if not _has_half_floats(f.type)], whole.metadata)
+
+    def scanner(self, columns: Any = None, *more: Any, **options: Any) -> Any:
+        """Of those columns, unless told which."""
+        chosen = self.schema.names if columns is None else columns
+        return super().scanner(chosen, *more, **options)
+
+    def check_unknown(self, sql: str, name: str) -> None:
+        """Raise UsageError when a column that DuckDB is not told of is named in ``sql``."""
+        for field in set(super().schema).difference(self.schema):
+            if re.search(rf"\b{re.escape(field.name.lower())}\b", sql.lower()):
+                raise UsageError(
+                    f"the column {field.name!r} of {name} holds floats of 16 bits, which DuckDB"
+                    " does not know",
+                    hint="read it with `pqvault table export`, or with pqvault.tables.dataset",
+                )
+
+
+def _has_half_floats(kind: pa.DataType) -> bool:
+    if kind.num_fields:
+        return any(_has_half_floats(kind.field(i).type) for i in range(kind.num_fields))
+    return bool(kind == pa.float16())
+
+
 @contextmanager
 def query(
     archive: Archive | StrPath, sql: str, *, identities: Sequence[Identity] = ()
@@ -45,7 +77,7 @@ def query(
     """
     duckdb = _duckdb()
     with opened(archive, identities) as found:
-        tables = {name: TableDataset(found.find_table(path)) for name, path in _named(found, sql)}
+        tables = {name: _Known(found.find_table(path)) for name, path in _named(found, sql)}
     connection = duckdb.connect(":memory:", config=_SETTINGS)
     try:
         for name, dataset in tables.items():
@@ -97,23 +129,24 @@ def _named(archive: Archive, sql: str) -> list[tuple[str, bytes]]:
 
 
 def _checked(
-    reader: Any, duckdb: Any, tables: dict[str, TableDataset], sql: str
+    reader: Any, duckdb: Any, tables: dict[str, _Known], sql: str
 ) -> Iterator[pa.RecordBatch]:
     with _explained(duckdb, tables, sql):
         yield from reader
 
 
 @contextmanager
-def _explained(duckdb: Any, tables: dict[str, TableDataset], sql: str) -> Iterator[None]:
+def _explained(duckdb: Any, tables: dict[str, _Known], sql: str) -> Iterator[None]:
     try:
         yield
     except (duckdb.Error, pa.ArrowException, OSError, RuntimeError) as error:
-        for dataset in tables.values():
+        for name, dataset in tables.items():
             dataset.check_hidden(sql)
+            dataset.check_unknown(sql, name)
         raise _in_words(error, duckdb, tables) from None
 
 
-def _in_words(error: Exception, duckdb: Any, tables: dict[str, TableDataset]) -> PQVaultError:
+def _in_words(error: Exception, duckdb: Any, tables: dict[str, _Known]) -> PQVaultError:
     words = " ".join(str(error).split("\n\nLINE")[0].split())
     refused = (duckdb.ProgrammingError, duckdb.PermissionException, duckdb.NotSupportedError)
     scan = any(mark in words for mark in ("Python exception", "IOError", "decrypt", "arrow_scan"))
