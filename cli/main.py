@@ -102,6 +102,10 @@ def program() -> NoReturn:
 
 
 def _leave(code: list[int]) -> None:
+    # SQLite moves what is in its log into the keystore's file when the last connection goes.
+    database = sys.modules.get("pqvault.keystore.database")
+    if database is not None and database.opened:
+        return
     try:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:  # it is where the descriptor was closed before we began

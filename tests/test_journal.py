@@ -6,14 +6,12 @@ import os
 import sqlite3
 import stat
 import threading
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 from conftest import Box, files_below, noise
 
 import pqvault
-from pqvault import home
 from pqvault.archive.journal import Journal, Known
 from pqvault.errors import PQVaultError
 
@@ -65,20 +63,6 @@ def test_a_failed_record_leaves_nothing() -> None:
         assert journal.valid_parts({PART: "d1"}) == set()
         journal.record(PART, "d1", [row(b"a")])
         assert list(journal.known({PART: "d1"})) == [row(b"a")]
-
-
-def test_a_part_that_is_not_committed_after_all_leaves_nothing() -> None:
-    """attack 14: rows are written while the commit is made; when that fails, they are not there."""
-    with Journal(ARCHIVE) as journal:
-        rows = [row(b"%05d" % n) for n in range(2000)]
-        with pytest.raises(KeyboardInterrupt), journal.recording(PART, rows):
-            raise KeyboardInterrupt
-        assert list(journal.known({PART: "d1"})) == []
-        with journal.recording(OTHER, [row(b"a", OTHER)]) as recorded:
-            recorded("d2")
-        assert list(journal.known({PART: "d1", OTHER: "d2"})) == [row(b"a", OTHER)]
-    with closing(sqlite3.connect(home.folder("journals") / f"{ARCHIVE}.sqlite")) as db:
-        assert db.execute("SELECT count(*) FROM files").fetchone() == (1,)
 
 
 def test_several_at_once() -> None:

@@ -277,3 +277,33 @@ def test_the_pages_commands_and_python_run_as_printed(desk: tuple[Path, dict[str
     (folder / "words.txt").write_text("the passphrase\n")
     done = run(desk, f"set -e; {commands[1]}\n{sys.executable} -c '{code[1]}'")
     assert done.returncode == 0 and "b'{}\\n'" in done.stdout, done.stderr
+
+
+def test_no_command_leaves_a_log_beside_the_keystore(desk: tuple[Path, dict[str, str]]) -> None:
+    """attack 18: docs/keystore.md calls it one file: a copy of it knows all that was seen, and so
+    the state that an archive was rolled back from."""
+    folder, env = desk
+    home = Path(env["PQVAULT_HOME"])
+    (folder / "data").mkdir()
+    (folder / "data/a").write_text("one")
+    commands = [
+        "pqvault seal data -r default -q",
+        "pqvault ls data.pqv",
+        "cp -a data.pqv old && echo two > data/b && pqvault seal data -r default -q",
+        "pqvault parts data.pqv",
+        "pqvault unseal data.pqv -o out -q",
+        "pqvault rotate data.pqv -q --add default",
+        "pqvault key list",
+    ]
+    for command in commands:
+        done = run(desk, command)
+        assert done.returncode == 0, (command, done.stderr)
+        assert not [p.name for p in home.iterdir() if p.name.startswith("keystore.sqlite-")], (
+            command
+        )
+    copy = folder / "copy"
+    copy.mkdir(mode=0o700)
+    (copy / "keystore.sqlite").write_bytes((home / "keystore.sqlite").read_bytes())
+    (copy / "keystore.sqlite").chmod(0o600)
+    run(desk, "rm -r data.pqv && mv old data.pqv")
+    assert run(desk, "pqvault ls data.pqv", PQVAULT_HOME=str(copy)).returncode == 15

@@ -13,9 +13,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -127,33 +126,15 @@ class Journal(Closing):
 
     def record(self, part: str, commit_digest: str, rows: Iterable[Known]) -> None:
         """Remember a part that is about to be committed, in one transaction."""
-        with self.recording(part, rows) as recorded:
-            recorded(commit_digest)
-
-    @contextmanager
-    def recording(self, part: str, rows: Iterable[Known]) -> Iterator[Callable[[str], None]]:
-        """:meth:`record`, whose rows a thread writes while the block makes the commit, and then
-        calls what it is given with the commit's digest."""
-
-        def write() -> None:
+        try:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("INSERT OR REPLACE INTO files VALUES (?,?,?,?,?,?,?)", rows)
-
-        def recorded(commit_digest: str) -> None:
-            writing.result()
             self._db.execute("INSERT OR REPLACE INTO parts VALUES (?, ?)", (part, commit_digest))
+            self._db.executemany("INSERT OR REPLACE INTO files VALUES (?,?,?,?,?,?,?)", rows)
             self._db.execute("COMMIT")
-
-        with ThreadPoolExecutor(1, "pqvault-journal") as thread:
-            writing = thread.submit(write)
-            try:
-                yield recorded
-            except sqlite3.Error as error:
-                raise self._failed(error) from None
-            finally:
-                wait([writing])
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise self._failed(error) from None
 
     def close(self) -> None:
         """Close the file."""

@@ -213,7 +213,12 @@ def processes_for(storage: Storage, size: int, jobs: int) -> Iterator[Processes 
         return
     # This process is one of them: it leads. At most one more than processors, so that there is
     # something to do while another waits for the disk.
-    with Processes(max(2, min(jobs - 1, 1 + (os.cpu_count() or 1)))) as processes:
+    try:
+        processes = Processes(max(2, min(jobs - 1, 1 + (os.cpu_count() or 1))))
+    except PQVaultError:  # too many processes, or too little memory for more
+        yield None
+        return
+    with processes:
         yield processes
 
 

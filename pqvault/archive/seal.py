@@ -340,32 +340,31 @@ class SealRun:
             discard(self.storage, key.part)
             return
         objects = frozenset(object_number(file.name) for file in tables.files) - {-1}
-        with journal.recording(key.part, tables.known(rows, key.part)) as recorded:
-            catalog = write_catalog(table, key, self.storage, options, objects)
-            files = [*tables.files, catalog]
-            envelopes = keys.envelopes(self.recipients, self._groups, self.sign)
-            self._check_groups(state, tables)
-            state.refresh()
-            if state.rolled_back:
-                raise state.rolled_back[0]
-            # Again: a key may have been retired while we sealed.
-            retired = check_retired(
-                self.storage, self.report.recipients, self.policy, allow=self.allow_retired
-            )
-            self.report.warnings += set(retired).difference(self.report.warnings)
-            commit = make_commit(
-                state,
-                key,
-                files,
-                kind="seal" if can_read else "append",
-                sealed_to=self.report.recipients,
-                digest=options.digest,
-                sign=self.sign,
-            )
-            data = commit.marshal()
-            hasher = digests.new(options.digest)
-            hasher.update(data)
-            recorded(hasher.digest().hex())
+        catalog = write_catalog(table, key, self.storage, options, objects)
+        files = [*tables.files, catalog]
+        envelopes = keys.envelopes(self.recipients, self._groups, self.sign)
+        self._check_groups(state, tables)
+        state.refresh()
+        if state.rolled_back:
+            raise state.rolled_back[0]
+        # Again: a key may have been retired while we sealed.
+        retired = check_retired(
+            self.storage, self.report.recipients, self.policy, allow=self.allow_retired
+        )
+        self.report.warnings += set(retired).difference(self.report.warnings)
+        commit = make_commit(
+            state,
+            key,
+            files,
+            kind="seal" if can_read else "append",
+            sealed_to=self.report.recipients,
+            digest=options.digest,
+            sign=self.sign,
+        )
+        data = commit.marshal()
+        hasher = digests.new(options.digest)
+        hasher.update(data)
+        journal.record(key.part, hasher.digest().hex(), tables.known(rows, key.part))
         put_part(self.storage, envelopes, commit, data)
         if self.memory is not None:
             parents = tuple(parent for parent, _ in commit.parents)

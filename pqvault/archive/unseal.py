@@ -82,7 +82,7 @@ def unseal(
         target = _default_target(archive)
         inner = _only_folder(archive, os.fsencode(target.name))
     report = UnsealReport(str(target))
-    total, sources = _survey(archive, selected, inner)
+    total, known, sources = _survey(archive, selected, inner)
     roots: list[Entry] = []
     with Extractor(
         target, force=force, preserve_special=preserve_special, links=links, link_sources=sources
@@ -99,8 +99,9 @@ def unseal(
             working = processes_for(archive.storage, total, jobs)
             share = total // jobs  # a larger file is read by several threads here
         with working as workers:
+            whole = total if known else None
             run = _Run(
-                extractor, report, sources, jobs, progress, find_table, total, workers, share
+                extractor, report, sources, jobs, progress, find_table, whole, workers, share
             )
             run.run(entries)
         end = extractor.finish()
@@ -171,10 +172,10 @@ def _wanted(archive: Archive, globs: Globs) -> Iterator[Located]:
             yield parts[index], entry
 
 
-def _survey(archive: Archive, globs: Globs, inner: bytes) -> tuple[int, set[bytes]]:
-    """Bytes of content to write, and the first names of hard links: only they need to be
-    remembered."""
-    total, sources = 0, set()
+def _survey(archive: Archive, globs: Globs, inner: bytes) -> tuple[int, bool, set[bytes]]:
+    """Bytes of content to write; whether that is all, and there are no tables to be written as
+    Parquet; and the first names of hard links: only they need to be remembered."""
+    total, known, sources = 0, True, set()
     for batch in archive.batches():
         kinds = batch.column(1).to_pylist()
         if Kind.HARDLINK in kinds:
@@ -184,8 +185,11 @@ def _survey(archive: Archive, globs: Globs, inner: bytes) -> tuple[int, set[byte
             batch = batch.filter(globs.mask(batch.column(0)))
             kinds = batch.column(1).to_pylist()
         sizes = zip(kinds, batch.column(2).to_pylist(), strict=True)
-        total += sum(size for kind, size in sizes if kind in (Kind.FILE, Kind.TABLE))
-    return total, sources
+        for kind, size in sizes:
+            if kind in (Kind.FILE, Kind.TABLE):
+                total += size
+                known = known and (size > 0 or kind == Kind.FILE)
+    return total, known, sources
 
 
 def _together(tasks: Iterator[list[Located]]) -> Iterator[list[Located]]:
@@ -207,7 +211,7 @@ class _Run:
         jobs: int,
         progress: Progress,
         find_table: Callable[[bytes], list[TableEntry]],
-        total: int,
+        total: int | None,
         workers: ExtractingEngine | None,
         share: int,
     ) -> None:
@@ -369,4 +373,5 @@ class _Run:
         with self._lock:
             self._done += count
             done = self._done
-        self._progress(Report("unseal", done=done, total=max(self._total, done)))
+        total = self._total and max(self._total, done)
+        self._progress(Report("unseal", done=done, total=total))

@@ -57,6 +57,7 @@ CREATE TABLE archives (
 CREATE INDEX archives_by_key ON archives (key_id);
 """
 
+opened = False  # whether this process ever had a keystore open
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
 
@@ -101,6 +102,8 @@ def connect(path: Path, *, wait: float = WAIT) -> sqlite3.Connection:
             "PRAGMA foreign_keys=ON; PRAGMA synchronous=FULL;"
         )
         _refuse_strangers(db, path)
+    global opened
+    opened = True
     return db
 
 

@@ -115,7 +115,7 @@ class Upload(Finishing):
         self._fs = fs
         self._where = where
         self._bucket, self._key, _ = fs.split_path(path)
-        self._buffer = bytearray(PART)
+        self._buffer = bytearray()  # grows to a part, and is then used again
         self._filled = 0
         self._upload: str | None = None
         self._flying: deque[tuple[Future[str], bytearray]] = deque()
@@ -133,6 +133,7 @@ class Upload(Finishing):
         at = 0
         while at < len(view):
             take = min(PART - self._filled, len(view) - at)
+            # Past its end, this appends.
             self._buffer[self._filled : self._filled + take] = view[at : at + take]
             self._filled += take
             at += take
@@ -191,12 +192,13 @@ class Upload(Finishing):
         number = len(self._tags) + len(self._flying) + 1
         sent = _pool().submit(self._send_part, number, self._content())
         self._flying.append((sent, self._buffer))
-        self._buffer = self._spare.pop() if self._spare else bytearray(PART)
+        self._buffer = self._spare.pop() if self._spare else bytearray()
         self._filled = 0
 
     def _content(self) -> bytearray:
         """What was written since the last part was sent."""
-        return self._buffer if self._filled == PART else self._buffer[: self._filled]
+        whole = self._filled == len(self._buffer)
+        return self._buffer if whole else self._buffer[: self._filled]
 
     def _await_first(self) -> None:
         """Until the part that has been under way for longest is there."""

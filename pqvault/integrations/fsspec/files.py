@@ -100,9 +100,16 @@ def _wait_for_arrow() -> None:
     Python's while the interpreter ends takes the process down with it (apache/arrow issue 34314);
     nothing tells when it has."""
     end = time.monotonic() + _PATIENCE
-    while any(not file.closed for file in list(_files)) and time.monotonic() < end:
+    while _are_open() and time.monotonic() < end:
         time.sleep(_LITTLE)
     time.sleep(_LITTLE)
+
+
+def _are_open() -> bool:
+    try:
+        return any(not file.closed for file in list(_files))
+    except (RuntimeError, ValueError):  # others open files still; one was detached
+        return True
 
 
 atexit.register(_wait_for_arrow)
