@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ import pytest
 from pqvault.errors import FormatError, IntegrityError, Locked, NotFound, PQVaultError, UsageError
 from pqvault.storage import LocalStorage, Storage, replacing, storage_at
 from pqvault.storage.base import check_name, explain
+from pqvault.storage.s3 import PART, Upload
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -638,3 +640,37 @@ def test_a_file_at_a_url_is_whole_or_not_there(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(type(memory), "open", refused)
     with pytest.raises(PQVaultError, match="cannot create"):
         storage.create("more")
+
+
+def test_an_upload_that_is_interrupted_waits_for_its_parts() -> None:
+    """Ctrl-C while a part is waited for: it must not land after the abort, to be paid for."""
+    begun, done, log = threading.Event(), threading.Event(), []
+
+    class Store:
+        def split_path(self, path: str) -> tuple[str, str, None]:
+            return "bucket", path, None
+
+        def call_s3(self, method: str, **options: object) -> dict[str, str]:
+            if options.get("PartNumber") == 1:
+                begun.set()
+                assert done.wait(20)
+            log.append(method)
+            return {"UploadId": "u", "ETag": "t"}
+
+    def interrupt() -> None:
+        begun.wait(20)
+        time.sleep(0.1)  # until the writer waits for the first part
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)
+        done.set()
+        time.sleep(0.2)  # until a part that nobody waits for has landed
+
+    upload = Upload(Store(), "o", "s3://bucket/o")
+    other = threading.Thread(target=interrupt)
+    other.start()
+    with pytest.raises(KeyboardInterrupt):
+        for _ in range(10):
+            upload.write(bytes(PART))
+    other.join()
+    assert log[0] == "create_multipart_upload" and log[-1] == "abort_multipart_upload"
+    assert log.count("upload_part") == len(log) - 2

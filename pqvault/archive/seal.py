@@ -351,7 +351,7 @@ class SealRun:
         retired = check_retired(
             self.storage, self.report.recipients, self.policy, allow=self.allow_retired
         )
-        self.report.warnings += set(retired).difference(self.report.warnings)
+        self.report.warnings += [text for text in retired if text not in self.report.warnings]
         commit = make_commit(
             state,
             key,

@@ -66,12 +66,6 @@ class FrameCache:
             while self._held > self._limit:
                 self._held -= len(self._frames.popitem(last=False)[1])
 
-    def clear(self) -> None:
-        """Drop all."""
-        with self._lock:
-            self._frames.clear()
-            self._held = 0
-
     def forget(self, reader: int) -> None:
         """Drop the frames of one reader."""
         with self._lock:

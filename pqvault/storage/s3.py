@@ -49,9 +49,6 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_THREADS, "pqvault-upload")
 
 
-os.register_at_fork(after_in_child=_pool.cache_clear)
-
-
 def listed(fs: Any, path: str) -> list[str]:
     """The paths of what is in a folder. Unlike fsspec's, it does not list the folder above to find
     out whether one that is empty exists."""
@@ -123,7 +120,6 @@ class Upload(Finishing):
         self._tags: list[str] = []
         self._open = True
         self.written = 0
-        _uploads.add(self)
 
     def write(self, buffer: Buffer) -> int:
         """Take all of ``buffer``; waits while enough parts are under way."""
@@ -187,6 +183,7 @@ class Upload(Finishing):
     def _send(self) -> None:
         if self._upload is None:
             self._upload = tried(lambda: str(self._call("create_multipart_upload")["UploadId"]))
+            _uploads.add(self)
         while len(self._flying) >= max(1, _IN_FLIGHT // max(1, len(_uploads))):
             self._await_first()
         number = len(self._tags) + len(self._flying) + 1
@@ -202,8 +199,11 @@ class Upload(Finishing):
 
     def _await_first(self) -> None:
         """Until the part that has been under way for longest is there."""
-        sent, buffer = self._flying.popleft()
-        self._tags.append(sent.result())
+        # Dropped only when it is there: an abort in the midst of this must find it, and wait.
+        sent, buffer = self._flying[0]
+        tag = sent.result()
+        self._flying.popleft()
+        self._tags.append(tag)
         self._spare.append(buffer)
 
     def _send_part(self, number: int, body: bytearray) -> str:
@@ -253,4 +253,12 @@ class Upload(Finishing):
             return
 
 
-_uploads: weakref.WeakSet[Upload] = weakref.WeakSet()  # those that are open
+_uploads: weakref.WeakSet[Upload] = weakref.WeakSet()  # those that have sent parts
+
+
+def _forget() -> None:
+    _pool.cache_clear()
+    _uploads.clear()
+
+
+os.register_at_fork(after_in_child=_forget)

@@ -8,6 +8,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable
+from functools import cache
 from types import TracebackType
 from typing import Any, Final, Protocol
 
@@ -55,6 +56,7 @@ class VaultFile(io.BufferedReader):
     def __init__(self, raw: RangeFile) -> None:
         super().__init__(raw, _BUFFER)
         self.size = raw.size
+        _wait_at_exit()
         _files.add(self)
 
     def read_buffer(self, size: int = -1, /) -> pa.Buffer:
@@ -112,7 +114,10 @@ def _are_open() -> bool:
         return True
 
 
-atexit.register(_wait_for_arrow)
+@cache
+def _wait_at_exit() -> None:
+    """From the first file on: who only imports this waits for nothing."""
+    atexit.register(_wait_for_arrow)
 
 
 class Part(Protocol):
