@@ -8,12 +8,12 @@ README.md. Like all vectors they are made by hand from the page, with nothing of
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from vectors.registry import Registry, write_files
 from vectors.testkit import HERE, b64, bind, expand, flip
 
 FOLDER: Final = HERE / "keysets"
@@ -61,17 +61,7 @@ def reference(sealed: bytes | None = None, version: str = "2", secret: bytes = S
 
 
 Case = dict[str, Any]
-CASES: dict[str, tuple[str, Callable[[], Case]]] = {}
-
-
-def case(comment: str) -> Callable[[Callable[[], Case]], Callable[[], Case]]:
-    """Register a vector; its name is the function's."""
-
-    def register(make: Callable[[], Case]) -> Callable[[], Case]:
-        CASES[make.__name__] = (comment, make)
-        return make
-
-    return register
+case: Final = Registry[Case]()
 
 
 def gives(text: str, keyset: bytes | None = None, name: str = "lake") -> Case:
@@ -334,15 +324,9 @@ def make_all() -> dict[Path, bytes]:
     return {
         FOLDER / f"{name}.json": json.dumps({"comment": comment, **make()}, indent=1).encode()
         + b"\n"
-        for name, (comment, make) in CASES.items()
+        for name, (comment, make) in case.cases.items()
     }
 
 
 if __name__ == "__main__":
-    FOLDER.mkdir(exist_ok=True)
-    made = make_all()
-    for stale in set(FOLDER.iterdir()) - set(made):
-        stale.unlink()
-    for path, text in made.items():
-        path.write_bytes(text)
-    print(f"{len(made)} vectors")
+    write_files(FOLDER, make_all())

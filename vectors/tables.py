@@ -11,10 +11,10 @@ from __future__ import annotations
 import base64
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from vectors.registry import Registry, write_files
 from vectors.testkit import ARCHIVE, HERE, Root, bind, flip
 
 FOLDER: Final = HERE / "tables"
@@ -26,17 +26,7 @@ ASIDE: Final = "tables/61736964656173696465617369646561.parquet"
 ROWS: Final = {"n": [1, 2, 3], "text": ["a", "b", None]}
 
 Case = dict[str, Any]
-CASES: dict[str, tuple[str, Callable[[], Case]]] = {}
-
-
-def case(comment: str) -> Callable[[Callable[[], Case]], Callable[[], Case]]:
-    """Register the vector that the function below makes."""
-
-    def register(make: Callable[[], Case]) -> Callable[[], Case]:
-        CASES[make.__name__] = (comment, make)
-        return make
-
-    return register
+case: Final = Registry[Case]()
 
 
 def known() -> dict[str, bytes]:
@@ -198,7 +188,7 @@ def column_in_no_file() -> Case:
 def make_all() -> dict[Path, bytes]:
     """Every vector: the path of its file, and the bytes that belong there."""
     made = {}
-    for name, (comment, make) in CASES.items():
+    for name, (comment, make) in case.cases.items():
         found = make()
         value = {
             "comment": comment,
@@ -259,13 +249,7 @@ def main(arguments: list[str]) -> None:
     if arguments == ["--new-files"]:
         files = {name: base64.b64encode(data).decode() for name, data in new_files().items()}
         FILES.write_text(json.dumps(files, indent=1) + "\n")
-    FOLDER.mkdir(exist_ok=True)
-    made = make_all()
-    for stale in set(FOLDER.iterdir()) - set(made):
-        stale.unlink()
-    for path, text in made.items():
-        path.write_bytes(text)
-    print(f"{len(made)} vectors")
+    write_files(FOLDER, make_all())
 
 
 if __name__ == "__main__":

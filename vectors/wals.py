@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from vectors.registry import Registry, write_files
 from vectors.testkit import ARCHIVE, HERE, Root, bind, cobblestone, expand, flip
 
 FOLDER: Final = HERE / "wals"
@@ -142,17 +142,7 @@ def records(*contents: bytes, first: int = 0, **faults: Any) -> list[bytes]:
 
 # What a reader gets out: rows, bytes torn off, records damaged, the end; or the error.
 Case = tuple[bytes, dict[str, Any]]
-CASES: dict[str, tuple[str, Callable[[], Case]]] = {}
-
-
-def case(comment: str) -> Callable[[Callable[[], Case]], Callable[[], Case]]:
-    """Register a vector; its name is the function's."""
-
-    def register(make: Callable[[], Case]) -> Callable[[], Case]:
-        CASES[make.__name__] = (comment, make)
-        return make
-
-    return register
+case: Final = Registry[Case]()
 
 
 def gives(
@@ -337,7 +327,7 @@ def not_utf8() -> Case:
 def make_all() -> dict[Path, bytes]:
     """Every vector: the path of its file, and the bytes that belong there."""
     files = {}
-    for name, (comment, make) in CASES.items():
+    for name, (comment, make) in case.cases.items():
         data, expected = make()
         value = {
             "comment": comment,
@@ -353,10 +343,4 @@ def make_all() -> dict[Path, bytes]:
 
 
 if __name__ == "__main__":
-    FOLDER.mkdir(exist_ok=True)
-    made = make_all()
-    for stale in set(FOLDER.iterdir()) - set(made):
-        stale.unlink()
-    for path, text in made.items():
-        path.write_bytes(text)
-    print(f"{len(made)} vectors")
+    write_files(FOLDER, make_all())
