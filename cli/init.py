@@ -25,16 +25,15 @@ def command(kdf_profile: str, profile: str, empty: bool, output: Output) -> None
     After that -i may be left out, and -r takes a key's name. The passphrase is asked for on the
     terminal, or comes from PQVAULT_PASSPHRASE_FILE, _FD or _COMMAND. Nobody can recover it.
     """
-    from pqvault import passphrases
+    from pqvault import home, passphrases
     from pqvault.errors import UsageError
     from pqvault.keystore import COSTS, Keystore, lifecycle
-    from pqvault.keystore.store import default_path
 
     from . import unlocking
 
     if Keystore.exists():
         raise UsageError(
-            f"there is a keystore already: {default_path()}",
+            f"there is a keystore already: {home.keystore()}",
             hint="`pqvault key list` shows it; PQVAULT_HOME names another folder",
         )
     words = unlocking.ask_new("passphrase of the new keystore: ", passphrases.KEYSTORE)

@@ -262,27 +262,31 @@ def load_recipients(texts: tuple[str, ...], files: tuple[str, ...]) -> list[Reci
 @contextmanager
 def without_keystore(text: str) -> Iterator[None]:
     """Say so of what looks like the name of a key, where there is no keystore to look it up."""
-    from pqvault.keystore import Keystore, default_path, is_address
-
     try:
         yield
     except UsageError as error:
-        if not is_address(text) or Keystore.exists():
+        from pqvault import home
+        from pqvault.keystore import is_address
+
+        if not is_address(text) or home.keystore().exists():
             raise
         raise UsageError(
             error.message,
-            hint=f"{error.hint}; there is no keystore {default_path()} to have a key named {text}",
+            hint=f"{error.hint}; there is no keystore {home.keystore()} to have a key named {text}",
         ) from None
 
 
 def _recipient(text: str) -> Recipient:
+    from pqvault import home
     from pqvault.keys import Recipient
-    from pqvault.keystore import Keystore, is_address
 
-    if is_address(text) and Keystore.exists():
-        with Keystore() as store:
-            if not os.path.exists(text) or store.has(text):
-                return store.recipient(text)
+    if home.keystore().exists():  # else its 50 ms are not spent
+        from pqvault.keystore import Keystore, is_address
+
+        if is_address(text):
+            with Keystore() as store:
+                if not os.path.exists(text) or store.has(text):
+                    return store.recipient(text)
     if os.path.exists(text):
         raise UsageError(
             f"-r {text} is the name of a file, and -r takes a recipient's text",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,6 +25,9 @@ from .options import (
 from .output import Output, number, size
 from .progress import shown
 from .signing import policy_options, sign_option
+
+if TYPE_CHECKING:
+    from pqvault.sources import BadLines
 
 
 @click.command(
@@ -85,7 +88,6 @@ def command(src: tuple[str, ...], output: Output, **options: Any) -> None:
     from pqvault.archive.trim import keep_apart
     from pqvault.errors import Incomplete, UsageError
     from pqvault.sealed.writer import DEFAULT_FRAME, RANDOM_FRAME
-    from pqvault.sources import BadLines
 
     keep_apart()
     frame = options["frame"]
@@ -95,7 +97,7 @@ def command(src: tuple[str, ...], output: Output, **options: Any) -> None:
         raise UsageError("--access random and --frame both set the frame", hint="leave one out")
     recipients = load_recipients(options["recipient"], options["recipients_file"])
     incomplete = None
-    bad_lines = BadLines(options["bad_lines"]) if options["bad_lines"] is not None else None
+    bad_lines = _bad_lines(options["bad_lines"])
     with bad_lines or nullcontext(), shown(output, "seal") as progress:
         run = api.sealing(
             src,
@@ -140,6 +142,14 @@ def command(src: tuple[str, ...], output: Output, **options: Any) -> None:
     if incomplete is not None:
         output.failure(incomplete)
         fail_with(incomplete.exit_code)
+
+
+def _bad_lines(path: str | None) -> BadLines | None:
+    if path is None:
+        return None
+    from pqvault.sources import BadLines
+
+    return BadLines(path)
 
 
 def _listed(file: str | None, null: bool) -> list[bytes] | None:

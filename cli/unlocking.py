@@ -55,8 +55,12 @@ def ask_new(prompt: str, *prefixes: str) -> bytes:
 
 def remember(archive: str, path: str, key_ids: list[str]) -> None:
     """Note which keys open what was just sealed. A failure is a warning: the seal is done."""
+    from pqvault import home
     from pqvault.errors import PQVaultError
-    from pqvault.keystore import index
+
+    if not home.keystore().exists():
+        return
+    from pqvault.keystore import index  # only now: it takes 50 ms
 
     try:
         index.record(archive, os.path.abspath(path), key_ids)
@@ -66,10 +70,13 @@ def remember(archive: str, path: str, key_ids: list[str]) -> None:
 
 def memory(allow_rollback: bool = False) -> Seen | None:
     """What the keystore remembers of archives; None when there is no keystore."""
-    from pqvault.keystore import Keystore
+    from pqvault import home
+
+    if not home.keystore().exists():
+        return None
     from pqvault.keystore.seen import Seen
 
-    return Seen(allow_rollback=allow_rollback, warn=warn) if Keystore.exists() else None
+    return Seen(allow_rollback=allow_rollback, warn=warn)
 
 
 def unlocked() -> Unlocked:
@@ -81,19 +88,26 @@ def unlocked() -> Unlocked:
 
 def stored_identities() -> list[Identity] | None:
     """The private keys of the keystore, still sealed; None when there is no keystore."""
+    from pqvault import home
+
+    if not home.keystore().exists():
+        return None
     from pqvault.keystore import Keystore
     from pqvault.keystore.identities import identities
 
-    return identities(Keystore(), ask, warn) if Keystore.exists() else None
+    return identities(Keystore(), ask, warn)
 
 
 def identities_at(item: str) -> list[Identity]:
     """What ``-i`` names: an identity file, else a key of the keystore."""
-    from pqvault.keystore import Keystore, is_address
-    from pqvault.keystore.identities import identities
+    from pqvault import home
 
-    if not os.path.exists(item) and is_address(item) and Keystore.exists():
-        return identities(Keystore(), ask, warn, [item])
+    if not os.path.exists(item) and home.keystore().exists():
+        from pqvault.keystore import Keystore, is_address
+        from pqvault.keystore.identities import identities
+
+        if is_address(item):
+            return identities(Keystore(), ask, warn, [item])
     return identities_in(item)
 
 

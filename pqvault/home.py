@@ -1,4 +1,4 @@
-"""``PQVAULT_HOME``: where this host keeps journals. Never a key, never content."""
+"""``PQVAULT_HOME``: where this host keeps journals and the keystore."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import platformdirs
 
 from pqvault.errors import PQVaultError
 
-__all__ = ["folder"]
+__all__ = ["folder", "keystore"]
 
 
 def folder(*names: str) -> Path:
@@ -24,3 +24,8 @@ def folder(*names: str) -> Path:
             hint="set PQVAULT_HOME to a folder that can be written",
         ) from None
     return path
+
+
+def keystore() -> Path:
+    """``PQVAULT_HOME/keystore.sqlite``, which need not be there."""
+    return folder() / "keystore.sqlite"

@@ -665,6 +665,33 @@ def test_large_reads_fan_out() -> None:
     assert file.tell() == 0
 
 
+@pytest.mark.parametrize("level", [0, 3])
+def test_an_object_inside_an_object(level: int) -> None:
+    """Readers that read through each other in one thread do not share memory."""
+    words = b"".join(b"%d " % (number * number) for number in range(600_000))
+    content = words if level else noise(4 * 1024 * 1024)
+    inner = sealed_object(content, level=level)
+    outer = sealed_object(inner, level=level)
+    top = reader(outer)
+    with SealedReader(top, KEY, CONTEXT, "inner") as nested:
+        for offset, length in ((0, len(content)), (70_001, len(content) - 140_002), (5, 200_000)):
+            assert nested.pread(offset, length) == content[offset : offset + length]
+            assert top.pread(0, len(inner)) == inner
+
+
+def test_a_frame_whose_content_is_damaged() -> None:
+    """Found by zstd alone, for who seals can put anything into a frame: read whole or in part."""
+    content = b"".join(b"%d " % number for number in range(20_000))
+    frame = bytearray(zstandard.ZstdCompressor(write_content_size=True).compress(content))
+    frame[-8:] = bytes(8)  # where the bits of its last sequences begin
+    out = io.BytesIO()
+    with SealedWriter(out, KEY, CONTEXT) as writer:
+        writer.put_frame(frame, len(content))
+    for offset, length in ((0, len(content)), (1, 10)):
+        with pytest.raises(FormatError, match="frame 0 of .* does not decompress"):
+            reader(out.getvalue()).pread(offset, length)
+
+
 def test_wrong_key_or_name_of_an_object() -> None:
     """attack 1: another key or another name fails at the commitment, before any chunk."""
     sealed = sealed_object(b"hello")

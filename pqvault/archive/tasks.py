@@ -1,4 +1,4 @@
-"""Run many tasks on a few threads, with no more of them waiting than there are threads."""
+"""Run many tasks on a few threads, with no more than a few of them waiting."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ __all__ = ["Located", "content_tasks", "default_jobs", "run_tasks", "side_by_sid
 
 TASK_SIZE: Final = 8 * 1024 * 1024  # bytes of content
 TASK_FILES: Final = 1024
+# Tasks that are made before they are needed: making one takes the interpreter, and is best done
+# while the threads compress.
+_AHEAD: Final = 4
 
 Located: TypeAlias = "tuple[OpenPart, Entry]"
 Task = TypeVar("Task")
@@ -45,7 +48,7 @@ def run_tasks(
     running: set[Future[Result]] = set()
     try:
         for task in tasks:
-            while len(running) > jobs:
+            while len(running) > jobs + _AHEAD:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     collect(future.result())

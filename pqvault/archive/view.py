@@ -7,16 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pqvault.archive.part import OpenPart
 from pqvault.errors import FormatError, PolicyRefused, PQVaultError
 from pqvault.format.catalog import SCHEMA, check_ancestors
 from pqvault.format.entries import Entry, Kind
 from pqvault.format.table import TableDoc
+from pqvault.lazy import LazyModule
 from pqvault.names import printable
 
 __all__ = ["View"]
+
+pc = LazyModule("pyarrow.compute")
 
 
 class View:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import importlib
-import importlib.metadata
 import logging
 import os
 import re
@@ -92,9 +91,11 @@ def _check_floor(version: str, what: str) -> None:
 
 def wrapper_version() -> str | None:
     """The version of liboqs-python, None when it is not installed. Imports nothing of it."""
+    from importlib import metadata  # 10 ms, for who asks
+
     try:
-        return importlib.metadata.version("liboqs-python")
-    except importlib.metadata.PackageNotFoundError:
+        return metadata.version("liboqs-python")
+    except metadata.PackageNotFoundError:
         return None
 
 

@@ -10,6 +10,6 @@ from pqvault.crypto.passphrase import COSTS
 from pqvault.keystore.change import Unlocked
 from pqvault.keystore.records import is_address
 from pqvault.keystore.states import State
-from pqvault.keystore.store import KeyFacts, Keystore, default_path
+from pqvault.keystore.store import KeyFacts, Keystore
 
-__all__ = ["COSTS", "KeyFacts", "Keystore", "State", "Unlocked", "default_path", "is_address"]
+__all__ = ["COSTS", "KeyFacts", "Keystore", "State", "Unlocked", "is_address"]

@@ -17,10 +17,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
+from pqvault import home
 from pqvault.errors import IntegrityError, NotFound, UsageError
 from pqvault.keystore import database
 from pqvault.keystore.change import Unlocked
-from pqvault.keystore.store import Keystore, default_path, sync_folder
+from pqvault.keystore.store import Keystore, sync_folder
 
 __all__ = ["Kept", "backup", "kept_names", "kept_of", "private_copy", "restore"]
 
@@ -67,7 +68,7 @@ def restore(source: Path, unlock: Unlock, *, replace: bool = False) -> Path | No
     ``replace``: although there is a keystore, which is kept beside it; returns where. Raises
     UsageError when there is one otherwise.
     """
-    target = default_path()
+    target = home.keystore()
     if target.exists() and not replace:
         raise UsageError(
             f"there is a keystore already: {target}",

@@ -29,15 +29,9 @@ from pqvault.keystore.records import Address, KeyName, KeyVersion, Meta, Transit
 from pqvault.keystore.states import State
 from pqvault.signing import Signer
 
-__all__ = ["KeyFacts", "Keystore", "default_path", "now", "sync_folder"]
+__all__ = ["KeyFacts", "Keystore", "now", "sync_folder"]
 
-FILE_NAME: Final = "keystore.sqlite"
 STORE_KEY_SIZE: Final = 32  # bytes
-
-
-def default_path() -> Path:
-    """``PQVAULT_HOME/keystore.sqlite``."""
-    return home.folder() / FILE_NAME
 
 
 def now() -> int:
@@ -86,20 +80,20 @@ class Keystore(Closing):
 
     def __init__(self, path: Path | None = None, *, wait: float = database.WAIT) -> None:
         """Raises NotFound when there is none. ``wait``: seconds for other processes."""
-        self.path = path or default_path()
+        self.path = path or home.keystore()
         self.db: sqlite3.Connection = database.connect(self.path, wait=wait)
 
     @classmethod
     def exists(cls, path: Path | None = None) -> bool:
         """Whether there is one."""
-        return (path or default_path()).exists()
+        return (path or home.keystore()).exists()
 
     @classmethod
     def create(
         cls, passphrase: bytes, *, cost: Cost = COSTS["standard"], path: Path | None = None
     ) -> Unlocked:
         """Make an empty one and unlock it. Raises UsageError when there is one already."""
-        target = path or default_path()
+        target = path or home.keystore()
         if target.exists():
             database.create_file(target)  # says so
         beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}")

@@ -11,7 +11,7 @@ from pqvault.crypto.cobblestone import MessageReader
 from pqvault.errors import FormatError
 from pqvault.format import zstdseek
 from pqvault.format.zstdseek import SeekTable
-from pqvault.sealed.reader import decode_frame
+from pqvault.sealed.decode import decode_frame
 
 __all__ = ["InOrderReader"]
 

@@ -19,20 +19,20 @@ from pqvault.format import zstdseek
 from pqvault.format.zstdseek import (
     BLOCK_SIZE,
     FOOTER_SIZE,
-    MAX_FRAME,
     STORED_HEADER_SIZE,
     SeekTable,
 )
+from pqvault.sealed.decode import decode_frame, decode_frame_into, new_decompressor
 from pqvault.sealed.rangefile import RangeFile
 
-__all__ = ["CACHE_SIZE", "FrameCache", "SealedReader", "decode_frame"]
+__all__ = ["CACHE_SIZE", "FrameCache", "SealedReader"]
 
 CACHE_SIZE: Final = 32 * 1024 * 1024  # bytes of decoded frames kept
 _local = threading.local()
 _numbers = itertools.count()  # a name for each reader in a shared cache
 _WINDOW: Final = 1024 * 1024  # bytes of a stored frame fetched in one go
 _PREFIX_READ: Final = 32 * 1024  # sealed bytes fetched at once for the beginning of a frame
-_STORED_WINDOW: Final = 320 * 1024  # bytes: a stored frame as we write it
+_LEAST_ROOM: Final = 320 * 1024  # bytes: a stored frame as we write it
 _FAN_OUT: Final = 8 * 1024 * 1024  # a read of this many bytes goes over several threads
 
 
@@ -217,7 +217,7 @@ class SealedReader(RangeFile):
         if size != self.table.content[frame + 1] - self.table.content[frame]:
             raise FormatError(f"{what} does not have the size that the seek table says")
         source: Any = _Sealed(self._random, start, end)
-        decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_FRAME)
+        decompressor = new_decompressor()
         try:
             content: bytes = decompressor.stream_reader(source, read_size=_PREFIX_READ).read(length)
         except zstandard.ZstdError:
@@ -257,23 +257,50 @@ class SealedReader(RangeFile):
                     out[: len(piece)] = piece
                     out = out[len(piece) :]
                 return
+            if len(out) == self._content_size(frame):  # it is not likely to be asked for again
+                self._decode_into(frame, out)
+                return
             content = self._decode(frame)
-            if len(out) < len(content):  # read in full, it is not likely to be asked for again
-                self._cache.put(self._number, frame, content)
+            self._cache.put(self._number, frame, content)
         out[:] = memoryview(content)[skip : skip + len(out)]
 
-    def _decode(self, frame: int) -> bytes:
-        size = self.table.content[frame + 1] - self.table.content[frame]
-        sealed = self.sealed_frame(frame)
-        self._cache.decoded += size
-        return decode_frame(sealed, size, f"frame {frame} of {self._what}")
+    def _content_size(self, frame: int) -> int:
+        return self.table.content[frame + 1] - self.table.content[frame]
 
-    def sealed_frame(self, frame: int) -> bytearray:
+    def _decode(self, frame: int) -> bytes:
+        size = self._content_size(frame)
+        self._cache.decoded += size
+        return decode_frame(self._fetch(frame), size, self._name_of(frame))
+
+    def _decode_into(self, frame: int, out: memoryview) -> None:
+        self._cache.decoded += len(out)
+        decode_frame_into(self._fetch(frame), out, self._name_of(frame))
+
+    def _name_of(self, frame: int) -> str:
+        return f"frame {frame} of {self._what}"
+
+    def sealed_frame(self, frame: int) -> bytes:
         """One zstd frame as it is, authenticated and not looked at."""
+        return bytes(self._fetch(frame))
+
+    def _fetch(self, frame: int) -> memoryview:
+        """The same in memory of this thread, until it reads again."""
         start, end = self.table.sealed[frame], self.table.sealed[frame + 1]
         if end - start > zstdseek.MAX_SEALED_FRAME:
-            raise FormatError(f"frame {frame} of {self._what} is longer than a frame can be")
-        return self._random.pread(start, end - start)
+            raise FormatError(f"{self._name_of(frame)} is longer than a frame can be")
+        return self._read_into_room(start, end - start)
+
+    def _read_into_room(self, start: int, size: int) -> memoryview:
+        # This thread's own memory, used again: fresh memory costs more than AES does. Not shared
+        # with a reader that is the source of this one.
+        room, _local.room = getattr(_local, "room", None), None
+        if room is None or len(room) < size:
+            room = memoryview(bytearray(max(size, _LEAST_ROOM)))
+        try:
+            self._random.pread_into(room[:size], start)
+        finally:
+            _local.room = room
+        return room[:size]
 
     # -- stored frames ---------------------------------------------------------------------
 
@@ -329,12 +356,7 @@ class SealedReader(RangeFile):
             return lambda offset, length: memoryview(self._random.pread(base + offset, length))
         at = (base + begin) // CHUNK_SIZE * CHUNK_SIZE
         size = min(-(-(base + end) // CHUNK_SIZE) * CHUNK_SIZE, self._random.size) - at
-        # One buffer a thread, used again: fresh memory costs more than AES does.
-        buffer: bytearray | None = getattr(_local, "window", None)
-        if buffer is None or len(buffer) < size:
-            buffer = _local.window = bytearray(max(size, _STORED_WINDOW))
-        data = memoryview(buffer)[:size]
-        self._random.pread_into(data, at)
+        data = self._read_into_room(at, size)
         shift = base - at
         return lambda offset, length: data[shift + offset : shift + offset + length]
 
@@ -349,27 +371,6 @@ class _Sealed:
         data = bytes(self._random.pread(self._at, min(size, self._end - self._at)))
         self._at += len(data)
         return data
-
-
-def decode_frame(sealed: bytes | bytearray | memoryview, size: int, what: str) -> bytes:
-    """The ``size`` bytes of content of one whole zstd frame. Raises FormatError.
-
-    The frame's own headers are checked first, so nothing is allocated that the seek table
-    did not announce (ATTACKS row 30), and both readers refuse the same frames.
-    """
-    zstdseek.check_frame(sealed, size, what)
-    decompressor = getattr(_local, "decompressor", None)
-    if decompressor is None:
-        decompressor = _local.decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_FRAME)
-    try:
-        content: bytes = decompressor.decompress(
-            sealed, max_output_size=size, allow_extra_data=False
-        )
-    except zstandard.ZstdError:
-        content = b""
-    if len(content) != size:
-        raise FormatError(f"{what} does not decompress to what the seek table says")
-    return content
 
 
 def _threads() -> int:
