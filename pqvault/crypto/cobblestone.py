@@ -203,20 +203,22 @@ class RandomReader:
             _local.room = room
 
     def _decrypt(self, view: memoryview, first: int, end: int, skip: int, out: memoryview) -> None:
+        # Not more than needed in the loop: this is a third of what a small sample takes.
         open_into, base, room = self._aead.decrypt_into, self._nonce, len(out)
         chunk, at = first, -skip  # where the chunk begins in ``out``
+        from_ = 0
         try:
             for chunk in range(first, end):
-                from_ = (chunk - first) * SEALED_CHUNK_SIZE
                 data = view[from_ : from_ + SEALED_CHUNK_SIZE]
-                stop = at + len(data) - TAG_SIZE
                 nonce = (base ^ chunk).to_bytes(NONCE_SIZE, "big")
+                stop = at + len(data) - TAG_SIZE
                 if at >= 0 and stop <= room:
                     open_into(nonce, data, None, out[at:stop])
                 else:
                     piece = memoryview(self._aead.decrypt(nonce, data, None))
                     out[max(0, at) : stop] = piece[max(0, -at) : room - at]
                 at = stop
+                from_ += SEALED_CHUNK_SIZE
         except LIBRARY_ERRORS as error:
             raise failure(error, f"chunk {chunk} of {self._chunks} of {self._what}") from None
 

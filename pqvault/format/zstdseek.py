@@ -219,6 +219,11 @@ def stored_block_offset(block: int) -> int:
     return STORED_HEADER_SIZE + block * (BLOCK_SIZE + BLOCK_HEADER_SIZE)
 
 
+def stored_place(content: int) -> int:
+    """Where the byte ``content`` of the content stands within a stored frame."""
+    return STORED_HEADER_SIZE + BLOCK_HEADER_SIZE * (content // BLOCK_SIZE + 1) + content
+
+
 def stored_pieces(view: memoryview) -> list[bytes | memoryview]:
     """A stored frame of ``view`` as pieces to write one after the other, content not copied."""
     content = len(view)

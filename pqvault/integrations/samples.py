@@ -215,7 +215,12 @@ class SampleFiles:
         return os.fsdecode(self.index.path(number))
 
     def __getitem__(self, number: int) -> Any:
-        (sample,) = self.read([range(len(self.index))[number]])
+        return self._one(number)
+
+    def _one(self, number: int) -> Sample:
+        index, archive = self.index, self._opening.archive()
+        sample = self._sample(index, archive, range(len(index))[number])
+        self._consider(archive)
         return sample
 
     def read(self, numbers: Sequence[int]) -> list[Any]:

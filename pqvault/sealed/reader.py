@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
@@ -23,54 +22,17 @@ from pqvault.format.zstdseek import (
     SeekTable,
 )
 from pqvault.sealed.decode import decode_frame, decode_frame_into, new_decompressor
+from pqvault.sealed.framecache import FrameCache
 from pqvault.sealed.rangefile import RangeFile
 
-__all__ = ["CACHE_SIZE", "FrameCache", "SealedReader"]
+__all__ = ["SealedReader"]
 
-CACHE_SIZE: Final = 32 * 1024 * 1024  # bytes of decoded frames kept
 _local = threading.local()
 _numbers = itertools.count()  # a name for each reader in a shared cache
 _WINDOW: Final = 1024 * 1024  # bytes of a stored frame fetched in one go
 _PREFIX_READ: Final = 32 * 1024  # sealed bytes fetched at once for the beginning of a frame
 _LEAST_ROOM: Final = 320 * 1024  # bytes: a stored frame as we write it
 _FAN_OUT: Final = 8 * 1024 * 1024  # a read of this many bytes goes over several threads
-
-
-class FrameCache:
-    """Decoded frames, the least recently used dropped first; several readers may share one.
-
-    ``limit``: bytes of content. A frame larger than that is not kept.
-    """
-
-    def __init__(self, limit: int = CACHE_SIZE) -> None:
-        self.decoded = 0  # bytes of content decoded so far, for who wants to know what reads cost
-        self._limit = limit
-        self._held = 0
-        self._frames: OrderedDict[tuple[int, int], bytes] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, reader: int, frame: int) -> bytes | None:
-        """The content of a frame, if it is here."""
-        with self._lock:
-            content = self._frames.get((reader, frame))
-            if content is not None:
-                self._frames.move_to_end((reader, frame))
-            return content
-
-    def put(self, reader: int, frame: int, content: bytes) -> None:
-        """Keep a frame."""
-        with self._lock:
-            if (reader, frame) not in self._frames and len(content) <= self._limit:
-                self._frames[reader, frame] = content
-                self._held += len(content)
-            while self._held > self._limit:
-                self._held -= len(self._frames.popitem(last=False)[1])
-
-    def forget(self, reader: int) -> None:
-        """Drop the frames of one reader."""
-        with self._lock:
-            for key in [key for key in self._frames if key[0] == reader]:
-                self._held -= len(self._frames.pop(key))
 
 
 class SealedReader(RangeFile):
@@ -169,15 +131,31 @@ class SealedReader(RangeFile):
         return found[1][skip : skip + length]
 
     def stored(self, offset: int, length: int) -> bytes | None:
-        """Content that lies in one stored frame, copied once; None when it does not."""
+        """Content that lies in one stored frame or two, copied once; None when it does not."""
         self._check()
         if not length or offset < 0 or offset + length > self.size:
             return None
+        starts = self.table.content
         frame = self.table.frame_at(offset)
-        if offset + length > self.table.content[frame + 1]:
+        left = offset + length - starts[frame + 1]
+        if left <= 0:
+            pieces = self._stored_pieces(frame, offset - starts[frame], length)
+            return None if pieces is None else b"".join(pieces)
+        if left > starts[frame + 2] - starts[frame + 1]:
             return None
-        pieces = self._stored_pieces(frame, offset - self.table.content[frame], length)
-        return None if pieces is None else b"".join(pieces)
+        skip = offset - starts[frame]
+        if self._is_raw(frame, skip + length - left) and self._is_raw(frame + 1, left):
+            between = self.table.sealed[frame + 1] - self.table.sealed[frame]
+            end = between + zstdseek.stored_place(left - 1) + 1
+            fetch = self._window(self.table.sealed[frame], zstdseek.stored_place(skip), end)
+            head = _blocks(fetch, 0, skip, length - left)
+            return b"".join([*head, *_blocks(fetch, between, 0, left)])
+        pieces = self._stored_pieces(frame, skip, length - left)
+        if pieces is None:
+            return None
+        first = b"".join(pieces)  # now: the next read is to the same memory
+        pieces = self._stored_pieces(frame + 1, 0, left)
+        return None if pieces is None else b"".join((first, *pieces))
 
     def frame(self, offset: int) -> tuple[int, memoryview] | None:
         """The frame with the content at ``offset``, decoded, and where it begins; None for one
@@ -311,26 +289,24 @@ class SealedReader(RangeFile):
         the first to the last one touched, so that this is what a reader that goes through the
         frame in order would see.
         """
-        if not self._may_be_stored(frame):
-            return None
-        first, last = skip // BLOCK_SIZE, (skip + length - 1) // BLOCK_SIZE
         known = self._stored.get(frame, 0)
+        if known <= 0 and (known < 0 or not self._may_be_stored(frame)):
+            return None
+        last = (skip + length - 1) // BLOCK_SIZE
         # From the first header not yet checked, or the first byte wanted, to the last one.
-        begin = zstdseek.stored_block_offset(first) + 3 + skip % BLOCK_SIZE
+        begin = zstdseek.stored_place(skip)
         if known <= last:
             begin = min(begin, zstdseek.stored_block_offset(known) if known else 0)
-        end = zstdseek.stored_block_offset(last) + 3 + (skip + length - last * BLOCK_SIZE)
+        end = zstdseek.stored_place(skip + length - 1) + 1
         fetch = self._window(self.table.sealed[frame], begin, end)
         if known <= last and not self._check_headers(frame, known, last, fetch):
             self._stored[frame] = -1
             return None
-        pieces = []
-        while length:
-            block, at = divmod(skip, BLOCK_SIZE)
-            take = min(BLOCK_SIZE - at, length)
-            pieces.append(fetch(zstdseek.stored_block_offset(block) + 3 + at, take))
-            skip, length = skip + take, length - take
-        return pieces
+        return _blocks(fetch, 0, skip, length)
+
+    def _is_raw(self, frame: int, end: int) -> bool:
+        """Whether the frame is known to be stored, up to ``end`` bytes of its content."""
+        return self._stored.get(frame, 0) > (end - 1) // BLOCK_SIZE
 
     def _check_headers(
         self, frame: int, known: int, last: int, fetch: Callable[[int, int], memoryview]
@@ -359,6 +335,18 @@ class SealedReader(RangeFile):
         data = self._read_into_room(at, size)
         shift = base - at
         return lambda offset, length: data[shift + offset : shift + offset + length]
+
+
+def _blocks(
+    fetch: Callable[[int, int], memoryview], base: int, skip: int, length: int
+) -> list[memoryview]:
+    """Content of a stored frame at ``base``, a piece for each of its blocks."""
+    pieces = []
+    while length:
+        take = min(BLOCK_SIZE - skip % BLOCK_SIZE, length)
+        pieces.append(fetch(base + zstdseek.stored_place(skip), take))
+        skip, length = skip + take, length - take
+    return pieces
 
 
 class _Sealed:

@@ -78,8 +78,17 @@ class SealedFiles(SampleFiles, Dataset):
             raise bad  # nothing is left of the batch, and an empty one would end the epoch
         return kept if self._transform is None else [self._transform(one) for one in kept]
 
+    def __getitem__(self, number: int) -> Any:
+        """One file. Raises IntegrityError when it is damaged, which is counted."""
+        try:
+            sample = self._one(number)
+        except IntegrityError as error:
+            self._damage.note(error)
+            raise
+        return sample if self._transform is None else self._transform(sample)
+
     def read(self, numbers: Sequence[int]) -> list[Any]:
-        """The same for :meth:`__getitem__`."""
+        """The same as a batch."""
         return self.__getitems__(numbers)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
