@@ -16,8 +16,6 @@ Exit 1 when a target is missed.
 from __future__ import annotations
 
 import argparse
-import compileall
-import importlib.util
 import os
 import shlex
 import shutil
@@ -35,6 +33,7 @@ from measure import (
     Pairs,
     Sample,
     compare,
+    compiled,
     median,
     repeat,
     run,
@@ -261,10 +260,7 @@ LINES: dict[str, Callable[[Bench], Iterator[Line]]] = {
 
 
 def pqvault_runs() -> bool:
-    for name in ("pqvault", "pqvault_cli"):  # to bytecode, as pip leaves what it installs
-        found = importlib.util.find_spec(name)
-        for folder in (found and found.submodule_search_locations) or ():
-            compileall.compile_dir(folder, quiet=1)
+    compiled()
     done = subprocess.run([*PQVAULT, "--help"], capture_output=True, text=True)
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
