@@ -297,6 +297,22 @@ def test_a_file_larger_than_a_share_stays_here(
     assert sorted(sent) == [b"data/%d" % n for n in range(6)]
 
 
+def test_no_process_starts_for_what_threads_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One file that is read by threads here, and little else."""
+    monkeypatch.setattr(processes, "LARGE", 1_000_000)
+    started: list[int] = []
+    monkeypatch.setattr(processes, "_Worker", lambda: started.append(1) or pytest.fail("started"))
+    tree = {"large": os.urandom(3_000_000), "small": os.urandom(400_000)}
+    source = make_tree(tmp_path / "data", tree)
+    pqvault.seal(source, tmp_path / "a.pqv", recipients=[KEY.recipient])
+    with pqvault.open(tmp_path / "a.pqv", identities=[KEY]) as archive:
+        report = archive.unseal(tmp_path / "out", jobs=2)
+    assert snapshot(tmp_path / "out" / "data") == snapshot(source) and not report.failed
+    assert started == []
+
+
 @pytest.fixture
 def varied(tmp_path: Path) -> Path:
     """A tree of all kinds of things."""

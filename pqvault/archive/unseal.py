@@ -26,6 +26,7 @@ from pqvault.archive.extraction import Content
 from pqvault.archive.globs import Globs
 from pqvault.archive.part import OpenPart
 from pqvault.archive.processes import processes_for
+from pqvault.archive.survey import Survey, below, survey_of
 from pqvault.archive.tableentry import TableEntry, has_content
 from pqvault.archive.tasks import Located, content_tasks, default_jobs, run_tasks
 from pqvault.errors import NotFound, PQVaultError, UsageError
@@ -82,27 +83,30 @@ def unseal(
         target = _default_target(archive)
         inner = _only_folder(archive, os.fsencode(target.name))
     report = UnsealReport(str(target))
-    total, known, sources = _survey(archive, selected, inner)
+    jobs = jobs or default_jobs()
+    survey = survey_of(archive, selected, inner, jobs)
+    total = survey.total
     roots: list[Entry] = []
     with Extractor(
-        target, force=force, preserve_special=preserve_special, links=links, link_sources=sources
+        target,
+        force=force,
+        preserve_special=preserve_special,
+        links=links,
+        link_sources=survey.sources,
     ) as extractor:
 
         def find_table(path: bytes) -> list[TableEntry]:
             return archive.find_table(inner + b"/" + path if inner else path)
 
-        jobs = jobs or default_jobs()
         entries = _moved(_wanted(archive, selected), inner, roots)
         working: AbstractContextManager[ExtractingEngine | None] = nullcontext(engine)
         share = total
         if engine is None:
-            working = processes_for(archive.storage, total, jobs)
             share = total // jobs  # a larger file is read by several threads here
+            far = total - sum(size for size in survey.largest if size > share)
+            working = processes_for(archive.storage, far, jobs)
         with working as workers:
-            whole = total if known else None
-            run = _Run(
-                extractor, report, sources, jobs, progress, find_table, whole, workers, share
-            )
+            run = _Run(extractor, report, survey, jobs, progress, find_table, workers, share)
             run.run(entries)
         end = extractor.finish()
     for root in roots:
@@ -144,10 +148,6 @@ def _only_folder(archive: Archive, name: bytes) -> bytes:
     return name
 
 
-def _below(path: bytes, folder: bytes) -> bytes:
-    return path[len(folder) + 1 :] if folder else path
-
-
 def _moved(entries: Iterator[Located], folder: bytes, roots: list[Entry]) -> Iterator[Located]:
     """Entries with ``folder`` cut off their paths; the folder's own goes to ``roots``."""
     for part, entry in entries:
@@ -158,8 +158,8 @@ def _moved(entries: Iterator[Located], folder: bytes, roots: list[Entry]) -> Ite
         else:
             link = entry.link
             if link is not None and entry.kind == Kind.HARDLINK:
-                link = _below(link, folder)
-            yield part, replace(entry, path=_below(entry.path, folder), link=link)
+                link = below(link, folder)
+            yield part, replace(entry, path=below(entry.path, folder), link=link)
 
 
 def _wanted(archive: Archive, globs: Globs) -> Iterator[Located]:
@@ -170,26 +170,6 @@ def _wanted(archive: Archive, globs: Globs) -> Iterator[Located]:
             batch, where = batch.filter(mask), list(compress(where, mask.to_pylist()))
         for entry, index in zip(entries_of(batch), where, strict=True):
             yield parts[index], entry
-
-
-def _survey(archive: Archive, globs: Globs, inner: bytes) -> tuple[int, bool, set[bytes]]:
-    """Bytes of content to write; whether that is all, and there are no tables to be written as
-    Parquet; and the first names of hard links: only they need to be remembered."""
-    total, known, sources = 0, True, set()
-    for batch in archive.batches():
-        kinds = batch.column(1).to_pylist()
-        if Kind.HARDLINK in kinds:
-            rows = zip(kinds, batch.column(5).to_pylist(), strict=True)
-            sources |= {_below(link, inner) for kind, link in rows if kind == Kind.HARDLINK}
-        if globs:
-            batch = batch.filter(globs.mask(batch.column(0)))
-            kinds = batch.column(1).to_pylist()
-        sizes = zip(kinds, batch.column(2).to_pylist(), strict=True)
-        for kind, size in sizes:
-            if kind in (Kind.FILE, Kind.TABLE):
-                total += size
-                known = known and (size > 0 or kind == Kind.FILE)
-    return total, known, sources
 
 
 def _together(tasks: Iterator[list[Located]]) -> Iterator[list[Located]]:
@@ -207,20 +187,19 @@ class _Run:
         self,
         extractor: Extractor,
         report: UnsealReport,
-        sources: set[bytes],
+        survey: Survey,
         jobs: int,
         progress: Progress,
         find_table: Callable[[bytes], list[TableEntry]],
-        total: int | None,
         workers: ExtractingEngine | None,
         share: int,
     ) -> None:
-        self._total = total
+        self._total = survey.total if survey.known else None
         self._workers = workers  # None: all is done by threads here
         self._share = share  # bytes: larger files are not for workers
         self._extractor = extractor
         self._report = report
-        self._sources = sources  # paths that hard links name
+        self._sources = survey.sources  # paths that hard links name
         self._firsts: dict[bytes, tuple[str, tuple[Extent, ...]]] = {}
         self._jobs = jobs
         self._find_table = find_table
