@@ -297,6 +297,17 @@ def test_a_file_larger_than_a_share_stays_here(
     assert sorted(sent) == [b"data/%d" % n for n in range(6)]
 
 
+def test_a_large_file_ends_what_a_worker_is_given_at_once() -> None:
+    """Small files two tasks at a time; two large ones would keep one worker while another waits."""
+    mib = 1024 * 1024
+    sizes = [mib] * 40 + [60 * mib, 50 * mib] + [mib] * 3
+    located: list[Any] = [(None, Entry(b"%d" % n, Kind.FILE, s)) for n, s in enumerate(sizes)]
+    given = list(unseal._together(tasks.content_tasks(iter(located))))
+    assert [one for some in given for one in some] == located
+    counts = [[entry.size // mib for _, entry in some] for some in given]
+    assert counts == [[1] * 16, [1] * 16, [1] * 8 + [60], [50], [1] * 3]
+
+
 def test_no_process_starts_for_what_threads_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

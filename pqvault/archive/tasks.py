@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # it imports pyarrow
     from pqvault.archive.part import OpenPart
     from pqvault.format.entries import Entry
 
-__all__ = ["Located", "content_tasks", "default_jobs", "run_tasks", "side_by_side"]
+__all__ = ["TASK_SIZE", "Located", "content_tasks", "default_jobs", "run_tasks", "side_by_side"]
 
 TASK_SIZE: Final = 8 * 1024 * 1024  # bytes of content
 TASK_FILES: Final = 1024

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import compress, groupby, islice, takewhile
+from itertools import compress, groupby, takewhile
 from operator import itemgetter
 from pathlib import Path
 from typing import Final
@@ -28,7 +28,7 @@ from pqvault.archive.part import OpenPart
 from pqvault.archive.processes import processes_for
 from pqvault.archive.survey import Survey, below, survey_of
 from pqvault.archive.tableentry import TableEntry, has_content
-from pqvault.archive.tasks import Located, content_tasks, default_jobs, run_tasks
+from pqvault.archive.tasks import TASK_SIZE, Located, content_tasks, default_jobs, run_tasks
 from pqvault.errors import NotFound, PQVaultError, UsageError
 from pqvault.format.catalog import entries_of
 from pqvault.format.entries import Entry, Extent, Kind
@@ -173,9 +173,18 @@ def _wanted(archive: Archive, globs: Globs) -> Iterator[Located]:
 
 
 def _together(tasks: Iterator[list[Located]]) -> Iterator[list[Located]]:
-    """A few tasks as one: a worker opens the objects for each."""
-    while several := list(islice(tasks, _FAR)):
-        yield [located for task in several for located in task]
+    """A few tasks as one, for a worker opens the objects for each; a large file ends one, so that
+    workers have as much to do each."""
+    several: list[Located] = []
+    count = 0
+    for task in tasks:
+        several += task
+        count += 1
+        if count == _FAR or task[0][1].size > TASK_SIZE:
+            yield several
+            several, count = [], 0
+    if several:
+        yield several
 
 
 def _ignore(_: object) -> None:
