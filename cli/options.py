@@ -268,7 +268,7 @@ def without_keystore(text: str) -> Iterator[None]:
         from pqvault import home
         from pqvault.keystore import is_address
 
-        if not is_address(text) or home.keystore().exists():
+        if not is_address(text) or home.has_keystore():
             raise
         raise UsageError(
             error.message,
@@ -280,7 +280,7 @@ def _recipient(text: str) -> Recipient:
     from pqvault import home
     from pqvault.keys import Recipient
 
-    if home.keystore().exists():  # else its 50 ms are not spent
+    if home.has_keystore():  # else its 50 ms are not spent
         from pqvault.keystore import Keystore, is_address
 
         if is_address(text):

@@ -58,7 +58,7 @@ def remember(archive: str, path: str, key_ids: list[str]) -> None:
     from pqvault import home
     from pqvault.errors import PQVaultError
 
-    if not home.keystore().exists():
+    if not home.has_keystore():
         return
     from pqvault.keystore import index  # only now: it takes 50 ms
 
@@ -72,7 +72,7 @@ def memory(allow_rollback: bool = False) -> Seen | None:
     """What the keystore remembers of archives; None when there is no keystore."""
     from pqvault import home
 
-    if not home.keystore().exists():
+    if not home.has_keystore():
         return None
     from pqvault.keystore.seen import Seen
 
@@ -90,7 +90,7 @@ def stored_identities() -> list[Identity] | None:
     """The private keys of the keystore, still sealed; None when there is no keystore."""
     from pqvault import home
 
-    if not home.keystore().exists():
+    if not home.has_keystore():
         return None
     from pqvault.keystore import Keystore
     from pqvault.keystore.identities import identities
@@ -102,7 +102,7 @@ def identities_at(item: str) -> list[Identity]:
     """What ``-i`` names: an identity file, else a key of the keystore."""
     from pqvault import home
 
-    if not os.path.exists(item) and home.keystore().exists():
+    if not os.path.exists(item) and home.has_keystore():
         from pqvault.keystore import Keystore, is_address
         from pqvault.keystore.identities import identities
 

@@ -9,13 +9,12 @@ import platformdirs
 
 from pqvault.errors import PQVaultError
 
-__all__ = ["folder", "keystore"]
+__all__ = ["folder", "has_keystore", "keystore"]
 
 
 def folder(*names: str) -> Path:
     """A folder below ``PQVAULT_HOME`` (default: the user's data folder), made with mode 0700."""
-    root = os.environ.get("PQVAULT_HOME") or platformdirs.user_data_dir("pqvault", appauthor=False)
-    path = Path(root).joinpath(*names)
+    path = _root().joinpath(*names)
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -27,5 +26,15 @@ def folder(*names: str) -> Path:
 
 
 def keystore() -> Path:
-    """``PQVAULT_HOME/keystore.sqlite``, which need not be there."""
-    return folder() / "keystore.sqlite"
+    """``PQVAULT_HOME/keystore.sqlite``. Neither need be there, and nothing is made."""
+    return _root() / "keystore.sqlite"
+
+
+def has_keystore() -> bool:
+    """Whether there is one, as far as this user can see."""
+    return os.path.exists(keystore())
+
+
+def _root() -> Path:
+    given = os.environ.get("PQVAULT_HOME")
+    return Path(given or platformdirs.user_data_dir("pqvault", appauthor=False))

@@ -307,3 +307,28 @@ def test_no_command_leaves_a_log_beside_the_keystore(desk: tuple[Path, dict[str,
     (copy / "keystore.sqlite").chmod(0o600)
     run(desk, "rm -r data.pqv && mv old data.pqv")
     assert run(desk, "pqvault ls data.pqv", PQVAULT_HOME=str(copy)).returncode == 15
+
+
+@pytest.mark.parametrize("home", ["/dev/null/x", "/proc/1/x"])
+def test_a_home_that_cannot_be_made_is_in_nobodys_way(home: str, tmp_path: Path) -> None:
+    """A recipient's text and an identity file need no keystore, and so no place for one."""
+    code = (
+        "from pqvault_cli.main import main\n"
+        "import sys\n"
+        "main(sys.argv[1:])\n"
+    )  # fmt: skip
+    environment = {**os.environ, "PQVAULT_HOME": home}
+
+    def pqvault(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", code, *words]
+        return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+    plain, key = tmp_path / "plain", tmp_path / "key.txt"
+    plain.write_text("text")
+    assert pqvault("keygen", "-o", str(key)).returncode == 0
+    recipient = pqvault("keygen", "-y", str(key)).stdout.strip()
+    sealed = str(tmp_path / "sealed")
+    done = pqvault("encrypt", str(plain), "-o", sealed, "-r", recipient)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = pqvault("decrypt", sealed, "-i", str(key))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "text", "")

@@ -68,7 +68,7 @@ def restore(source: Path, unlock: Unlock, *, replace: bool = False) -> Path | No
     ``replace``: although there is a keystore, which is kept beside it; returns where. Raises
     UsageError when there is one otherwise.
     """
-    target = home.keystore()
+    target = home.folder() / home.keystore().name
     if target.exists() and not replace:
         raise UsageError(
             f"there is a keystore already: {target}",

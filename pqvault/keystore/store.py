@@ -86,14 +86,14 @@ class Keystore(Closing):
     @classmethod
     def exists(cls, path: Path | None = None) -> bool:
         """Whether there is one."""
-        return (path or home.keystore()).exists()
+        return home.has_keystore() if path is None else path.exists()
 
     @classmethod
     def create(
         cls, passphrase: bytes, *, cost: Cost = COSTS["standard"], path: Path | None = None
     ) -> Unlocked:
         """Make an empty one and unlock it. Raises UsageError when there is one already."""
-        target = path or home.keystore()
+        target = path or home.folder() / home.keystore().name
         if target.exists():
             database.create_file(target)  # says so
         beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
