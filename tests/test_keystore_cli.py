@@ -312,15 +312,10 @@ def test_no_command_leaves_a_log_beside_the_keystore(desk: tuple[Path, dict[str,
 @pytest.mark.parametrize("home", ["/dev/null/x", "/proc/1/x"])
 def test_a_home_that_cannot_be_made_is_in_nobodys_way(home: str, tmp_path: Path) -> None:
     """A recipient's text and an identity file need no keystore, and so no place for one."""
-    code = (
-        "from pqvault_cli.main import main\n"
-        "import sys\n"
-        "main(sys.argv[1:])\n"
-    )  # fmt: skip
     environment = {**os.environ, "PQVAULT_HOME": home}
 
     def pqvault(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", code, *words]
+        command = [sys.executable, "-m", "pqvault_cli", *words]
         return subprocess.run(command, env=environment, capture_output=True, text=True)
 
     plain, key = tmp_path / "plain", tmp_path / "key.txt"

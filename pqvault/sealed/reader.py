@@ -188,11 +188,11 @@ class SealedReader(RangeFile):
         return self._decode_prefix(frame, length)
 
     def _decode_prefix(self, frame: int, length: int) -> bytes:
-        what = f"frame {frame} of {self._what}"
+        what = self._name_of(frame)
         start, end = self.table.sealed[frame], self.table.sealed[frame + 1]
         head = self._random.pread(start, min(end - start, zstdseek.HEAD_SIZE))
         _, size = zstdseek.parse_frame_header(head, what)
-        if size != self.table.content[frame + 1] - self.table.content[frame]:
+        if size != self._content_size(frame):
             raise FormatError(f"{what} does not have the size that the seek table says")
         source: Any = _Sealed(self._random, start, end)
         decompressor = new_decompressor()
@@ -221,7 +221,7 @@ class SealedReader(RangeFile):
                 self._decode(frame)
 
     def _may_be_stored(self, frame: int) -> bool:
-        content = self.table.content[frame + 1] - self.table.content[frame]
+        content = self._content_size(frame)
         sealed = self.table.sealed[frame + 1] - self.table.sealed[frame]
         return sealed == zstdseek.stored_size(content) and self._stored.get(frame, 0) >= 0
 
@@ -313,7 +313,7 @@ class SealedReader(RangeFile):
     ) -> bool:
         """Whether the headers of a stored frame are what they must be, from that of block ``known``
         on, the frame's own before the first, to block ``last``."""
-        content = self.table.content[frame + 1] - self.table.content[frame]
+        content = self._content_size(frame)
         if known == 0 and fetch(0, STORED_HEADER_SIZE) != zstdseek.stored_header(content):
             return False
         for block in range(known, last + 1):
