@@ -35,6 +35,8 @@ LEAST_OBJECT: Final = 32 * 1024 * 1024
 OBJECT_FILES: Final = 4096  # so that a job's list of files stays small
 PART_SIZE: Final = 64 * 1024**3  # bytes of content; the file that reaches it is not cut
 MAX_ENTRIES: Final = 200_000  # rows, so that a part's tables stay within 100 MiB
+# Plain numbers: there are rows by the million.
+_FILE, _FOLDER, _TABLE = int(Kind.FILE), int(Kind.FOLDER), int(Kind.TABLE)
 _LEAST_HOLE: Final = 64 * 1024  # bytes; smaller holes are sealed as zeros
 
 
@@ -158,18 +160,18 @@ class Dealer:
             row = part.count
             part.count += 1
             self._leave_folders(path)
-            if kind == Kind.FOLDER:
+            if kind == _FOLDER:
                 self._folders.append((path, self._batch.slice(self._at, 1)))
-            elif kind == Kind.TABLE:
+            elif kind == _TABLE:
                 expected = Expected(size, mtime, ctime, inode, device)
                 part.size += size
                 yield TableJob(row, path, source, expected)
                 if self._keep_files and size:
                     full, open_job = self._place(Piece(row, source, expected), open_job)
                     yield from full
-            elif kind == Kind.FILE and links > 1 and (device, inode) in first:
+            elif kind == _FILE and links > 1 and (device, inode) in first:
                 part.same_as[row] = first[device, inode]
-            elif kind == Kind.FILE and size:
+            elif kind == _FILE and size:
                 if links > 1:
                     first[device, inode] = row
                 part.size += size

@@ -15,6 +15,7 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,6 +41,7 @@ BEGIN
                         AND path < CAST(NEW.path || x'30' AS BLOB);
 END;
 """
+_AT_ONCE = 64  # rows a statement: each statement costs as much as three rows
 _BUSY = 60  # seconds to wait for another process's short transaction
 
 
@@ -129,7 +131,11 @@ class Journal(Closing):
         try:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute("INSERT OR REPLACE INTO parts VALUES (?, ?)", (part, commit_digest))
-            self._db.executemany("INSERT OR REPLACE INTO files VALUES (?,?,?,?,?,?,?)", rows)
+            rows = iter(rows)
+            while some := list(islice(rows, _AT_ONCE)):
+                places = ",".join(["(?,?,?,?,?,?,?)"] * len(some))
+                statement = f"INSERT OR REPLACE INTO files VALUES {places}"
+                self._db.execute(statement, list(chain.from_iterable(some)))
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             if self._db.in_transaction:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
-from itertools import accumulate
+from itertools import accumulate, repeat
 from typing import Any
 
 import pyarrow as pa
@@ -170,11 +170,9 @@ class PartTables:
 
     def _digest_column(self, plan: pa.Table, part: PartRows) -> Any:
         empty = digests.new(self._digest).digest()
-        file = int(Kind.FILE)
-        rows = zip(_values(plan["kind"]), _values(plan["size"]), strict=True)
-        for row, (kind, size) in enumerate(rows):
-            if kind == file and not size:
-                self._digests.put(row, empty)
+        files = pc.equal(plan["kind"], int(Kind.FILE))
+        for row in pc.indices_nonzero(pc.and_(files, pc.equal(plan["size"], 0))).to_pylist():
+            self._digests.put(row, empty)
         for row in self._undigested:
             self._digests.drop(row)
         return self._digests.column(part.count)
@@ -198,14 +196,15 @@ class PartTables:
 
     def known(self, part: PartRows, part_id: str) -> Iterator[Known]:
         """The rows of the journal: all that is sealed as planned."""
-        row = 0
+        left_out = self.failed.keys() | self.changed.keys()
+        first = 0
         for batch in part.batches:
             names = ("path", "kind", "size", "mtime_ns", "ctime_ns", "inode")
             columns = [batch.column(name).to_pylist() for name in names]
-            for values in zip(*columns, strict=True):
-                if row not in self.failed and row not in self.changed:
-                    yield Known._make((*values, part_id))
-                row += 1
+            for row, values in enumerate(zip(*columns, repeat(part_id), strict=False), first):
+                if row not in left_out:
+                    yield Known._make(values)
+            first += len(batch)
 
 
 def _as_first(column: Any, part: PartRows) -> Any:

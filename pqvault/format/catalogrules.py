@@ -17,6 +17,9 @@ __all__ = ["any_of", "check_ancestors", "check_batch"]
 
 pc = LazyModule("pyarrow.compute")
 
+# Plain numbers: there are rows by the million, and an Enum's name takes longer than the comparison.
+_FOLDER, _TOMBSTONE = int(Kind.FOLDER), int(Kind.TOMBSTONE)
+
 Bad = Callable[[str], FormatError]  # an error about the catalog, from what it does
 
 
@@ -33,7 +36,7 @@ def check_ancestors(
     for batch in batches:
         kinds = batch.column(1).to_pylist()
         for path, kind in zip(batch.column(0).to_pylist(), kinds, strict=True):
-            if kind == Kind.TOMBSTONE:
+            if kind == _TOMBSTONE:
                 continue
             parent = path.rpartition(b"/")[0]
             if parent != last:
@@ -46,7 +49,7 @@ def check_ancestors(
                 if parent and parent not in folders:
                     raise FormatError(f"{what} has {printable(path)}, but not the folder it is in")
                 last = parent
-            if kind == Kind.FOLDER:
+            if kind == _FOLDER:
                 folders.append(path)
         yield batch
 
