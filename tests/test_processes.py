@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pickle
 import signal
@@ -18,11 +19,13 @@ import pytest
 from conftest import make_tree, snapshot
 
 import pqvault
-from pqvault.archive import processes, tasks, unseal
+from pqvault.archive import processes, survey, tasks, unseal
 from pqvault.archive.extract import Extractor
+from pqvault.archive.globs import Globs
 from pqvault.archive.processes import LARGE, Processes, processes_for
+from pqvault.archive.survey import Survey, survey_of
 from pqvault.errors import IntegrityError, NotFound, PQVaultError
-from pqvault.format.entries import Entry, Kind
+from pqvault.format.entries import Entry, Extent, Kind
 from pqvault.storage import storage_at
 
 KEY, NEW = pqvault.Identity.generate(), pqvault.Identity.generate()
@@ -205,7 +208,7 @@ def test_the_working_folder_is_not_imported_from(
 
 _CALL = """
 import pqvault, sys
-from pqvault.archive import processes, tasks, unseal
+from pqvault.archive import processes, survey, tasks, unseal
 from pathlib import Path
 processes.LARGE = 0
 key = pqvault.Identity.load_file("key")
@@ -322,6 +325,55 @@ def test_no_process_starts_for_what_threads_do(
         report = archive.unseal(tmp_path / "out", jobs=2)
     assert snapshot(tmp_path / "out" / "data") == snapshot(source) and not report.failed
     assert started == []
+
+
+def test_they_begin_while_long_catalogs_are_read(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are there before the survey; one that fails leaves none behind."""
+    monkeypatch.setattr(unseal, "_LONG", 1000)
+    monkeypatch.setattr(processes, "LARGE", 1000)
+    seen: list[int] = []
+
+    def looking(*arguments: Any) -> Survey:
+        seen.append(len(children()))
+        return survey_of(*arguments)
+
+    monkeypatch.setattr(unseal, "survey_of", looking)
+    with pqvault.open(archive, identities=[KEY]) as opened:
+        assert opened.unseal(tmp_path / "all", jobs=2).files == 202
+        assert opened.unseal(tmp_path / "some", ["data/1*"], jobs=2).files == 100
+        assert seen == [2, 0] and children() == set()
+        monkeypatch.setattr(unseal, "survey_of", lambda *_: pytest.fail("survey"))
+        with pytest.raises(pytest.fail.Exception, match="survey"):
+            opened.unseal(tmp_path / "none", jobs=2)
+    assert children() == set() and not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("room", [0, 100_000])
+def test_rows_are_kept_or_read_again(
+    archive: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    """As many as there is room for; what comes out is the same."""
+    monkeypatch.setattr(survey, "_KEPT", room)
+    with pqvault.open(archive, identities=[KEY]) as opened:
+        found = survey_of(opened, Globs([]), b"", 2)
+        assert isinstance(found.rows, list) == (room > 0)
+        assert sum(len(batch) for batch, _ in found.rows) == 203
+        opened.unseal(tmp_path / "out", jobs=2)
+    assert snapshot(tmp_path / "out" / "data") == snapshot(corpus)
+    assert (found.total, found.known, found.sources) == (
+        sum(file.stat().st_size for file in corpus.iterdir()), True, set()
+    )  # fmt: skip
+    assert found.largest == [4_800_000, 3_000_000]
+
+
+def test_entries_are_handed_over_whole() -> None:
+    """Every field comes back from a pickle, as it was."""
+    extents = (Extent(3, 4, 5), Extent(-1, 0, 6))
+    entry = Entry(b"\xff/b", Kind.TABLE, 11, 0o4640, -7, b"link", b"digest", extents, b"doc")
+    assert pickle.loads(pickle.dumps([entry, entry])) == [entry, entry]  # noqa: S301
+    assert len({*dataclasses.astuple(entry)}) == len(dataclasses.fields(entry))  # no two alike
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import os
 import random
 import threading
 import zipfile
+from bisect import bisect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -681,6 +682,27 @@ def test_stored_content_across_frames() -> None:
         crossed += last > first
     assert crossed > 100
     assert reader(sealed_object(bytes(100_000))).stored(0, 10) is None  # that is compressed
+
+
+@pytest.mark.parametrize("step", [1, FRAME // 2, FRAME, 2 * FRAME + 5, 10 * FRAME])
+def test_steps_end_where_frames_do(step: int) -> None:
+    """So none is decoded twice, or kept for the next step."""
+    content = b"words and words, " * 20_000 + noise(100_000)
+    cache = FrameCache()
+    file = reader(sealed_object(content, frame_size=FRAME), cache=cache)
+    ends = list(file.table.content[1:])
+    at, stops = 0, []
+    while at < len(content):
+        stop = file.stop(at, step)
+        assert file.pread(at, stop - at) == content[at:stop]
+        stops.append(stop)
+        assert stop in ends and (stop <= at + step or ends.index(stop) == bisect(ends, at))
+        at = stop
+    assert stops[-1] == len(content) and cache.decoded <= len(content)
+    assert cache.get(file._number, 0) is None
+    assert step < 2 * FRAME or len(stops) < len(ends)
+    # From the middle of a frame: to its end, or to that of one of the next.
+    assert file.stop(FRAME // 2, 1) == ends[0]
 
 
 @pytest.mark.parametrize("level", [0, 3])

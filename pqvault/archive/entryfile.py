@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from pqvault.crypto import digest as digests
 from pqvault.crypto.mac import equal
 from pqvault.errors import FormatError, IntegrityError
-from pqvault.format.entries import HOLE, Entry
+from pqvault.format.entries import HOLE, Entry, Extent
 from pqvault.names import printable
 from pqvault.sealed import RangeFile, SealedReader
 
@@ -79,9 +79,7 @@ class EntryFile(RangeFile):
                 skip, left = offset - at, at + extent.length - offset
                 if extent.object == HOLE:
                     return bytes(min(length, left))
-                reader = self._part.reader(extent.object)
-                if extent.offset + extent.length > reader.size:
-                    raise self._beyond()
+                reader = self._reader(extent)
                 return reader.prefix(extent.offset + skip, min(length, left))
             at += extent.length
         return b""
@@ -91,6 +89,13 @@ class EntryFile(RangeFile):
         if offset + len(piece) > reader.size:
             raise self._beyond()
         reader.pread_into(piece, offset)
+
+    def _reader(self, extent: Extent) -> SealedReader:
+        """A reader of the object of an extent, which holds all of it."""
+        reader = self._part.reader(extent.object)
+        if extent.offset + extent.length > reader.size:
+            raise self._beyond()
+        return reader
 
     def _beyond(self) -> FormatError:
         return FormatError(f"{self.name} claims content that its object does not have")
@@ -103,10 +108,7 @@ class EntryFile(RangeFile):
         extents = self.entry.extents
         if len(extents) == 1 and extents[0].object != HOLE:
             extent = extents[0]
-            reader = self._part.reader(extent.object)
-            if extent.offset + extent.length > reader.size:
-                raise self._beyond()
-            view = reader.view(extent.offset, extent.length)
+            view = self._reader(extent).view(extent.offset, extent.length)
             if view is not None:
                 return view
         return memoryview(self.pread(0, self.size))
@@ -114,23 +116,27 @@ class EntryFile(RangeFile):
     def steps(self, step: int) -> Iterator[tuple[int, memoryview, bool]]:
         """The content in order: (offset, bytes, whether they are a hole).
 
-        At most ``step`` bytes at a time; the buffer is used again for the next.
+        About ``step`` bytes at a time, and at most those of a frame where it is longer; the buffer
+        is used again for the next.
         """
         if self.size > MAX_WHOLE:
             raise self._too_large()
         buffer = memoryview(bytearray(min(step, self.size)))
         at = 0
         for extent in self.entry.extents:
-            hole = extent.object == HOLE
-            done = 0
-            while done < extent.length:
-                take = min(extent.length - done, len(_ZEROS) if hole else step)
-                data = _ZEROS[:take] if hole else buffer[:take]
-                if not hole:
-                    self._read(extent.object, extent.offset + done, data)
-                yield at, data, hole
-                done += take
-                at += take
+            offset, end = extent.offset, extent.offset + extent.length
+            while offset < end:
+                if extent.object == HOLE:
+                    data = _ZEROS[: end - offset]
+                else:
+                    take = min(end, self._reader(extent).stop(offset, step)) - offset
+                    if take > len(buffer):
+                        buffer = memoryview(bytearray(take))
+                    data = buffer[:take]
+                    self._read(extent.object, offset, data)
+                yield at, data, extent.object == HOLE
+                offset += len(data)
+                at += len(data)
 
     def check(self, digest: bytes) -> None:
         """Raise IntegrityError unless ``digest`` of the content is what the catalog says.

@@ -142,17 +142,26 @@ class Processes(Units, Closing):
             self.close()
             raise
 
-    def close(self) -> None:
-        """End those that have nothing to do. Who asks for one after this, or waits for one, gets an
-        error: a thread that Ctrl-C kept its pool from knowing."""
+    def dismiss(self) -> None:
+        """Let those that have nothing to do begin to end; :meth:`close` waits for them.
+
+        Who asks for one after this, or waits for one, gets an error: a thread that Ctrl-C kept its
+        pool from knowing.
+        """
         self._closed = True
         idle = [self._idle.get() for _ in range(self._idle.qsize())]
-        workers = [worker for worker in idle if worker is not None]
-        for worker in workers:
-            worker.hang_up()
-        for worker in workers:  # they end side by side
-            worker.wait()
-        for _ in idle:
+        for worker in idle:
+            if worker is not None:
+                worker.hang_up()
+            self._idle.put(worker)
+
+    def close(self) -> None:
+        """End them; they do so side by side."""
+        self.dismiss()
+        idle = [self._idle.get() for _ in range(self._idle.qsize())]
+        for worker in idle:
+            if worker is not None:
+                worker.wait()
             self._idle.put(None)
 
     def check_contents(

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import pyarrow as pa
+from pqvault.lazy import LazyModule
 
-__all__ = ["give_back", "keep_apart"]
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:  # not for worker processes
+    pa = LazyModule("pyarrow")
+
+__all__ = ["give_back", "keep_apart", "keep_for_next"]
 
 _LARGE: Final = 20 * 1024 * 1024  # bytes; frames, and parts of uploads, are smaller
 _MMAP_THRESHOLD: Final = -3  # mallopt(3)
+_TRIM_THRESHOLD: Final = -1
+_KEPT: Final = 64 * 1024 * 1024  # bytes; twice what frames are kept of
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
 _mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
 
@@ -32,3 +39,11 @@ def keep_apart() -> None:
     """
     if _mallopt is not None:
         _mallopt(_MMAP_THRESHOLD, _LARGE)
+
+
+def keep_for_next() -> None:
+    """Let memory that was freed be used again, and not go back: frames come and go, and new pages
+    for each take as long as a seventh of what is done with it. For worker processes."""
+    if _mallopt is not None:
+        _mallopt(_MMAP_THRESHOLD, _LARGE)
+        _mallopt(_TRIM_THRESHOLD, _KEPT)

@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import compress, groupby, takewhile
@@ -25,12 +25,13 @@ from pqvault.archive.extract import Extractor, Links, TargetFull
 from pqvault.archive.extraction import Content
 from pqvault.archive.globs import Globs
 from pqvault.archive.part import OpenPart
-from pqvault.archive.processes import processes_for
+from pqvault.archive.processes import Processes, processes_for
 from pqvault.archive.survey import Survey, below, survey_of
 from pqvault.archive.tableentry import TableEntry, has_content
 from pqvault.archive.tasks import TASK_SIZE, Located, content_tasks, default_jobs, run_tasks
 from pqvault.errors import NotFound, PQVaultError, UsageError
 from pqvault.format.catalog import entries_of
+from pqvault.format.commit import CATALOG
 from pqvault.format.entries import Entry, Extent, Kind
 from pqvault.names import printable
 from pqvault.progress import Progress, Report, ignore
@@ -39,6 +40,9 @@ __all__ = ["UnsealReport", "unseal"]
 
 _BACKLOG: Final = 2  # tasks of small files, of 8 MiB, that may wait to be written
 _FAR: Final = 2  # tasks that a worker is given at once
+_LONG: Final = (
+    256 * 1024
+)  # bytes of catalogs, sealed, that take longer to read than a worker to start
 
 
 @dataclass(slots=True)
@@ -84,31 +88,29 @@ def unseal(
         inner = _only_folder(archive, os.fsencode(target.name))
     report = UnsealReport(str(target))
     jobs = jobs or default_jobs()
-    survey = survey_of(archive, selected, inner, jobs)
-    total = survey.total
-    roots: list[Entry] = []
-    with Extractor(
-        target,
-        force=force,
-        preserve_special=preserve_special,
-        links=links,
-        link_sources=survey.sources,
-    ) as extractor:
+    with ExitStack() as starting:
+        survey, share, processes = _begin(archive, selected, inner, jobs, engine, starting)
+        roots: list[Entry] = []
 
         def find_table(path: bytes) -> list[TableEntry]:
             return archive.find_table(inner + b"/" + path if inner else path)
 
-        entries = _moved(_wanted(archive, selected), inner, roots)
-        working: AbstractContextManager[ExtractingEngine | None] = nullcontext(engine)
-        share = total
-        if engine is None:
-            share = total // jobs  # a larger file is read by several threads here
-            far = total - sum(size for size in survey.largest if size > share)
-            working = processes_for(archive.storage, far, jobs)
-        with working as workers:
+        with (
+            Extractor(
+                target,
+                force=force,
+                preserve_special=preserve_special,
+                links=links,
+                link_sources=survey.sources,
+            ) as extractor,
+            starting.pop_all(),  # workers have ended before the extractor has
+        ):
+            workers = engine or processes
             run = _Run(extractor, report, survey, jobs, progress, find_table, workers, share)
-            run.run(entries)
-        end = extractor.finish()
+            run.run(_moved(_wanted(archive, survey, selected), inner, roots))
+            if processes is not None:
+                processes.dismiss()  # they end while folders get their times
+            end = extractor.finish()
     for root in roots:
         os.chmod(target, root.mode & 0o777)
         os.utime(target, ns=(root.mtime_ns, root.mtime_ns))
@@ -123,6 +125,37 @@ def unseal(
             hint="globs match whole paths, as `pqvault ls` prints them; `**` crosses `/`",
         )
     return report
+
+
+def _begin(
+    archive: Archive,
+    globs: Globs,
+    inner: bytes,
+    jobs: int,
+    engine: ExtractingEngine | None,
+    starting: ExitStack,
+) -> tuple[Survey, int, Processes | None]:
+    """What there is to do; the size of files above which they are read by several threads here;
+    and processes, where they are worth their start."""
+    start = partial(processes_for, archive.storage, jobs=jobs)
+    processes = None
+    if engine is None and not globs and _file_sizes(archive, CATALOG) > _LONG:
+        # Now: by the time that the catalogs are read they have begun.
+        processes = starting.enter_context(start(_file_sizes(archive, "objects/")))
+    survey = survey_of(archive, globs, inner, jobs)
+    if engine is not None:
+        return survey, survey.total, None
+    share = survey.total // jobs
+    if processes is None:
+        far = survey.total - sum(size for size in survey.largest if size > share)
+        processes = starting.enter_context(start(far))
+    return survey, share, processes
+
+
+def _file_sizes(archive: Archive, prefix: str) -> int:
+    """Bytes, sealed, of the files of all parts whose names begin so."""
+    files = (file for part in archive.view.parts for file in part.commit.files)
+    return sum(file.size for file in files if file.name.startswith(prefix))
 
 
 def _default_target(archive: Archive) -> Path:
@@ -162,9 +195,9 @@ def _moved(entries: Iterator[Located], folder: bytes, roots: list[Entry]) -> Ite
             yield part, replace(entry, path=below(entry.path, folder), link=link)
 
 
-def _wanted(archive: Archive, globs: Globs) -> Iterator[Located]:
+def _wanted(archive: Archive, survey: Survey, globs: Globs) -> Iterator[Located]:
     parts = archive.view.parts
-    for batch, where in archive.view.batches():
+    for batch, where in survey.rows:
         if globs:
             mask = globs.mask(batch.column(0))
             batch, where = batch.filter(mask), list(compress(where, mask.to_pylist()))

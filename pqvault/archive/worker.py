@@ -14,6 +14,7 @@ from enum import Enum
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
+from pqvault.archive.trim import keep_for_next
 from pqvault.errors import PQVaultError
 
 __all__ = ["STOP", "Said", "main"]
@@ -61,6 +62,7 @@ class _Tell:
 
 def main() -> None:
     """Work."""
+    keep_for_next()
     gc.set_threshold(50_000)  # entries come and go by the thousand and hold no cycles
     connection = Connection(int(sys.argv[1]))
     try:

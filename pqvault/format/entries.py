@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 __all__ = [
     "HOLE",
@@ -47,6 +47,10 @@ class Extent:
     offset: int
     length: int
 
+    # A dataclass with slots looks its fields up, in Python, each time that one is pickled.
+    def __reduce__(self) -> tuple[type[Extent], tuple[int, int, int]]:
+        return Extent, (self.object, self.offset, self.length)
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -67,3 +71,8 @@ class Entry:
     digest: bytes | None = None
     extents: tuple[Extent, ...] = ()
     table: bytes | None = None
+
+    def __reduce__(self) -> tuple[type[Entry], tuple[Any, ...]]:
+        numbers = (self.size, self.mode, self.mtime_ns)
+        rest = (self.link, self.digest, self.extents, self.table)
+        return Entry, (self.path, self.kind, *numbers, *rest)

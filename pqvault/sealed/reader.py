@@ -117,6 +117,16 @@ class SealedReader(RangeFile):
         for job in jobs:
             self._read_frame(*job)
 
+    def stop(self, offset: int, step: int) -> int:
+        """Where a read of about ``step`` bytes from ``offset`` ends best: where a frame does, so
+        that none is decoded for two reads. A frame longer than a step is read whole."""
+        starts = self.table.content
+        end = min(offset + step, self.size)
+        frame = self.table.frame_at(end - 1)
+        if starts[frame + 1] == end or starts[frame] <= offset:
+            return starts[frame + 1]
+        return starts[frame]
+
     def view(self, offset: int, length: int) -> memoryview | None:
         """Content that lies in one frame, as a view of the decoded frame; None when it does not.
 

@@ -157,7 +157,7 @@ class Extractor:
                 parent, _ = split(entry.path)
                 self._tree.claim(entry.path)
                 if parent != made:
-                    self._tree.unpin(self._tree.pin(parent))
+                    self._tree.ensure(parent)
                     made = parent
             except TROUBLE as error:
                 tell(entry.path, error, failed)

@@ -89,13 +89,22 @@ class Tree:
         return Pinned(self, path)
 
     def make(self, path: bytes, stamp: Stamp) -> None:
-        split(path)
+        """Make a folder that gets ``stamp`` in the end. A new one is not opened before something
+        in it is asked for, here: other processes open it themselves."""
+        parent, name = split(path)
         with self._lock:
-            known = path in self._stamps
-            folder = self._open.get(path) or self._walk(path)
-            if not known:
-                _let_owner_in(folder.fd)
+            if path not in self._stamps:
+                above = self._open.get(parent) or self._walk(parent)
+                self._make_one(above.fd, name, path)
+            if path not in self._stamps:  # it was there before
+                _let_owner_in((self._open.get(path) or self._walk(path)).fd)
             self._stamps[path] = stamp
+
+    def ensure(self, path: bytes) -> None:
+        """Make a folder where it is missing; one that this run has made is not opened for that."""
+        with self._lock:
+            if path and path not in self._stamps and path not in self._open:
+                self._walk(path)
 
     def claim(self, path: bytes) -> None:
         """Where the file system folds names, refuse a second spelling of a name (row 29)."""
