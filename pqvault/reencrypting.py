@@ -105,6 +105,8 @@ def reencrypting(
 ) -> Iterator[ReencryptRun]:
     """A run of :func:`reencrypt`, not yet begun: its ``report`` can be read after an error."""
     path = keystore.path if keystore is not None else None
+    if keystore is not None:
+        run.change = run.change.today(keystore.list())
     seen = path and Seen(path, allow_rollback=allow_rollback, warn=warn)
     with Ledger(seen, path) if seen else nullcontext() as ledger:
         yield ReencryptRun(

@@ -97,6 +97,8 @@ def rotating(
 ) -> Iterator[RotateRun]:
     """A run of :func:`rotate`, not yet begun: its ``report`` can be read after an error."""
     path = keystore.path if keystore is not None else None
+    if keystore is not None:
+        run.change = run.change.today(keystore.list())
     seen = path and Seen(path, allow_rollback=allow_rollback, warn=warn)
     with Ledger(seen, path) if seen else nullcontext() as ledger:
         yield RotateRun(

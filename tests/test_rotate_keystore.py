@@ -25,6 +25,7 @@ from pqvault.keystore.halves import kind_of
 from pqvault.keystore.identities import identities
 from pqvault.keystore.seen import Seen
 from pqvault.memory import Sight
+from pqvault.reencrypting import reencrypting
 from pqvault.rotating import rotating
 from pqvault.rotation.change import Change, resolve
 from pqvault.rotation.run import RotateReport, plan
@@ -158,6 +159,46 @@ def test_a_compromised_key_demands_more_than_rotation(store: Unlocked, desk: Box
     with pytest.raises(KeyStateForbids, match="prod@1 is compromised"):
         resolve(to=address(store, "prod"), remove=[id_of(store, "prod@1")], keystore=store.store)
     assert key_ids(desk.archive) == before and unfinished() == []
+
+
+def test_a_run_is_carried_on_with_the_states_of_today(store: Unlocked, desk: Box) -> None:  # noqa: F811
+    """What was compromised since a rotation was interrupted stays, and is not wrapped to."""
+    lifecycle.rotate(store, "prod")
+    before = key_ids(desk.archive)
+    keys = identities(store.store, lambda: WORDS, print)
+
+    def carry_on(run: Run) -> None:
+        with run, rotating(run, keys, keystore=store.store) as work:
+            work.run()
+
+    for address, sentence in (("prod@2", "prod@2 is compromised"), ("prod@1", "keeps the root")):
+        Run.create([desk.archive], resolve(keystore=store.store)).close()
+        lifecycle.change_state(store, address, State.COMPROMISED)
+        with pytest.raises(KeyStateForbids, match=sentence):
+            carry_on(Run.open(unfinished()[0]))
+        assert key_ids(desk.archive) == before
+        lifecycle.rotate(store, "prod")
+
+
+@pytest.mark.parametrize("state", [State.COMPROMISED, State.SUSPENDED, State.DEACTIVATED])
+def test_a_re_encryption_is_carried_on_with_the_states_of_today(
+    store: Unlocked,  # noqa: F811
+    desk: Box,
+    state: State,
+) -> None:
+    lifecycle.rotate(store, "prod")
+    before = key_ids(desk.archive)
+    keys = identities(store.store, lambda: WORDS, print)
+    change = resolve(keystore=store.store, new_keys=True)
+    run = Run.create([desk.archive], change, kind="reencryptions")
+    lifecycle.change_state(store, "prod@2", state)
+    with (
+        run,
+        reencrypting(run, keys, keystore=store.store) as work,
+        pytest.raises(KeyStateForbids, match=f"prod@2.* is {state}"),
+    ):
+        work.run()
+    assert key_ids(desk.archive) == before
 
 
 def several(store: Unlocked, desk: Box, count: int = 3) -> list[Path]:  # noqa: F811

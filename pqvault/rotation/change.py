@@ -8,7 +8,7 @@ carried on by doing it again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
@@ -65,15 +65,25 @@ class Change:
         to = (self.to,) if self.to else ()
         return {r.key_id: r for r in (*self.replace.values(), *to, *self.add)}
 
+    def today(self, facts: Sequence[KeyFacts]) -> Change:
+        """The same change, with what the states of keys forbid by now: it may have been resolved
+        days ago, for a run that was interrupted."""
+        new = self.new
+        blocked = {f.key_id: f.refusal for f in facts if f.key_id in new and f.refusal}
+        blocked = {**self.blocked, **blocked}
+        return replace(self, compromised=_compromised(facts), blocked=blocked)
+
     def members(self, envelope: Envelope, what: str) -> tuple[Member, ...] | None:
         """Who is to open the envelope; None when those do already.
 
-        Raises KeyStateForbids when it names a compromised key, UsageError when nobody would be
-        left, or when it is not clear whose place ``to`` takes.
+        Raises KeyStateForbids when it names a compromised key, or would be wrapped to a key that
+        may not be sealed to, UsageError when nobody would be left, or when it is not clear whose
+        place ``to`` takes.
         """
         there = {wrapped.key_id: wrapped for wrapped in envelope.recipients}
         self._refuse_compromised(there, what)
         members = self._members(envelope, there, what)
+        self._refuse_new([key_id for key_id in members if key_id not in there], what)
         return None if members.keys() == there.keys() else tuple(members.values())
 
     def fits(self, envelope: Envelope, what: str) -> bool:
@@ -181,6 +191,17 @@ class Change:
         chosen = [key_id for ids in names.values() for key_id in ids]
         return {key_id: self.to for key_id in chosen if key_id != self.to.key_id}
 
+    def _refuse_new(self, key_ids: Iterable[str], what: str) -> None:
+        for key_id in key_ids:
+            if key_id in self.compromised or key_id in self.blocked:
+                address = self.compromised.get(key_id, "")
+                why = f"{address} is compromised" if address else self.blocked[key_id]
+                raise KeyStateForbids(
+                    f"{what} would be wrapped to a key that nothing new may be sealed to: {why}",
+                    hint=_INSTEAD,
+                    key=address or self.blocked[key_id],
+                )
+
     # -- as it is kept with an unfinished rotation; public values only
 
     def to_json(self) -> dict[str, Any]:
@@ -279,7 +300,7 @@ def resolve(
         ours=ours if to else {},
         add=tuple(dict.fromkeys(add)),
         remove=removed,
-        compromised={f.key_id: f.address for f in facts if f.state == State.COMPROMISED},
+        compromised=_compromised(facts),
         blocked=_blocked(facts, replace) if new_keys or not (to or add or removed) else {},
     )
     both = removed & change.new.keys()
@@ -292,6 +313,10 @@ def resolve(
             hint="`pqvault reencrypt` makes new root keys",
         )
     return change
+
+
+def _compromised(facts: Iterable[KeyFacts]) -> dict[str, str]:
+    return {f.key_id: f.address for f in facts if f.state == State.COMPROMISED}
 
 
 def _blocked(facts: Sequence[KeyFacts], replaced: Mapping[str, Recipient]) -> dict[str, str]:
