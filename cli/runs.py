@@ -106,7 +106,15 @@ def _begin(verb: Verb, archives: tuple[str, ...], output: Output, options: dict[
     identities = load_identities(options["identity"])
     targets = list(targets_of(archives, recursive=options["recursive"]))
     sign = load_signing_keys(options["sign"])
-    run = Run.again(targets, change, verb.kind) if verb.new_keys else None
+    run = None
+    if verb.new_keys:
+        run = Run.again(
+            targets,
+            change,
+            verb.kind,
+            allow_retired=options["allow_retired"],
+            policy=options["policy"],
+        )
     if run is not None:
         output.line(f"carrying on with {run.id}, which was begun for the same")
     else:

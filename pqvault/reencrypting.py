@@ -75,7 +75,9 @@ def reencrypt(
         new_keys=True,
     )
     targets = list(targets_of(named, recursive=recursive))
-    run = Run.again(targets, change, "reencryptions") or Run.create(
+    run = Run.again(
+        targets, change, "reencryptions", allow_retired=allow_retired, policy=policy
+    ) or Run.create(
         targets,
         change,
         allow_retired=allow_retired,

@@ -12,6 +12,9 @@ import pqvault
 from pqvault.errors import IntegrityError, NoKeyFits, PolicyRefused, UsageError
 from pqvault.format.commit import Commit
 from pqvault.format.envelope import Envelope
+from pqvault.policy import Policy
+from pqvault.rotation.change import resolve
+from pqvault.rotation.runs import Run
 from pqvault.signing import SigningKey
 from pqvault.storage.localfiles import LocalSink
 
@@ -187,8 +190,6 @@ def test_public_keys_that_nobody_knows_here(archive: Path) -> None:
 
 
 def test_signed_archives_are_signed_again_or_refused(archive: Path, tmp_path: Path) -> None:
-    from pqvault.policy import Policy
-
     signer = SigningKey.generate()
     source = make_tree(tmp_path / "more", {"x": b"x"})
     signed = tmp_path / "signed.pqv"
@@ -205,9 +206,24 @@ def test_signed_archives_are_signed_again_or_refused(archive: Path, tmp_path: Pa
     assert pqvault.verify(signed, identities=[OLD], policy=policy).problems == []
 
 
-def test_an_unsigned_archive_may_be_signed_on_the_way(archive: Path) -> None:
-    from pqvault.policy import Policy
+def test_an_unfinished_run_with_other_rules_is_not_carried_on(archive: Path) -> None:
+    """It believed anybody; who names a signer now does not, and what is allowed now is allowed."""
+    before = commits(archive)
+    change = resolve(mine=[OLD], new_keys=True)
+    Run.create([archive], change, kind="reencryptions").close()
+    policy = Policy.of([SigningKey.generate().signer])
+    with pytest.raises(PolicyRefused, match="is not signed"):
+        pqvault.reencrypt(archive, identities=[OLD], policy=policy)
+    assert commits(archive) == before
+    pqvault.rotate(archive, identities=[OLD], add=[NEW.recipient])
+    pqvault.rotate(archive, identities=[OLD], remove=[NEW.key_id])
+    change = resolve(mine=[OLD], add=[NEW.recipient], new_keys=True)
+    Run.create([archive], change, kind="reencryptions").close()
+    report = pqvault.reencrypt(archive, identities=[OLD], add=[NEW.recipient], allow_retired=True)
+    assert report.parts == 3
 
+
+def test_an_unsigned_archive_may_be_signed_on_the_way(archive: Path) -> None:
     signer = SigningKey.generate()
     before = listing(archive, OLD)
     pqvault.reencrypt(archive, identities=[OLD], sign=[signer])
@@ -254,8 +270,6 @@ def forged(archive: Path, replaces: list[str], seq: int = 1, **options: object) 
 
 def test_an_unsigned_part_replaces_no_signed_one(tmp_path: Path) -> None:
     """attack 7: also for a reader who accepts unsigned parts."""
-    from pqvault.policy import Policy
-
     signer, source = SigningKey.generate(), make_tree(tmp_path / "src", {"x": b"x"})
     archive = tmp_path / "a.pqv"
     pqvault.seal(source, archive, recipients=[OLD.recipient], sign=[signer])

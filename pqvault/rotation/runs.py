@@ -120,14 +120,25 @@ class Run(Closing):
 
     @classmethod
     def again(
-        cls, targets: Iterable[str | os.PathLike[str]], change: Change, kind: Kind
+        cls,
+        targets: Iterable[str | os.PathLike[str]],
+        change: Change,
+        kind: Kind,
+        *,
+        allow_retired: bool,
+        policy: Policy,
     ) -> Run | None:
-        """The unfinished run that is about the same, if there is one. Raises Locked."""
+        """The unfinished run that is about the same, if there is one. Raises Locked.
+
+        Not one that believes others, or refuses other keys: what was said now must hold.
+        """
         wanted = [os.fspath(target) for target in targets]
+        rules = (allow_retired, policy.to_json())
         for path in unfinished(kind):
             with path.open("rb") as file:
                 found = cls(path, file, ours=False)
                 same = [target for _, target in found.targets()] == wanted
+            same = same and (found.allow_retired, found.policy.to_json()) == rules
             if same and found.change.to_json() == change.to_json():
                 return cls.open(path)
         return None
