@@ -141,6 +141,8 @@ def _resume(verb: Verb, output: Output, options: dict[str, Any]) -> None:
     sign = load_signing_keys(options["sign"])
     for path in paths:
         with Run.open(path) as run:
+            # What was refused is allowed by carrying on with this.
+            run.allow_retired |= options["allow_retired"]
             _work(verb, run, identities, sign, keystore, output, options)
 
 
