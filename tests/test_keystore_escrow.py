@@ -20,8 +20,10 @@ from pqvault.signing import SigningKey
 
 
 def test_any_enough_shares_are_the_key_and_fewer_are_not(store: Unlocked) -> None:  # noqa: F811
-    """All ten threes of five, all twos; a share of another split is refused."""
+    """All ten threes of five, more than it takes, all twos; a share of another split is refused."""
     shares = escrow.split(store, 3, 5)
+    for count in (4, 5):
+        assert escrow.join([share.words for share in shares[-count:]]) == store.key.secret
     for chosen in itertools.combinations(shares, 3):
         assert escrow.join([share.words for share in chosen]) == store.key.secret
     for pair in itertools.combinations(shares, 2):

@@ -83,9 +83,11 @@ def join(words: Sequence[str]) -> bytes:
     """The store key, 32 bytes, from enough shares. Raises UsageError (a typing error, with the
     share's first words), NoKeyFits (too few, or of different keystores)."""
     library = _library()
-    for share in words:
+    given = list(dict.fromkeys(words))
+    enough = len(given)
+    for share in given:
         try:
-            library.Share.from_mnemonic(share)
+            enough = min(enough, library.Share.from_mnemonic(share).member_threshold)
         except library.MnemonicError:
             start = " ".join(share.split()[:2])
             raise UsageError(
@@ -93,7 +95,8 @@ def join(words: Sequence[str]) -> bytes:
                 hint="compare it with its paper: every word carries part of a checksum",
             ) from None
     try:
-        secret: bytes = library.combine_mnemonics(list(dict.fromkeys(words)))
+        # The library takes neither more nor less than it needs.
+        secret: bytes = library.combine_mnemonics(given[:enough])
     except library.MnemonicError as error:
         # Its sentence holds the first words at most, which are the same in all shares.
         raise NoKeyFits(
