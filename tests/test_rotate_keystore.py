@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tables_kit
 from conftest import Box
 from test_keystore import WORDS, path, store  # noqa: F401  (fixtures)
 
@@ -395,6 +396,23 @@ def test_an_older_envelope_is_noticed(known: Box, memory: Seen, store: Unlocked)
         pqvault.rotate(
             known.archive, identities=[known.key], to=new.recipient, keystore=store.store
         )
+
+
+def test_an_older_envelope_of_a_column_group_is_noticed(
+    tmp_path: Path,
+    memory: Seen,
+    store: Unlocked,  # noqa: F811
+) -> None:
+    """attack 14: who was taken off a group would read its columns again, not the others."""
+    archive, new = tmp_path / "t.pqv", Identity.generate()
+    part = tables_kit.write(archive, tables_kit.talk(10), groups=[tables_kit.GROUP])
+    envelope = archive / "envelopes" / f"{part}.pii"
+    old = envelope.read_bytes()
+    pqvault.rotate(archive, identities=[tables_kit.MEMBER], to=new.recipient, keystore=store.store)
+    assert pqvault.verify(archive, identities=[new], memory=memory).problems == []
+    envelope.write_bytes(old)
+    with pytest.raises(RolledBack, match=r"\.pii has generation 1, older than 2"):
+        pqvault.open(archive, identities=[new], memory=memory)
 
 
 def test_a_part_that_was_removed_is_not_missed(known: Box, memory: Seen) -> None:

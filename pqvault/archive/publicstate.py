@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pqvault.archive import layout
-from pqvault.archive.publicpart import PublicPart, check_parents, read_public
+from pqvault.archive.publicpart import PublicPart, check_parents, read_envelope, read_public
 from pqvault.archive.removal import FOLDER as REMOVED
 from pqvault.archive.removal import lost
 from pqvault.archive.replacement import check_replaced
 from pqvault.archive.tasks import side_by_side
 from pqvault.errors import PQVaultError
+from pqvault.format.envelope import Envelope
 from pqvault.memory import Memory
 from pqvault.storage import Storage
 
@@ -50,6 +53,7 @@ class PublicState:
         if self.memory is not None and recalled is not None:
             new = [p for p in self.parts.values() if p.id not in before]
             generations = {p.id: p.envelope.generation for p in new if p.envelope}
+            generations |= self._of_groups(recalled.generations, {p.id for p in new})
             there = self.removed.union(ids)
             missing = self.memory.missing(self.archive, recalled, there, generations)
             self.rolled_back += missing
@@ -57,6 +61,18 @@ class PublicState:
 
     def _read(self, part: str) -> PublicPart:
         return read_public(self.storage, self.archive, part)
+
+    def _of_groups(self, names: Iterable[str], parts: set[str]) -> dict[str, int]:
+        """The generations of the envelopes of column groups of ``parts``, of those in ``names``."""
+        groups = [name for name in names if "." in name and name.partition(".")[0] in parts]
+        read = side_by_side(self.storage.requests, self._read_group, groups)
+        # One that is missing or damaged is told where it is needed.
+        found = zip(groups, read, strict=True)
+        return {name: e.generation for name, e in found if not isinstance(e, PQVaultError)}
+
+    def _read_group(self, name: str) -> Envelope:
+        part, _, group = name.partition(".")
+        return read_envelope(self.storage, self.archive, part, group)
 
     def moved(self) -> bool:
         """Whether parts were removed since: what was met then may be no damage."""
