@@ -11,18 +11,19 @@ from typing import Final, TypeVar
 from pqvault.errors import NotFound, PQVaultError
 from pqvault.names import printable
 
-__all__ = ["ATTEMPTS", "explain_remote", "is_passing", "tried"]
+__all__ = ["ATTEMPTS", "code_of", "explain_remote", "is_passing", "tried"]
 
 ATTEMPTS: Final = 6
 _FIRST: Final = 0.1  # seconds before the second attempt; doubled from then on: 3 s in all
 _LONGEST_TEXT: Final = 200  # characters of what a store says that are shown
 
-# What the libraries of stores raise when a connection was cut or an answer did not come. By
-# name: each is an optional library, and none is worth importing to compare a class.
+# What the libraries of stores raise when a connection was cut, or an answer did not come as it was
+# sent. By name: each is an optional library, and none is worth importing to compare a class.
 _CONNECTION: Final = {
     "ClientConnectionError",
     "ClientPayloadError",
     "FSTimeoutError",
+    "FlexibleChecksumError",
     "HTTPClientError",
     "IncompleteRead",
     "IncompleteReadError",
@@ -41,17 +42,28 @@ _PASSING: Final = {
     errno.ETIMEDOUT,
 }
 
+# What S3 answers to a request whose body did not come as it was sent.
+_DAMAGED: Final = {"BadDigest", "IncompleteBody", "XAmzContentChecksumMismatch"}
+
 Result = TypeVar("Result")
 
 
 def is_passing(error: Exception) -> bool:
-    """Whether the same request may succeed a moment later: a cut connection, a store that is busy
-    or has an error of its own (5xx). Not: no such file, no permission, a request it refuses."""
+    """Whether the same request may succeed a moment later: a cut connection, bytes that were
+    damaged under way, a store that is busy or has an error of its own (5xx). Not: no such file, no
+    permission, a request it refuses."""
     if isinstance(error, TimeoutError | ConnectionError):
         return True
     if isinstance(error, OSError):
-        return error.errno in _PASSING
+        return error.errno in _PASSING or code_of(error) in _DAMAGED
     return any(kind.__name__ in _CONNECTION for kind in type(error).__mro__)
+
+
+def code_of(error: OSError) -> str:
+    """The name that S3 gave an error, or ""."""
+    # s3fs turns the answer into an OSError and keeps the original as its cause.
+    response = getattr(error.__cause__, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))
 
 
 def tried(call: Callable[[], Result]) -> Result:

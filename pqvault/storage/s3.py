@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 from pqvault.closing import Finishing
 from pqvault.errors import UsageError
 from pqvault.storage.base import Buffer
-from pqvault.storage.retry import explain_remote, tried
+from pqvault.storage.retry import code_of, explain_remote, tried
 
 __all__ = ["OPTIONS", "SCHEMES", "Upload", "is_s3", "listed", "replace"]
 
@@ -95,9 +95,8 @@ def replace(fs: Any, path: str, old: bytes, new: bytes) -> bool:
 
 
 def _precondition_failed(error: OSError) -> bool:
-    # s3fs turns the answer into an OSError and keeps the original as its cause.
-    response = getattr(error.__cause__, "response", None) or {}
-    return response.get("Error", {}).get("Code") in ("PreconditionFailed", "412")
+    """Whether the store compared, and it was not as the request would have it."""
+    return code_of(error) in ("PreconditionFailed", "412")
 
 
 class Upload(Finishing):

@@ -8,6 +8,8 @@ a number        pass it on after that many seconds
 ``"cut"``       close the connection without an answer, the store has not seen the request
 ``"lost"``      pass the request on, then close the connection: the answer is lost
 ``"half"``      pass it on, and close the connection in the middle of the answer's body
+``"torn"``      pass it on, and answer with the first half of the body as if that were all
+``(400, "X")``  answer with this status and S3's error of this name, without asking the store
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeAlias
 
-Fault: TypeAlias = Callable[[int, str, str], str | float | None]
+Fault: TypeAlias = Callable[[int, str, str], str | float | tuple[int, str] | None]
 
 
 def none(number: int, method: str, path: str) -> None:
@@ -49,7 +51,10 @@ class FaultProxy:
                     time.sleep(what)
                     what = None
                 if what == "503":
-                    self._answer(503, [], b"<Error><Code>ServiceUnavailable</Code></Error>")
+                    what = (503, "ServiceUnavailable")
+                if isinstance(what, tuple):
+                    status, code = what
+                    self._answer(status, [], b"<Error><Code>%s</Code></Error>" % code.encode())
                 elif what == "cut":
                     self.close_connection = True
                 else:
@@ -62,6 +67,8 @@ class FaultProxy:
                     connection.request(self.command, self.path, body, headers)
                     answer = connection.getresponse()
                     data = answer.read()
+                    if what == "torn":
+                        data = data[: len(data) // 2]
                     if what == "lost":
                         self.close_connection = True
                     else:

@@ -262,7 +262,7 @@ def test_read_ahead_gives_the_same_bytes_in_fewer_requests() -> None:
 # --- Faults ----------------------------------------------------------------------------
 
 
-def every(what: str | float, least: int = 4) -> Any:
+def every(what: Any, least: int = 4) -> Any:
     """A fault for each third request."""
     return lambda number, method, path: what if number % least == 0 else None
 
@@ -285,9 +285,10 @@ def test_a_fetch_that_failed_is_not_remembered() -> None:
     assert out == b"23"
 
 
-@pytest.mark.parametrize("what", ["503", "cut", "lost", "half", 0.05])
+@pytest.mark.parametrize("what", ["503", "cut", "lost", "half", (400, "IncompleteBody"), 0.05])
 def test_a_store_that_fails_for_a_moment(bucket: str, proxy: FaultProxy, what: Any) -> None:
-    """503s, cut connections, lost answers, slow ones: each call succeeds, and tells the truth."""
+    """503s, cut connections, lost answers, damaged requests, slow answers: each call succeeds, and
+    tells the truth."""
     storage = storage_at(bucket)
     storage.put("warm", b"1")
     proxy.fault = every(what)
@@ -304,6 +305,15 @@ def test_a_store_that_fails_for_a_moment(bucket: str, proxy: FaultProxy, what: A
         file.pread_into(out, 0)
     assert out == data
     assert storage.list("commits") == list("012345")
+
+
+def test_an_answer_that_is_damaged_under_way(bucket: str, proxy: FaultProxy) -> None:
+    """The store's checksum says so, and it is asked again."""
+    storage = storage_at(bucket)
+    storage.put("commits/x", b"0123456789")
+    proxy.fault = every("torn")
+    for _ in range(6):
+        assert storage.read("commits/x", 10) == b"0123456789"
 
 
 @pytest.mark.parametrize("what", ["503", "cut"])
