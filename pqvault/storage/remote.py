@@ -322,6 +322,11 @@ class RemoteStorage:
                     fs.pipe_file(path, content, mode="create")
                 except FileExistsError:
                     return False
+                except OSError as error:
+                    # s3fs knows it by a word that not all stores say.
+                    if s3.precondition_failed(error):
+                        return False
+                    raise
             else:
                 self._put(fs, path, content)
             return True

@@ -18,7 +18,7 @@ from pqvault.errors import UsageError
 from pqvault.storage.base import Buffer
 from pqvault.storage.retry import code_of, explain_remote, tried
 
-__all__ = ["OPTIONS", "SCHEMES", "Upload", "is_s3", "listed", "replace"]
+__all__ = ["OPTIONS", "SCHEMES", "Upload", "is_s3", "listed", "precondition_failed", "replace"]
 
 # Bytes; S3 takes 5 MiB to 5 GiB, and 10,000 parts. Sealed, what was some power of two is a little
 # more, and that is not worth a request.
@@ -86,7 +86,7 @@ def replace(fs: Any, path: str, old: bytes, new: bytes) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        if _precondition_failed(error):
+        if precondition_failed(error):
             return False
         if error.errno != errno.ENOSYS:
             raise
@@ -94,7 +94,7 @@ def replace(fs: Any, path: str, old: bytes, new: bytes) -> bool:
     return True
 
 
-def _precondition_failed(error: OSError) -> bool:
+def precondition_failed(error: OSError) -> bool:
     """Whether the store compared, and it was not as the request would have it."""
     return code_of(error) in ("PreconditionFailed", "412")
 

@@ -333,6 +333,17 @@ def test_a_store_that_stays_down(bucket: str, proxy: FaultProxy, what: str) -> N
         assert caught.value.hint
 
 
+def test_a_name_that_was_taken_in_between(bucket: str, proxy: FaultProxy) -> None:
+    """Refused by a store that does not repeat the condition, as not all do: taken, and no error."""
+    storage = storage_at(bucket)
+
+    def taken(number: int, method: str, path: str) -> Any:
+        return (412, "PreconditionFailed") if method == "PUT" else None
+
+    proxy.fault = taken
+    assert storage.put_new("commits/x", b"1") is False
+
+
 def test_expired_credentials(bucket: str, proxy: FaultProxy, monkeypatch: Any) -> None:
     """Refused at once, and said as that."""
     storage = storage_at(bucket)
