@@ -194,6 +194,33 @@ def test_the_sampler_is_exact(files: SealedCorpus) -> None:
         EpochSampler(data, rank=3, world=3)
 
 
+@pytest.mark.parametrize("drop_last", [False, True])
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (4, 3), (3, 4), (2, 2)])
+def test_a_state_of_another_number_of_ranks(before: int, after: int, drop_last: bool) -> None:
+    """What is left of an epoch is shared evenly, whenever the state was taken: a rank that had one
+    sample more would wait for the others for ever."""
+
+    def ranks(world: int) -> list[EpochSampler]:
+        data, options = range(10), {"world": world, "seed": 5, "drop_last": drop_last}
+        return [EpochSampler(data, rank=rank, **options) for rank in range(world)]
+
+    whole = list(EpochSampler(range(10), seed=5))
+    for steps in range(len(ranks(before)[0]) + 1):
+        stopped = iter(ranks(before)[0])
+        for _ in range(steps):
+            next(stopped)
+        samplers = ranks(after)
+        for sampler in samplers:
+            sampler.resume(stopped.state_dict())
+        lengths = [len(sampler) for sampler in samplers]
+        shares = [list(sampler) for sampler in samplers]
+        assert [len(share) for share in shares] == lengths == lengths[:1] * after
+        got = [n for step in zip(*shares, strict=True) for n in step]
+        left = whole[steps * before :]
+        kept = len(left) - len(left) % after if drop_last else len(left)
+        assert got[: len(left)] == left[:kept] and len(got) - kept < after
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_files_resume(files: SealedCorpus, workers: int) -> None:
     """attack: a stop in mid-epoch; the batches after it are those that would have come, with the

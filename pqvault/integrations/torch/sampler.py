@@ -58,27 +58,30 @@ class EpochSampler(Sampler):
     @property
     def total(self) -> int:
         """Samples that all ranks take in an epoch together."""
-        rest = self._count % self.world
-        if not rest:
-            return self._count
-        return self._count - rest if self.drop_last else self._count + self.world - rest
+        return self.share(0) * self.world
 
     def __len__(self) -> int:
         """Samples of this rank that are left of the epoch."""
-        return (self.total - self._consumed) // self.world
+        return self.share(self._consumed)
+
+    def share(self, consumed: int) -> int:
+        """Samples that each rank takes after all together took some. As many for each: a state
+        may be of another number of ranks, and a rank that had more would wait for the others."""
+        left = max(0, self._count - consumed)
+        return left // self.world if self.drop_last else -(-left // self.world)
 
     def __iter__(self) -> _Order:
         return _Order(self, self.epoch, self._consumed)
 
-    def order(self, epoch: int) -> torch.Tensor:
-        """The numbers of an epoch, for all ranks."""
+    def order(self, epoch: int, consumed: int = 0) -> torch.Tensor:
+        """The numbers of an epoch, for all ranks, less those that were consumed."""
         numbers = torch.arange(self._count)
         if self.shuffle:
             numbers = permutation(self._count, "files", self.seed, epoch)
-        if self.total > self._count:  # once more from the beginning, so that ranks end together
-            repeats = -(-self.total // self._count)
-            numbers = numbers.repeat(repeats)
-        return numbers[: self.total]
+        end = consumed + self.share(consumed) * self.world
+        if end > self._count:  # once more from the beginning, so that ranks end together
+            numbers = numbers.repeat(-(-end // self._count))
+        return numbers[consumed:end]
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go on where a state was taken: one of an iterator of this class, or of a
@@ -107,9 +110,7 @@ class _Order(Iterator[int]):
     def _begin(self, epoch: int, consumed: int) -> None:
         self._epoch, self._consumed = epoch, consumed
         sampler = self._sampler
-        self._numbers = iter(
-            sampler.order(epoch)[consumed + sampler.rank :: sampler.world].tolist()
-        )
+        self._numbers = iter(sampler.order(epoch, consumed)[sampler.rank :: sampler.world].tolist())
 
     def __next__(self) -> int:
         # Only now: loaders make iterators that they never ask.
