@@ -502,6 +502,35 @@ def test_records_resume(mixed: SealedCorpus, workers: int, stop: int) -> None:
         assert sum(map(len, numbers(other))) == sum(map(len, whole))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("what", ["files", "records"])
+def test_a_state_of_the_end_of_an_epoch(mixed: SealedCorpus, what: str, workers: int) -> None:
+    """Loaded for the next epoch, which is the one that set_epoch said, and not that of the state
+    once more."""
+
+    def loader() -> tuple[Any, Any]:
+        options = mixed.options | {"globs": "data/small/*", "transform": repr}
+        data = (SealedFiles if what == "files" else SealedRecords)(mixed.archive, **options)
+        sampler = data.sampler() if isinstance(data, SealedFiles) else None
+        made = StatefulDataLoader(
+            data, 7, sampler=sampler, num_workers=workers, collate_fn=same, drop_last=True
+        )
+        return made, sampler or data
+
+    first, epochs = loader()
+    wanted, states = [], []
+    for epoch in range(3):
+        epochs.set_epoch(epoch)
+        wanted.append(list(first))
+        states.append(first.state_dict())
+    assert wanted[0] != wanted[1] != wanted[2]
+    again, epochs = loader()
+    again.load_state_dict(states[0])
+    for epoch in (1, 2):
+        epochs.set_epoch(epoch)
+        assert list(again) == wanted[epoch]
+
+
 def test_resumed_twice(mixed: SealedCorpus) -> None:
     """Stops, each with another number of workers: together the epoch, each record once."""
     seen: collections.Counter[int] = collections.Counter()

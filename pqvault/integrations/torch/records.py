@@ -85,6 +85,7 @@ class SealedRecords(IterableDataset):
         self._buffer = buffer
         self.rank, self.world = place_of(rank, world)
         self._epoch = Epoch()
+        self._epoch_is_said = False  # then a state has no say in what comes after its own epoch
         self._pid = os.getpid()
         self._resume: dict[str, Any] | None = None
         self._token = 0  # which call of resume it comes from
@@ -128,6 +129,7 @@ class SealedRecords(IterableDataset):
     def set_epoch(self, epoch: int) -> None:
         """Say it before each epoch; running workers hear of it too."""
         self._epoch.value = epoch
+        self._epoch_is_said = True
         self._resume = None
 
     @property
@@ -145,14 +147,16 @@ class SealedRecords(IterableDataset):
         """Begin the next iteration of this process where a state was taken."""
         self._resume = state or None
         self._token = 0
-        if state:
+        if state and not self._epoch_is_said:
             self._epoch.value = int(state["epoch"])
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go on where a `StatefulDataLoader` stood, with any number of workers, exact to the
         record: make a new loader after this. Raises UsageError for a state that is not of this
         dataset."""
-        self.load_state_dict(merged(list(states_in(state)), self.fingerprint()))
+        whole = merged(list(states_in(state)), self.fingerprint())
+        self.load_state_dict(whole)
+        self._epoch.value = int(whole["epoch"])
         self._token = self._epoch.new_token()
 
     def fingerprint(self) -> str:
@@ -183,8 +187,9 @@ class SealedRecords(IterableDataset):
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
         state = self._resume if self._epoch.claim(worker, self._token) else None
         self._resume = None
-        self._progress = Progress(self.epoch, worker, workers, self.fingerprint(), state)
-        return self._records(self.epoch, self._progress)
+        epoch = int(state["epoch"]) if state else self.epoch
+        self._progress = Progress(epoch, worker, workers, self.fingerprint(), state)
+        return self._records(epoch, self._progress)
 
     def _records(self, epoch: int, progress: Progress) -> Iterator[Any]:
         blocks = self._blocks(epoch)

@@ -48,11 +48,12 @@ class EpochSampler(Sampler):
         self.rank, self.world = place_of(rank, world)
         self.drop_last = drop_last
         self.epoch = 0
+        self.epoch_is_said = False  # then a state has no say in what comes after its own epoch
         self._consumed = 0  # by all ranks, where the next iteration begins
 
     def set_epoch(self, epoch: int) -> None:
         """Which epoch is next; it begins at its beginning."""
-        self.epoch = epoch
+        self.epoch, self.epoch_is_said = epoch, True
         self._consumed = 0
 
     @property
@@ -132,7 +133,8 @@ class _Order(Iterator[int]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         epoch, consumed = self._sampler.check(state)
-        self._sampler.epoch = epoch
+        if not self._sampler.epoch_is_said:
+            self._sampler.epoch = epoch
         self._begin(epoch, consumed)
 
 
