@@ -345,6 +345,28 @@ def test_write_one_file(sealed: SealedCorpus) -> None:
     assert not report.problems and len(list(sealed.archive.glob("commits/*"))) == 3
 
 
+@pytest.mark.parametrize("compression", ["gzip", "bz2", "xz", "zip"])
+def test_write_compressed(sealed: SealedCorpus, compression: str) -> None:
+    """Compressed by fsspec on the way: closed is kept, in a transaction too, and failed is not."""
+    fs = sealed.fs(recipients=sealed.identity.recipient.text)
+    with fs.open("new/1", "wb", compression=compression) as file:
+        file.write(b"x" * 100_000)
+        file.write(b"y")
+    with fs.transaction, fs.open("new/2", "wt", compression=compression) as text:
+        text.write("héllo\n")
+    with pytest.raises(ZeroDivisionError), fs.open("new/3", "wb", compression=compression) as file:
+        file.write(b"z")
+        raise ZeroDivisionError
+    with fs.open("new/1", compression=compression) as file:
+        assert file.read() == b"x" * 100_000 + b"y"
+    with fs.open("new/2", "rt", compression=compression) as text:
+        assert text.read() == "héllo\n"
+    with fs.open("new/4.gz", "wb", compression="infer") as file:
+        file.write(b"z")
+    assert fs.cat("new/4.gz")[:2] == b"\x1f\x8b"
+    assert fs.find("new") == ["new/1", "new/2", "new/4.gz"]
+
+
 def test_transaction_is_one_part(sealed: SealedCorpus) -> None:
     """Files of one transaction appear together in one part; after an error none does."""
     fs = sealed.fs(recipients=sealed.identity.recipient.text)

@@ -146,6 +146,11 @@ class VaultWriter:
         self.name = name
         self.kept = False
 
+    def change(self, wrap: Callable[[Part], Part]) -> None:
+        """Put another part around the one that takes what is written."""
+        assert self._part is not None
+        self._part = wrap(self._part)
+
     @property
     def closed(self) -> bool:
         """Whether it takes no more."""

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from fsspec.core import get_compression
 from fsspec.implementations.chained import ChainedFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import tokenize
@@ -19,7 +20,12 @@ from pqvault.errors import PQVaultError, UsageError
 from pqvault.integrations import places, references
 from pqvault.integrations.fsspec.files import MissingFile, VaultFile, VaultText, VaultWriter
 from pqvault.integrations.fsspec.trees import ArchiveTree, Info, StreamTree, Tree
-from pqvault.integrations.fsspec.writing import PartTransaction, SinglePart, StreamPart
+from pqvault.integrations.fsspec.writing import (
+    CompressedPart,
+    PartTransaction,
+    SinglePart,
+    StreamPart,
+)
 from pqvault.integrations.references import References
 from pqvault.sealed.writer import DEFAULT_FRAME, DEFAULT_LEVEL
 from pqvault.streams import open_stream, open_stream_at
@@ -211,8 +217,14 @@ class PQVaultFileSystem(ChainedFileSystem):
 
     def open(self, path: str, mode: str = "rb", *args: Any, **options: Any) -> Any:
         """A file: binary or text, reading or writing."""
-        if "b" in mode or "r" in mode:
+        if "r" in mode:
             return super().open(path, mode, *args, **options)
+        if "b" in mode:
+            compression = get_compression(path, options.pop("compression", None))
+            file = super().open(path, mode, *args, **options)
+            if compression is not None:
+                file.change(lambda part: CompressedPart(part, compression))
+            return file
         text = {k: options.pop(k) for k in ("encoding", "errors", "newline") if k in options}
         return VaultText(self.open(path, mode.replace("t", "") + "b", *args, **options), **text)
 

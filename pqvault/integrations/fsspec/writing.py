@@ -6,21 +6,23 @@ import os
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 from fsspec.asyn import AsyncFileSystem
+from fsspec.compression import compr
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.transaction import Transaction
 
 from pqvault.archive.append import AppendPart
 from pqvault.ids import new_id
+from pqvault.integrations.fsspec.files import Part
 from pqvault.keys import Recipient, one_profile
 from pqvault.rootkey import STREAM_ARCHIVE, STREAM_OBJECT, RootKey
 from pqvault.sealed import SealedWriter
 from pqvault.wholefile import whole_file
 
-__all__ = ["PartTransaction", "SinglePart", "StreamPart"]
+__all__ = ["CompressedPart", "PartTransaction", "SinglePart", "StreamPart"]
 
 
 class PartTransaction(Transaction):
@@ -108,6 +110,50 @@ class StreamPart:
             self._place.__exit__(_Dropped, error, None)
         except _Dropped:
             pass
+
+
+class CompressedPart:
+    """What is written goes through one of fsspec's compressions: their files leave the one below
+    open when they are closed, and what nobody closes is not kept."""
+
+    def __init__(self, part: Part, compression: str) -> None:
+        self._part = part
+        self._sink = _Sink(part)
+        self._file = compr[compression](self._sink, mode="w")
+
+    def write(self, data: memoryview) -> int:
+        """Take all of ``data``."""
+        self._file.write(data)
+        return len(data)
+
+    def finish(self) -> None:
+        """Write the end of the compressed data, then keep it."""
+        self._file.close()
+        self._part.finish()
+
+    def abort(self) -> None:
+        """Leave nothing."""
+        self._sink.part = None
+        with suppress(Exception):  # it is for the sink alone to know that this is no end
+            self._file.close()
+        self._part.abort()
+
+
+class _Sink:
+    """What a compression writes to; nothing, once the part is dropped."""
+
+    def __init__(self, part: Part) -> None:
+        self.part: Part | None = part
+
+    def write(self, data: Any) -> int:
+        """Take all of ``data``."""
+        view = memoryview(data).cast("B")
+        if self.part is not None:
+            self.part.write(view)
+        return len(view)
+
+    def flush(self) -> None:
+        """Nothing is buffered here."""
 
 
 class _Dropped(Exception):
