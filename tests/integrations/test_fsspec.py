@@ -345,6 +345,27 @@ def test_write_one_file(sealed: SealedCorpus) -> None:
     assert not report.problems and len(list(sealed.archive.glob("commits/*"))) == 3
 
 
+def test_transactions_are_not_nested(sealed: SealedCorpus) -> None:
+    """All or nothing holds for the outer one: an inner one is refused, and what it would have
+    committed early is not there after a failure."""
+    fs = sealed.fs(recipients=sealed.identity.recipient.text)
+    before = set(sealed.archive.rglob("*"))
+    with pytest.raises(UsageError, match="not begun within another"), fs.transaction:
+        fs.pipe_file("new/1", b"1")
+        with fs.transaction:
+            fs.pipe_file("new/2", b"2")
+    assert set(sealed.archive.rglob("*")) == before and not fs.exists("new")
+    with fs.transaction as ended:
+        fs.pipe_file("new/1", b"1")
+        with pytest.raises(UsageError), fs.transaction:
+            pass
+        fs.pipe_file("new/2", b"2")
+    with pytest.raises(UsageError, match="nor a second time"), ended:
+        pass
+    assert fs.find("new") == ["new/1", "new/2"]
+    assert len(list(sealed.archive.glob("commits/*"))) == 2
+
+
 @pytest.mark.parametrize("compression", ["gzip", "bz2", "xz", "zip"])
 def test_write_compressed(sealed: SealedCorpus, compression: str) -> None:
     """Compressed by fsspec on the way: closed is kept, in a transaction too, and failed is not."""

@@ -15,6 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.transaction import Transaction
 
 from pqvault.archive.append import AppendPart
+from pqvault.errors import UsageError
 from pqvault.ids import new_id
 from pqvault.integrations.fsspec.files import Part
 from pqvault.keys import Recipient, one_profile
@@ -30,6 +31,16 @@ class PartTransaction(Transaction):
 
     fs: Any
     files: Any
+
+    def start(self) -> None:
+        """Begin. Raises UsageError within another transaction, whose files would be kept or dropped
+        at the end of this one."""
+        if self.fs is None or self.fs._intrans:
+            raise UsageError(
+                "a transaction is not begun within another, nor a second time",
+                hint="end the one under way; fs.transaction is a new one after that",
+            )
+        super().start()
 
     def complete(self, commit: bool = True) -> None:
         """Commit the part, or discard it when the block failed or a file was not closed."""
