@@ -440,6 +440,19 @@ def test_a_failed_block_writes_nothing(sealed: SealedCorpus, by: str) -> None:
     assert set(sealed.archive.rglob("*")) == before
 
 
+@pytest.mark.parametrize("mode", ["wb", "wt"])
+def test_a_block_that_ends_well_while_an_error_is_handled(sealed: SealedCorpus, mode: str) -> None:
+    """It is kept, although an exception is about that came after the file was opened."""
+    fs = sealed.fs(recipients=sealed.identity.recipient.text)
+    opened = fs.open("kept.bin", mode)
+    try:
+        raise ZeroDivisionError
+    except ZeroDivisionError:
+        with opened as file:
+            file.write("what is left" if mode == "wt" else b"what is left")
+    assert opened.closed and fs.cat("kept.bin") == b"what is left"
+
+
 def test_write_streams(sealed: SealedCorpus, tmp_path: Path) -> None:
     """A sealed stream written through a chain, on disk and in memory://; whole or not at all."""
     options = sealed.options | {"recipients": sealed.identity.recipient.text}

@@ -198,7 +198,11 @@ class VaultWriter:
         error = sys.exc_info()[1]
         if error is not None and error is not self._around:
             self.discard()
-            return
+        else:
+            self._keep()
+
+    def _keep(self) -> None:
+        assert self._part is not None
         part, self._part = self._part, None
         try:
             part.finish()
@@ -228,10 +232,10 @@ class VaultWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None:
-            self.close()
-        else:
+        if kind is not None:
             self.discard()
+        elif self._part is not None:  # its block ended well, whatever is handled around it
+            self._keep()
 
     def __del__(self) -> None:
         if getattr(self, "_part", None) is not None:
@@ -249,6 +253,9 @@ class VaultText(io.TextIOWrapper):
     ) -> None:
         if kind is not None:
             self.buffer.discard()  # type: ignore[attr-defined]
+        elif not self.closed:
+            self.flush()
+            self.buffer.__exit__(None, None, None)  # type: ignore[attr-defined]
         super().__exit__(kind, error, trace)
 
     def __del__(self) -> None:
