@@ -11,6 +11,7 @@ import io
 import itertools
 import json
 import os
+import re
 import tarfile
 from array import array
 from bisect import bisect_left, bisect_right
@@ -36,6 +37,7 @@ _PARQUET_SPLIT: Final = 32 * 1024 * 1024  # bytes of a Parquet file a unit
 _TAIL: Final = 16 * 1024  # bytes first looked at for the end of a line in the next frame
 _TAR_BUFFER: Final = 1024 * 1024  # bytes
 MAX_LINE: Final = 256 * 1024 * 1024  # bytes
+_NO_SAMPLE: Final = re.compile("__[^/]*__(/|$)")  # webdataset's own notes in a shard
 _SCAN: Final = json.JSONDecoder().raw_decode
 
 # What a record is, by the ending of the file's name.
@@ -268,6 +270,16 @@ def _begin_of(group: Any) -> int:
     return int(min(pages))
 
 
+def _key_of(name: str) -> tuple[str, str]:
+    """The key of a member's sample, and the ending that it has there. No key: what is no part of a
+    sample, as what archivers add (``._0001.jpg``), which would part the members of one."""
+    folder, slash, last = name.rpartition("/")
+    stem, dot, ending = last.partition(".")
+    if not (stem and dot) or _NO_SAMPLE.match(name):
+        return "", ""
+    return f"{folder}{slash}{stem}", ending.lower()
+
+
 def _members(file: EntryFile) -> Records:
     """Samples of a tar shard: members that follow each other under one name, by their endings.
 
@@ -282,9 +294,9 @@ def _members(file: EntryFile) -> Records:
             for member in shard:
                 if not member.isfile():
                     continue
-                folder, slash, last = member.name.rpartition("/")
-                stem, _, ending = last.partition(".")
-                key = f"{folder}{slash}{stem}"
+                key, ending = _key_of(member.name)
+                if not key:
+                    continue
                 if sample and sample["__key__"] != key:
                     yield [sample], size
                     sample, size = {}, 0
@@ -292,7 +304,12 @@ def _members(file: EntryFile) -> Records:
                 assert content is not None  # of a regular file
                 data = content.read()
                 sample["__key__"] = key
-                sample[ending.lower()] = data
+                if ending in sample:
+                    raise UsageError(
+                        f"{file.name} has {member.name} twice in one sample",
+                        hint="endings are told apart without regard to capitals",
+                    )
+                sample[ending] = data
                 size += len(data)
                 shard.members = []  # type: ignore[attr-defined]  # it would keep all it has read
     except tarfile.TarError as error:

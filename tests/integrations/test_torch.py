@@ -696,6 +696,35 @@ def test_damaged_records(seal_files: Make, workers: int) -> None:
     assert data.skipped == 1 and set(got) < want and len(want) - 3000 <= len(set(got)) == len(got)
 
 
+def tar_of(*members: tuple[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as shard:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            shard.addfile(member, io.BytesIO(data))
+    return out.getvalue()
+
+
+def test_members_that_are_no_part_of_a_sample(seal_files: Make) -> None:
+    """As webdataset: what archivers add does not part a sample, and no member replaces another."""
+    odd = ("._a.jpg", "__note__", "README", "s/._a.cls", "s/.x")
+    members = ["s/a.jpg", *odd, "s/a.cls", "s/b.q/c.JPG", "s/b.q/c.seg.png"]
+    corpus = seal_files(
+        {
+            "a.tar": tar_of(*((name, name.encode()) for name in members)),
+            "b.tar": tar_of(("a.jpg", b"1"), ("a.JPG", b"2")),
+        }
+    )
+    options = corpus.options | {"shuffle": False}
+    assert list(SealedRecords(corpus.archive, globs="**/a.tar", **options)) == [
+        {"__key__": "s/a", "jpg": b"s/a.jpg", "cls": b"s/a.cls"},
+        {"__key__": "s/b.q/c", "jpg": b"s/b.q/c.JPG", "seg.png": b"s/b.q/c.seg.png"},
+    ]
+    with pytest.raises(UsageError, match=r"data/b.tar has a.JPG twice in one sample"):
+        list(SealedRecords(corpus.archive, globs="**/b.tar", **options))
+
+
 def test_bad_records(seal_files: Make, tmp_path: Path) -> None:
     """Not JSON, not Parquet, not tar, no known kind: each names the file."""
     corpus = seal_files(
