@@ -79,4 +79,5 @@ def _plan(change: Any, keystore: Any, options: dict[str, Any]) -> Callable[[str]
 
     find = public_keys(load_identities(options["identity"], needed=False), keystore)
     memory = None if options["allow_rollback"] else unlocking.memory()
-    return lambda target: plan(target, change, find, signs=bool(options["sign"]), memory=memory)
+    more = {"signs": bool(options["sign"]), "policy": options["policy"], "memory": memory}
+    return lambda target: plan(target, change, find, **more)

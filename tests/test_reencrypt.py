@@ -206,6 +206,21 @@ def test_signed_archives_are_signed_again_or_refused(archive: Path, tmp_path: Pa
     assert pqvault.verify(signed, identities=[OLD], policy=policy).problems == []
 
 
+def test_what_was_added_unsigned_is_not_signed_unseen(tmp_path: Path) -> None:
+    """After signed parts readers refuse it, so it must not become signed content by the way."""
+    signer = SigningKey.generate()
+    source, signed = make_tree(tmp_path / "more", {"x": b"ours"}), tmp_path / "signed.pqv"
+    pqvault.seal(source, signed, recipients=[OLD.recipient], sign=[signer])
+    (source / "y").write_bytes(b"of somebody who knows the public key")
+    allowed = Policy(allow_unsigned=True)
+    pqvault.seal(source, signed, recipients=[OLD.recipient], policy=allowed)
+    before = commits(signed)
+    with pytest.raises(PolicyRefused, match="is not signed, and parts before it are"):
+        pqvault.reencrypt(signed, identities=[OLD], sign=[signer])
+    assert commits(signed) == before
+    assert pqvault.reencrypt(signed, identities=[OLD], sign=[signer], policy=allowed).parts == 2
+
+
 def test_an_unfinished_run_with_other_rules_is_not_carried_on(archive: Path) -> None:
     """It believed anybody; who names a signer now does not, and what is allowed now is allowed."""
     before = commits(archive)

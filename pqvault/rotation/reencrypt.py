@@ -17,6 +17,7 @@ from pqvault.keys import Identity, Recipient
 from pqvault.keystore import Keystore
 from pqvault.keystore.identities import audit_use
 from pqvault.memory import Memory
+from pqvault.policy import ANYBODY, Policy
 from pqvault.progress import Progress, Report, ignore
 from pqvault.rotation.archives import Rotated
 from pqvault.rotation.change import Change, Keys
@@ -197,11 +198,12 @@ def plan(
     find: FindRecipient,
     *,
     signs: bool = False,
+    policy: Policy = ANYBODY,
     memory: Memory | None = None,
 ) -> Planned:
     """What would be done with one target. Needs no private key; nothing is verified.
 
-    ``signs``: whether new parts would be signed.
+    ``signs``: whether new parts would be signed; ``policy``: what of the old ones is accepted.
     """
     what = "archive" if is_archive(path) else STREAM
     try:
@@ -212,7 +214,9 @@ def plan(
             found = [(envelope, copy, recipients)]
         else:
             storage = storage_at(path)
-            work = ArchiveRenewal(storage, change, Keys(), find, _NEVER, memory=memory)
+            work = ArchiveRenewal(
+                storage, change, Keys(), find, _NEVER, policy=policy, memory=memory
+            )
             pending = work.pending(signs=signs)
             found = [(p.envelope, p.size, rs) for p, rs in pending if p.envelope is not None]
     except PQVaultError as error:

@@ -88,10 +88,13 @@ class ArchiveRenewal:
         """The parts to encrypt again, in the order of the work, and to whom.
 
         ``signs``: whether new parts would be signed, where that is only planned. Raises
-        PolicyRefused when the old ones are signed and the new ones would not be, KeyStateForbids,
-        UsageError for public keys that are not known.
+        PolicyRefused when the old ones are signed and the new ones would not be, or when new ones
+        would be and readers refuse the old; KeyStateForbids, UsageError for public keys that are
+        not known.
         """
         found, signs = [], signs or bool(self.sign)
+        if signs:
+            self._refuse_unsigned_after_signed()
         for part in self.state.ordered():
             # What an earlier run put and did not come to verify is made again.
             unfinished = not replaced_ids(part).isdisjoint(self.state.parts)
@@ -112,6 +115,14 @@ class ArchiveRenewal:
             # Readers refuse what is unsigned after what is signed: the signed ones grow backwards.
             found.reverse()
         return found
+
+    def _refuse_unsigned_after_signed(self) -> None:
+        """What readers refuse must not become signed content by the way."""
+        parts = self.state.ordered()
+        replaced = set[str]().union(*map(replaced_ids, parts))
+        standing = (part.commit for part in parts if part.id not in replaced)
+        for refusal in self.policy.unsigned_after_signed(standing):
+            raise refusal
 
     def _is_done(self, part: PublicPart) -> bool:
         """Whether its root key is new enough, and only those have it who are meant to."""
