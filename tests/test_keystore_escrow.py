@@ -12,7 +12,7 @@ from test_keystore import CHEAPEST, WORDS, path, store, unlock  # noqa: F401  (f
 
 import pqvault
 from pqvault.drill import drill
-from pqvault.errors import IntegrityError, NoKeyFits, PolicyRefused, UsageError
+from pqvault.errors import IntegrityError, Locked, NoKeyFits, PolicyRefused, UsageError
 from pqvault.keystore import Keystore, Unlocked, audit, backup, escrow, lifecycle
 from pqvault.keystore.identities import identities_of
 from pqvault.policy import ANYBODY, Policy
@@ -77,13 +77,60 @@ def test_a_backup_is_the_keystore_of_that_moment(
     assert [f.address for f in unlock(target).store.list()] == ["prod@1"]
     monkeypatch.setenv("PQVAULT_HOME", str(tmp_path / "home"))
     assert backup.restore(target, lambda s: s.unlock(lambda: WORDS)) is None
-    assert [f.address for f in Keystore().list()] == ["prod@1"]
+    with Keystore() as restored:
+        assert [f.address for f in restored.list()] == ["prod@1"]
     with pytest.raises(UsageError):
         backup.restore(target, lambda s: s.unlock(lambda: WORDS))
     old = backup.restore(target, lambda s: s.unlock(lambda: WORDS), replace=True)
-    assert old is not None and unlock(old).verify()
+    assert old is not None
+    with unlock(old) as kept:
+        assert kept.verify()
     left = {file.name for file in (tmp_path / "home").iterdir()} - {old.name}
     assert {name.split("-")[0] for name in left} == {"keystore.sqlite"}
+
+
+def test_a_keystore_that_others_have_open_is_not_put_aside(
+    store: Unlocked,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is only in its log would be lost with it; and what is restored has a log again."""
+    monkeypatch.setenv("PQVAULT_HOME", str(tmp_path))
+    copy = tmp_path / "copy"
+    backup.backup(store, copy)
+    lifecycle.new_key(store, "newer")
+
+    def restore() -> Path | None:
+        return backup.restore(copy, lambda s: s.unlock(lambda: WORDS), replace=True)
+
+    with Keystore(store.store.path) as reader:
+        reader.db.execute("BEGIN")
+        assert len(reader.list()) == 2
+        lifecycle.new_key(store, "newest")
+        store.close()
+        with pytest.raises(Locked):
+            restore()
+    old = restore()
+    with Keystore(old) as kept, Keystore() as restored:
+        assert (len(kept.list()), len(restored.list())) == (3, 1)
+        for one in (kept, restored):
+            assert one.db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_damaged_keystore_gives_way(
+    store: Unlocked,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The hint of whoever meets it says to restore it; it is kept as it is."""
+    monkeypatch.setenv("PQVAULT_HOME", str(tmp_path))
+    backup.backup(store, tmp_path / "copy")
+    store.close()
+    store.store.path.write_bytes(b"no database" * 1000)
+    old = backup.restore(tmp_path / "copy", lambda s: s.unlock(lambda: WORDS), replace=True)
+    assert old is not None and old.read_bytes() == b"no database" * 1000
+    with Keystore() as restored:
+        assert [f.address for f in restored.list()] == ["prod@1"]
 
 
 def test_an_edited_backup_is_not_restored(

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -66,7 +66,7 @@ def restore(source: Path, unlock: Unlock, *, replace: bool = False) -> Path | No
     """Put a backup in the keystore's place after it was unlocked and verified.
 
     ``replace``: although there is a keystore, which is kept beside it; returns where. Raises
-    UsageError when there is one otherwise.
+    UsageError when there is one otherwise, Locked when another process has it open.
     """
     target = home.folder() / home.keystore().name
     if target.exists() and not replace:
@@ -82,6 +82,7 @@ def restore(source: Path, unlock: Unlock, *, replace: bool = False) -> Path | No
             with store.change() as change:
                 change.audit("restore", "keystore", source=str(source.absolute()))
             _forget_kept(store.store)
+            _use_log(store.store)
         _sync(beside)
         old = _aside(target) if target.exists() else None
         os.link(beside, target)
@@ -150,15 +151,27 @@ def private_copy(source: Path) -> Iterator[Keystore]:
 
 
 def _aside(target: Path) -> Path:
-    # Its log goes into it first, then the three files are one.
-    with Keystore(target) as store, database.guarded(target):
-        store.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     old = target.with_name(f"{target.name}.replaced-{stamp}-{secrets.token_hex(2)}")
-    os.rename(target, old)
-    for suffix in ("-wal", "-shm"):
-        target.with_name(target.name + suffix).unlink(missing_ok=True)
+    try:
+        # Its log goes into it first, then the three files are one. SQLite refuses that while
+        # somebody else has it open, who would go on writing to files that are no longer its own.
+        with Keystore(target) as store, database.guarded(target):
+            store.db.execute("PRAGMA journal_mode=DELETE")
+    except IntegrityError:
+        pass  # damaged, which is why it is replaced: kept as it is, with its log
+    for suffix in ("", "-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            os.rename(target.with_name(target.name + suffix), old.with_name(old.name + suffix))
+    with suppress(IntegrityError), Keystore(old) as store:
+        _use_log(store)
     return old
+
+
+def _use_log(store: Keystore) -> None:
+    """As a new keystore: a backup is written without, and a reader would keep writers waiting."""
+    with database.guarded(store.path):
+        store.db.execute("PRAGMA journal_mode=WAL")
 
 
 def _copy(source: Path, target: Path) -> None:
