@@ -89,6 +89,16 @@ def test_a_backup_is_the_keystore_of_that_moment(
     assert {name.split("-")[0] for name in left} == {"keystore.sqlite"}
 
 
+def test_a_backup_that_cannot_be_written_is_told_by_its_name(
+    store: Unlocked,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """Not by that of the file beside it, which nobody typed."""
+    for target in (tmp_path / "none" / "backup", Path("/proc/backup")):
+        with pytest.raises(UsageError, match=f"^{target} cannot be written: No such file"):
+            backup.backup(store, target)
+
+
 def test_a_keystore_that_others_have_open_is_not_put_aside(
     store: Unlocked,  # noqa: F811
     tmp_path: Path,

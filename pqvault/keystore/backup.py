@@ -45,8 +45,8 @@ def backup(store: Unlocked, target: Path, kept: Iterable[Kept] = ()) -> None:
     with store.change() as change:
         change.audit("backup", "keystore", where=str(target.absolute()))
     beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
-    database.create_file(beside)
     try:
+        database.create_file(beside)
         with database.guarded(store.store.path):
             store.store.db.execute("VACUUM INTO ?", (str(beside),))
         if kept:
@@ -58,7 +58,8 @@ def backup(store: Unlocked, target: Path, kept: Iterable[Kept] = ()) -> None:
     except OSError as error:
         raise UsageError(f"{target} cannot be written: {error.strerror}") from None
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink()
     sync_folder(target.absolute().parent)
 
 
