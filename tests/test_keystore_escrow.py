@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import itertools
+import os
 import pickle
 from pathlib import Path
 
@@ -97,6 +99,24 @@ def test_a_backup_that_cannot_be_written_is_told_by_its_name(
     for target in (tmp_path / "none" / "backup", Path("/proc/backup")):
         with pytest.raises(UsageError, match=f"^{target} cannot be written: No such file"):
             backup.backup(store, target)
+
+
+def test_where_there_are_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAT has none, and a stick is where backups go."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setenv("PQVAULT_HOME", str(tmp_path / "home"))
+    with Keystore.create(WORDS, cost=CHEAPEST) as made:
+        backup.backup(made, tmp_path / "copy")
+        with pytest.raises(UsageError, match="never overwritten"):
+            backup.backup(made, tmp_path / "copy")
+    backup.restore(tmp_path / "copy", lambda s: s.unlock(lambda: WORDS), replace=True)
+    assert (tmp_path / "copy").stat().st_mode & 0o777 == 0o600
+    with Keystore() as restored:
+        assert restored.list() == []
 
 
 def test_a_keystore_that_others_have_open_is_not_put_aside(

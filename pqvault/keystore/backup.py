@@ -21,7 +21,7 @@ from pqvault import home
 from pqvault.errors import IntegrityError, NotFound, UsageError
 from pqvault.keystore import database
 from pqvault.keystore.change import Unlocked
-from pqvault.keystore.store import Keystore, sync_folder
+from pqvault.keystore.store import Keystore, name_new, sync_folder
 
 __all__ = ["Kept", "backup", "kept_names", "kept_of", "private_copy", "restore"]
 
@@ -52,7 +52,7 @@ def backup(store: Unlocked, target: Path, kept: Iterable[Kept] = ()) -> None:
         if kept:
             _keep(beside, kept)
         _sync(beside)
-        os.link(beside, target)
+        name_new(beside, target)
     except FileExistsError:
         raise UsageError(f"{target} exists, and a backup is never overwritten") from None
     except OSError as error:
@@ -86,7 +86,7 @@ def restore(source: Path, unlock: Unlock, *, replace: bool = False) -> Path | No
             _use_log(store.store)
         _sync(beside)
         old = _aside(target) if target.exists() else None
-        os.link(beside, target)
+        name_new(beside, target)
     finally:
         for suffix in ("", "-wal", "-shm"):
             beside.with_name(beside.name + suffix).unlink(missing_ok=True)
