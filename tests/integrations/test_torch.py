@@ -502,6 +502,21 @@ def test_records_resume(mixed: SealedCorpus, workers: int, stop: int) -> None:
         assert sum(map(len, numbers(other))) == sum(map(len, whole))
 
 
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_a_state_is_of_one_loader(mixed: SealedCorpus, after: int) -> None:
+    """The next one is whole, with more workers too, of which some never began where it says."""
+    loader, _ = record_loader(mixed, 2)
+    batches = iter(loader)
+    for _ in range(150):
+        next(batches)
+    _, data = record_loader(mixed, 0)
+    data.resume(loader.state_dict())
+    left = numbers(StatefulDataLoader(data, 100, num_workers=2, collate_fn=same))
+    whole = numbers(StatefulDataLoader(data, 100, num_workers=after, collate_fn=same))
+    assert 0 < sum(map(len, left)) < sum(map(len, whole))
+    assert sorted(n for batch in whole for n in batch) == sorted(jsonl_of(mixed))
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("what", ["files", "records"])
 def test_a_state_of_the_end_of_an_epoch(mixed: SealedCorpus, what: str, workers: int) -> None:

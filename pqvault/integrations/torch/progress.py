@@ -13,6 +13,7 @@ __all__ = ["Epoch", "Progress", "merged"]
 
 _STATE: Final = "pqvault records 1"
 MAX_WORKERS: Final = 1024
+_BEFORE: Final = 4  # numbers before those of the workers
 
 
 class Epoch:
@@ -21,7 +22,7 @@ class Epoch:
     workers with holds that state too, and must not begin there again."""
 
     def __init__(self) -> None:
-        self._shared = torch.zeros(2 + MAX_WORKERS, dtype=torch.int64).share_memory_()
+        self._shared = torch.zeros(_BEFORE + MAX_WORKERS, dtype=torch.int64).share_memory_()
 
     @property
     def value(self) -> int:
@@ -37,15 +38,20 @@ class Epoch:
         self._shared[1] += 1
         return int(self._shared[1])
 
-    def claim(self, worker: int, token: int) -> bool:
-        """Whether a worker may take the state of a token; 0 is of this process alone."""
+    def claim(self, worker: int, workers: int, token: int) -> bool:
+        """Whether a worker of so many may take the state of a token; 0 is of this process alone.
+        It is for the first loader: one with more workers after it has some that took nothing yet,
+        and begins anew all the same."""
         if worker >= MAX_WORKERS:
             raise UsageError(f"a loader has at most {MAX_WORKERS} workers here")
         if not token:
             return True
-        if int(self._shared[2 + worker]) >= token:
+        if int(self._shared[2]) < token:  # the same from each of its workers
+            self._shared[3], self._shared[2] = workers, token
+        mine = _BEFORE + worker
+        if int(self._shared[3]) != workers or int(self._shared[mine]) >= token:
             return False
-        self._shared[2 + worker] = token
+        self._shared[mine] = token
         return True
 
 

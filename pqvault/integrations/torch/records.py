@@ -185,7 +185,7 @@ class SealedRecords(IterableDataset):
     def __iter__(self) -> Iterator[Any]:
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
-        state = self._resume if self._epoch.claim(worker, self._token) else None
+        state = self._resume if self._epoch.claim(worker, workers, self._token) else None
         self._resume = None
         epoch = int(state["epoch"]) if state else self.epoch
         self._progress = Progress(epoch, worker, workers, self.fingerprint(), state)
