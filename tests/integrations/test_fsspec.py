@@ -488,6 +488,26 @@ def test_writing_is_refused(sealed: SealedCorpus) -> None:
         fs.open("x", "wb")
 
 
+def test_nothing_is_removed_or_moved(sealed: SealedCorpus) -> None:
+    """Refused with a sentence, of the kind that hosts expect; a path that is not there as such."""
+    fs = sealed.fs(recipients=sealed.identity.recipient.text)
+    before = set(sealed.archive.rglob("*"))
+    name = "data/table.csv"
+    for call in (
+        lambda: fs.rm(name),
+        lambda: fs.rm_file(name),
+        lambda: fs.rm("data", recursive=True),
+        lambda: fs.mv(name, "b"),
+        lambda: fs.copy(name, "b"),
+    ):
+        with pytest.raises(UsageError, match=r"^data.* is not removed, moved") as got:
+            call()
+        assert isinstance(got.value, NotImplementedError)
+    with pytest.raises(FileNotFoundError):
+        fs.rm("none")
+    assert set(sealed.archive.rglob("*")) == before
+
+
 def test_new_parts_are_seen_when_asked(sealed: SealedCorpus) -> None:
     """An instance keeps what it opened; invalidate_cache shows what was added."""
     fs = sealed.fs()

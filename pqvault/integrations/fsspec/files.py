@@ -14,10 +14,10 @@ from typing import Any, Final, Protocol
 
 import pyarrow as pa
 
-from pqvault.errors import NotFound, PQVaultError
+from pqvault.errors import NotFound, PQVaultError, UsageError
 from pqvault.sealed import RangeFile
 
-__all__ = ["MissingFile", "Part", "VaultFile", "VaultText", "VaultWriter", "Window"]
+__all__ = ["MissingFile", "Part", "Unchangeable", "VaultFile", "VaultText", "VaultWriter", "Window"]
 
 _BUFFER: Final = 128 * 1024  # bytes; a line or a header costs one trip through Python
 _PATIENCE: Final = 0.2  # seconds at the end of the process
@@ -26,6 +26,10 @@ _LITTLE: Final = 0.01  # the same
 
 class MissingFile(NotFound, FileNotFoundError):
     """A path that is not there, as both pqvault and the callers of file systems know it."""
+
+
+class Unchangeable(UsageError, NotImplementedError):
+    """What a sealed file system does not do, as both pqvault and the callers know it."""
 
 
 class Window(RangeFile):

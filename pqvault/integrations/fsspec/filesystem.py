@@ -18,7 +18,13 @@ from pqvault.archive.append import AppendPart
 from pqvault.archive.archive import Archive
 from pqvault.errors import PQVaultError, UsageError
 from pqvault.integrations import places, references
-from pqvault.integrations.fsspec.files import MissingFile, VaultFile, VaultText, VaultWriter
+from pqvault.integrations.fsspec.files import (
+    MissingFile,
+    Unchangeable,
+    VaultFile,
+    VaultText,
+    VaultWriter,
+)
 from pqvault.integrations.fsspec.trees import ArchiveTree, Info, StreamTree, Tree
 from pqvault.integrations.fsspec.writing import (
     CompressedPart,
@@ -27,6 +33,7 @@ from pqvault.integrations.fsspec.writing import (
     StreamPart,
 )
 from pqvault.integrations.references import References
+from pqvault.names import printable
 from pqvault.sealed.writer import DEFAULT_FRAME, DEFAULT_LEVEL
 from pqvault.streams import open_stream, open_stream_at
 
@@ -298,6 +305,17 @@ class PQVaultFileSystem(ChainedFileSystem):
 
     def _recipient_keys(self) -> Sequence[Any]:
         return references.recipients(self._recipients)
+
+    def _refuse(self, *paths: str, **options: Any) -> None:
+        """Raises Unchangeable, which is also what hosts know such file systems by; MissingFile."""
+        self.info(paths[0])
+        raise Unchangeable(
+            f"{printable(os.fsencode(paths[0]))} is not removed, moved or copied: what is sealed is"
+            " not changed",
+            hint="write a file of that name to replace it, or seal a new archive without it",
+        )
+
+    rm_file = _rm = cp_file = _refuse
 
     def mkdir(self, path: str, create_parents: bool = True, **options: Any) -> None:
         """Nothing: a folder comes with what is written in it."""
