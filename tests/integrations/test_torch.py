@@ -125,6 +125,15 @@ def test_files_are_the_files(files: SealedCorpus) -> None:
         SealedFiles(files.archive, globs="data/9/*", **files.options)
 
 
+def test_batches_count_from_the_end_too(seal_files: Make) -> None:
+    """As single items do; an empty file has no place in an object."""
+    corpus = seal_files({"a": b"1", "b": b"2", "z": b""})
+    data = SealedFiles(corpus.archive, **corpus.options)
+    assert data.__getitems__([-1, 1, -3]) == data.read([-1, 1, -3]) == [data[2], data[1], data[0]]
+    with pytest.raises(IndexError):
+        data.__getitems__([0, -4])
+
+
 def test_pickles_hold_references_only(files: SealedCorpus) -> None:
     """attack 40: neither key nor path nor content goes to a worker in a pickle."""
     for data in (
