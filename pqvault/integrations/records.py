@@ -263,6 +263,8 @@ def _rows(file: EntryFile, piece: Piece) -> Records:
 
 
 def _begin_of(group: Any) -> int:
+    if not group.num_columns:
+        return 0  # rows of nothing lie nowhere
     column = group.column(0)
     pages = [column.data_page_offset]
     if column.has_dictionary_page and column.dictionary_page_offset:

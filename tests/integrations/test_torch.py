@@ -117,8 +117,12 @@ def test_files_are_the_files(files: SealedCorpus) -> None:
         assert data[number].path == str(plain[number].relative_to(files.plain.parent))
     got = data.__getitems__([5, 3, 3, 100])
     assert [sample.path for sample in got] == [data.path(n) for n in (5, 3, 3, 100)]
+    assert data.__getitems__([-1, 7, -200]) == [data[199], data[7], data[0]]
+    assert data.read([-1, 7]) == [data[199], data[7]]
     with pytest.raises(IndexError):
         data[200]
+    with pytest.raises(IndexError):
+        data.__getitems__([0, -201])
     only = SealedFiles(files.archive, globs="data/3/*", transform=size_of, **files.options)
     assert only[0] == plain[[p.parent.name for p in plain].index("3")].stat().st_size
     with pytest.raises(NotFound, match=r"has no file like data/9/\*"):
@@ -718,6 +722,14 @@ def test_damaged_records(seal_files: Make, workers: int) -> None:
     got = loaded(DataLoader(data, 5, num_workers=workers, collate_fn=same))
     want = {line for path in corpus.plain.iterdir() for line in path.read_bytes().splitlines()}
     assert data.skipped == 1 and set(got) < want and len(want) - 3000 <= len(set(got)) == len(got)
+
+
+def test_parquet_without_columns(seal_files: Make) -> None:
+    """Has a row group that begins nowhere, and no rows."""
+    out = io.BytesIO()
+    pq.write_table(pa.table({}), out)
+    corpus = seal_files({"a.parquet": out.getvalue(), "b.parquet": parquet(10)})
+    assert len(list(SealedRecords(corpus.archive, **corpus.options))) == 10
 
 
 def tar_of(*members: tuple[str, bytes]) -> bytes:
