@@ -230,7 +230,8 @@ class SampleFiles:
     def each(self, numbers: Sequence[int]) -> Iterator[tuple[int, Sample]]:
         """(place in ``numbers``, sample), in the order in which they lie in the archive."""
         index, archive = self.index, self._opening.archive()
-        numbers = [range(len(index))[number] for number in numbers]  # also those from the end
+        every = range(len(index))
+        numbers = [every[number] for number in numbers]  # also those from the end
         for place in index.places(numbers):
             yield place, self._sample(index, archive, numbers[place])
         self._consider(archive)

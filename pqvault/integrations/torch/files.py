@@ -64,7 +64,8 @@ class SealedFiles(SampleFiles, Dataset):
     def __getitems__(self, numbers: Sequence[int]) -> list[Any]:
         """A batch. Raises before any of it is given out; damaged files are left out if asked."""
         index, archive = self.index, self._opening.archive()
-        numbers = [range(len(index))[number] for number in numbers]  # also those from the end
+        every = range(len(index))
+        numbers = [every[number] for number in numbers]  # also those from the end
         samples: list[Any] = [None] * len(numbers)
         bad: IntegrityError | None = None
         for place in index.places(numbers):
