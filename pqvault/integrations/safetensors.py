@@ -93,11 +93,16 @@ class safe_open(Closing):  # noqa: N801  the name that the library has
         with memoryview(blob)[8 + len(head) :] as view:
             if self._file.readinto(view) != len(view):
                 raise self._bad("ends early")
+        from safetensors import SafetensorError
+
         if self._framework == "np":
             from safetensors.numpy import load
         else:
             from safetensors.torch import load
-        return load(bytes(blob))["x"]
+        try:
+            return load(bytes(blob))["x"]
+        except SafetensorError as error:  # its type, or its size for its shape
+            raise self._bad(f"has a tensor that contradicts its header: {error}") from None
 
     def close(self) -> None:
         """Close the file."""

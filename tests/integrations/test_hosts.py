@@ -197,6 +197,28 @@ def test_bad_safetensors(sealed: SealedCorpus, content: bytes) -> None:
         safe_open(sealed_tensors(sealed, content), **sealed.options)
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"dtype": "F32", "shape": [3], "data_offsets": [0, 10]},
+        {"dtype": "XYZ", "shape": [1], "data_offsets": [0, 10]},
+        {"dtype": "F32", "shape": [3, 2**62], "data_offsets": [0, 10]},
+    ],
+    ids=["size", "type", "overflow"],
+)
+def test_tensors_that_are_not_as_their_header_says(
+    sealed: SealedCorpus, facts: dict[str, Any]
+) -> None:
+    """Refused when they are asked for, by an error that names the file."""
+    from pqvault.integrations.safetensors import safe_open
+
+    url = sealed_tensors(sealed, header({"a": facts}, bytes(10)))
+    with safe_open(url, "np", **sealed.options) as tensors:
+        for read in (lambda: tensors.get_tensor("a"), lambda: tensors.get_slice("a")[0:1]):
+            with pytest.raises(FormatError, match=r"pqvault.*contradicts its header"):
+                read()
+
+
 def test_polars_pushes_down(sealed: SealedCorpus) -> None:
     """Columns, predicates and limits give what Polars gives over the plain files."""
     pl = pytest.importorskip("polars")
