@@ -142,6 +142,19 @@ def test_what_cannot_be_read_is_named(cluster: Any, corpus: Path, tmp_path: Path
         rows.materialize()
 
 
+def test_records_without_members_are_not_lost(tmp_path: Path) -> None:
+    """Ray has no rows without columns: an error that names the file, and no fewer records."""
+    from pqvault.integrations.ray.datasource import SealedDatasource
+
+    key = pqvault.Identity.generate()
+    key.save_file(tmp_path / "key.txt")
+    (tmp_path / "a.jsonl").write_text("{}\n{}\n")
+    pqvault.seal(tmp_path / "a.jsonl", tmp_path / "b.pqv", recipients=[key.recipient])
+    (task,) = SealedDatasource(tmp_path / "b.pqv", str(tmp_path / "key.txt")).get_read_tasks(1)
+    with pytest.raises(UsageError, match=r"a\.jsonl has records that are not rows .* members"):
+        list(task())
+
+
 def test_a_worker_without_the_key_says_so(
     cluster: Any, corpus: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -232,6 +232,8 @@ def _rows(records: list[Any], kind: str, what: str) -> pa.Table:
         if not all(isinstance(record, dict) for record in records):
             return pa.table({"value": pa.array(records)})
         names = dict.fromkeys(name for record in records for name in record)
+        if not names:  # a table of no columns has no rows, for Ray
+            raise TypeError("objects without members")
         return pa.table({n: pa.array([record.get(n) for record in records]) for n in names})
     except (pa.ArrowException, UnicodeError, OverflowError, TypeError) as error:
         first = str(error).partition("\n")[0]
