@@ -559,6 +559,19 @@ def test_a_state_of_the_end_of_an_epoch(mixed: SealedCorpus, what: str, workers:
         assert list(again) == wanted[epoch]
 
 
+def test_a_state_that_was_loaded_is_the_state(mixed: SealedCorpus) -> None:
+    """Also of a dataset that was read already: a checkpoint before its next record loses none."""
+    _, data = record_loader(mixed, 0)
+    records = iter(data)
+    for _ in range(1000):
+        next(records)
+    state = data.state_dict()
+    wanted = next(records)
+    data.load_state_dict(state)
+    assert data.state_dict() == state
+    assert next(iter(data)) == wanted and data.state_dict() != state
+
+
 def test_resumed_twice(mixed: SealedCorpus) -> None:
     """Stops, each with another number of workers: together the epoch, each record once."""
     seen: collections.Counter[int] = collections.Counter()

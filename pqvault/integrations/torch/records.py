@@ -147,6 +147,7 @@ class SealedRecords(IterableDataset):
         """Begin the next iteration of this process where a state was taken."""
         self._resume = state or None
         self._token = 0
+        self._progress = None  # until then this is where it stands
         if state and not self._epoch_is_said:
             self._epoch.value = int(state["epoch"])
 
