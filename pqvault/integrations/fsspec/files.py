@@ -6,6 +6,7 @@ import atexit
 import io
 import sys
 import time
+import warnings
 import weakref
 from collections.abc import Callable
 from functools import cache
@@ -202,6 +203,13 @@ class VaultWriter:
         error = sys.exc_info()[1]
         if error is not None and error is not self._around:
             self.discard()
+            # Perhaps that error is over, and the file whole: it cannot be told from here.
+            warnings.warn(
+                f"{self.name} is not kept: it was closed while {type(error).__name__} was handled;"
+                " close it outside of `except`, or write it in a `with` block",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         else:
             self._keep()
 

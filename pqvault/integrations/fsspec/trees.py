@@ -66,27 +66,51 @@ class ArchiveTree:
         try:
             entry = self._find(path)
         except MissingFile:  # it leads nowhere, or out of the archive
-            return {"name": path, "type": "other", "size": 0, "destination": os.fsdecode(link)}
+            return _bare_link(path, link)
         return self._info(path, entry)
+
+    def _listed_link(self, path: str, link: bytes) -> Info:
+        """One that leads to a folder is listed as a link, so that who walks does not go round in
+        circles; asked for by its name it is that folder."""
+        info = self._link_info(path, link)
+        return _bare_link(path, link) if info["type"] == "directory" else info
 
     def _find(self, path: str) -> Entry:
         return self._located(path)[1]
 
     def _located(self, path: str) -> tuple[Any, Entry]:
-        """The entry that a path leads to, with its part."""
+        """The entry that a path leads to, with its part; links are followed, also in the middle."""
         at = path
         for _ in range(_LINKS):
             try:
                 part, entry = self._archive.find(at)
             except NotFound as error:
-                raise MissingFile(error.message, hint=error.hint) from None
+                behind = self._behind(at)
+                if behind is None:
+                    raise MissingFile(error.message, hint=error.hint) from None
+                at = behind
+                continue
             if entry.kind != Kind.SYMLINK:
                 return part, entry
-            target = os.fsdecode(entry.link or b"")
-            at = posixpath.normpath(posixpath.join(posixpath.dirname(at), target))
-            if at == ".." or at.startswith(("../", "/")):
+            onward = _onward(at, entry)
+            if onward is None:
                 break
+            at = onward
         raise MissingFile(f"{printable(os.fsencode(path))} is a link that leads to no entry")
+
+    def _behind(self, path: str) -> str | None:
+        """The same path with the first link in it followed; None when no folder of it is one."""
+        end = path.find("/")
+        while end >= 0:
+            try:
+                entry = self._archive.find(path[:end])[1]
+            except NotFound:
+                return None
+            if entry.kind == Kind.SYMLINK:
+                onward = _onward(path[:end], entry)
+                return None if onward is None else posixpath.normpath(onward + path[end:])
+            end = path.find("/", end + 1)
+        return None
 
     def children(self, path: str) -> list[Info]:
         """Sorted by name."""
@@ -95,7 +119,9 @@ class ArchiveTree:
             found = list(self._rows(path, direct=True))
             if not found and path:
                 info = self.info(path)  # raises for what is not there
-                found = [] if info["type"] == "directory" else [info]
+                found = [info]
+                if info["type"] == "directory":
+                    found = list(self._linked(path, direct=True))
             self._folders[path] = found
             if len(self._folders) > _FOLDERS_KEPT:
                 self._folders.popitem(last=False)
@@ -103,7 +129,22 @@ class ArchiveTree:
 
     def below(self, path: str) -> Iterator[Info]:
         """Sorted by path, folders before what is in them."""
-        return self._rows(path, direct=False)
+        empty = True
+        for info in self._rows(path, direct=False):
+            empty = False
+            yield info
+        if empty and path:
+            yield from self._linked(path, direct=False)
+
+    def _linked(self, path: str, *, direct: bool) -> Iterator[Info]:
+        """What is in a folder that a link leads to, by the names that it has by way of the link."""
+        try:
+            real = os.fsdecode(self._find(path).path)
+        except MissingFile:
+            return
+        if real != path:
+            for info in self._rows(real, direct=direct):
+                yield info | {"name": path + info["name"][len(real) :]}
 
     def _rows(self, path: str, *, direct: bool) -> Iterator[Info]:
         for batch in self._archive.batches(path, direct=direct):
@@ -113,7 +154,7 @@ class ArchiveTree:
                 if shown == path:
                     continue  # the folder itself
                 if kind == Kind.SYMLINK:
-                    yield self._link_info(shown, link)
+                    yield self._listed_link(shown, link)
                 else:
                     yield _info(shown, kind, size, mode, mtime_ns, digest)
 
@@ -135,6 +176,17 @@ class ArchiveTree:
             return " ".join(part.id for part in self._archive.parts)
         part, entry = self._located(path)
         return f"{part.id} {printable(entry.path)} {(entry.digest or b'').hex()}"
+
+
+def _onward(at: str, link: Entry) -> str | None:
+    """Where a link at ``at`` leads; None when that is out of the archive."""
+    target = posixpath.join(posixpath.dirname(at), os.fsdecode(link.link or b""))
+    onward = posixpath.normpath(target)
+    return None if onward == ".." or onward.startswith(("../", "/")) else onward
+
+
+def _bare_link(path: str, link: bytes) -> Info:
+    return {"name": path, "type": "other", "size": 0, "destination": os.fsdecode(link)}
 
 
 def _folder_info(name: str) -> Info:
