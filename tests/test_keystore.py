@@ -42,8 +42,10 @@ from pqvault.keystore import (
     transfer,
 )
 from pqvault.keystore.identities import identities
+from pqvault.keystore.seen import Seen
 from pqvault.keystore.states import TRANSITIONS
 from pqvault.rootkey import RootKey, keyring
+from pqvault.rotation.ledger import Ledger
 
 CHEAPEST = Cost(8, 1, 1)  # only for testing
 WORDS = b"correct horse"
@@ -561,3 +563,20 @@ def test_the_index_follows_a_rotation(store: Unlocked, path: Path) -> None:
     assert [d.path for d in index.dependants(db, "k2")] == ["/a/b", "/ab"]
     index.record("00", "/x", ["k1"], keystore=path.with_name("none"))
     store.verify()
+
+
+def test_the_index_takes_paths_that_are_not_utf8(store: Unlocked, path: Path) -> None:
+    """A folder may be named in Latin-1; what is below it is asked for before a key is destroyed."""
+    db, latin = store.store.db, os.fsdecode(b"/caf\xe9/a.pqv")
+    index.record("00", latin, ["k1"], keystore=path)
+    assert [d.path for d in index.dependants(db, "k1")] == [latin]
+    index.replace("00", latin, ["k2"], keystore=path)
+    with Ledger(Seen(path), path) as ledger:
+        ledger.expect("00", latin, ["k3"])
+    assert index.dependants(db, "k1") == []
+    assert [d.path for d in index.dependants(db, "k3")] == [latin]
+    rows = [("00", latin, "k2")]
+    assert index.replace_below("/", rows, keystore=path) == 1
+    assert [d.path for d in index.dependants(db, "k2")] == [latin]
+    assert index.replace_below("/", [], keystore=path) == 1
+    assert index.dependants(db, "k2") == []

@@ -7,6 +7,7 @@ not in it.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +16,16 @@ from pathlib import Path
 from pqvault.keystore import database
 from pqvault.keystore.store import Keystore, now
 
-__all__ = ["Dependant", "Row", "dependants", "record", "replace", "replace_all", "replace_below"]
+__all__ = [
+    "Dependant",
+    "Row",
+    "add",
+    "dependants",
+    "record",
+    "replace",
+    "replace_all",
+    "replace_below",
+]
 
 Row = tuple[str, str, str]  # archive id (or "stream"), path, key id
 
@@ -32,7 +42,25 @@ class Dependant:
 def dependants(db: sqlite3.Connection, key_id: str) -> list[Dependant]:
     """What is known to be sealed to a key id, in order of path."""
     query = "SELECT archive, path, seen FROM archives WHERE key_id=? ORDER BY path"
-    return [Dependant(*row) for row in db.execute(query, (key_id,))]
+    return [
+        Dependant(archive, os.fsdecode(path), seen)
+        for archive, path, seen in db.execute(query, (key_id,))
+    ]
+
+
+def _stored(path: str) -> str | bytes:
+    """A path as the table holds it: SQLite's text is UTF-8, which a path need not be."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(path)
+    return path
+
+
+def add(db: sqlite3.Connection, archive_id: str, path: str, key_ids: Iterable[str]) -> None:
+    """Note in a transaction of the caller that ``key_ids`` open the archive at ``path``."""
+    rows = [(archive_id, _stored(path), key_id, now()) for key_id in key_ids]
+    db.executemany("INSERT OR REPLACE INTO archives VALUES (?,?,?,?)", rows)
 
 
 def record(
@@ -42,8 +70,7 @@ def record(
     if not Keystore.exists(keystore):
         return
     with Keystore(keystore) as store, database.transaction(store.db, store.path):
-        rows = [(archive_id, path, key_id, now()) for key_id in key_ids]
-        store.db.executemany("INSERT OR REPLACE INTO archives VALUES (?,?,?,?)", rows)
+        add(store.db, archive_id, path, key_ids)
 
 
 def replace(
@@ -61,9 +88,9 @@ def replace_all(
         return
     with Keystore(keystore) as store, database.transaction(store.db, store.path):
         for archive_id, path, key_ids in entries:
-            store.db.execute("DELETE FROM archives WHERE archive=? AND path=?", (archive_id, path))
-            rows = [(archive_id, path, key_id, now()) for key_id in key_ids]
-            store.db.executemany("INSERT OR REPLACE INTO archives VALUES (?,?,?,?)", rows)
+            where = (archive_id, _stored(path))
+            store.db.execute("DELETE FROM archives WHERE archive=? AND path=?", where)
+            add(store.db, archive_id, path, key_ids)
 
 
 def replace_below(
@@ -77,11 +104,13 @@ def replace_below(
     prefix = folder.rstrip("/") + "/"
     new = set(rows)
     with Keystore(keystore) as store, database.transaction(store.db, store.path):
-        old = set(store.db.execute("SELECT archive, path, key_id FROM archives"))
+        found = store.db.execute("SELECT archive, path, key_id FROM archives")
+        old = {(archive, os.fsdecode(path), key_id) for archive, path, key_id in found}
         below = {row for row in old if row[1] == folder or row[1].startswith(prefix)}
         gone = {row for row in below - new if row[1] not in kept}
         where = "archive=? AND path=? AND key_id=?"
-        store.db.executemany(f"DELETE FROM archives WHERE {where}", gone)
-        stamped = [(*row, now()) for row in new]
-        store.db.executemany("INSERT OR REPLACE INTO archives VALUES (?,?,?,?)", stamped)
+        left = ((archive, _stored(path), key_id) for archive, path, key_id in gone)
+        store.db.executemany(f"DELETE FROM archives WHERE {where}", left)
+        for archive, path, key_id in new:
+            add(store.db, archive, path, [key_id])
     return len(gone)

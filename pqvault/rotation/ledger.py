@@ -10,7 +10,7 @@ from typing import Final
 from pqvault.closing import Closing
 from pqvault.keystore import database, index
 from pqvault.keystore.seen import Seen
-from pqvault.keystore.store import Keystore, now
+from pqvault.keystore.store import Keystore
 from pqvault.rotation.archives import Rotated
 
 __all__ = ["Ledger"]
@@ -32,9 +32,8 @@ class Ledger(Closing):
 
     def expect(self, archive: str, path: str, key_ids: Iterable[str]) -> None:
         """Note, before an envelope is rewrapped, who will open it: nobody destroys that key."""
-        rows = [(archive, path, key_id, now()) for key_id in key_ids]
         with self._lock, database.transaction(self._store.db, self._store.path):
-            self._store.db.executemany("INSERT OR REPLACE INTO archives VALUES (?,?,?,?)", rows)
+            index.add(self._store.db, archive, path, key_ids)
 
     def note(self, result: Rotated) -> None:
         """Note what became of one; written with others."""
