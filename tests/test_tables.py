@@ -48,6 +48,18 @@ def test_a_table_comes_back_from_an_archive_written_with_public_keys(archive: Pa
         read(archive, "other")
 
 
+def test_tables_below_a_folder_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    """pyarrow's paths are UTF-8; a Linux name is any bytes."""
+    archive = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9/a.pqv"))
+    table = numbers()
+    write(archive, table, row_groups=tables.RowGroups(rows=100))
+    assert read(archive).equals(table)
+    data = tables.dataset(archive, "runs", identities=[KEY])
+    found = data.to_table(["s"], filter=(pc.field("x") >= 995))
+    assert found.column("s").to_pylist() == [f"row {i}" for i in range(995, 1000)]
+    assert not pqvault.verify(archive, identities=[KEY]).problems
+
+
 def test_projection_and_filters_are_pushed_down(archive: Path) -> None:
     """A dataset is one of pyarrow's: columns, filters, row groups left out by statistics."""
     write(archive, numbers(), row_groups=tables.RowGroups(rows=100))

@@ -8,7 +8,7 @@ from pqvault.lazy import LazyModule
 from pqvault.sealed import RangeFile
 from pqvault.storage import LocalStorage, ReadAt, Storage
 
-__all__ = ["arrow_place"]
+__all__ = ["arrow_place", "on_disk"]
 
 pa = LazyModule("pyarrow")
 pafs = LazyModule("pyarrow.fs")
@@ -21,9 +21,20 @@ def arrow_place(storage: Storage, name: str) -> tuple[Any, str]:
     the interpreter at its end (pyarrow 26, issues 50482 and 33975). Elsewhere one over the
     storage, which `pqvault.tables.scanner` reads within its own calls.
     """
-    if isinstance(storage, LocalStorage):
+    if on_disk(storage):
         return pafs.LocalFileSystem(), storage.where(name)
     return pafs.PyFileSystem(_handler(storage)), name
+
+
+def on_disk(storage: Storage) -> bool:
+    """Whether pyarrow reads the files itself: local ones, but its paths are UTF-8 only."""
+    if not isinstance(storage, LocalStorage):
+        return False
+    try:
+        storage.where("").encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class _File(RangeFile):

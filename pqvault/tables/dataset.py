@@ -14,9 +14,9 @@ import pyarrow.dataset as pds
 
 from pqvault.archive.tableentry import TableEntry
 from pqvault.archive.tablerows import TableRows
-from pqvault.storage import LocalStorage
 from pqvault.tablefile import trouble
 from pqvault.tablefile.dictionaries import is_by_hand
+from pqvault.tablefile.filesystem import on_disk
 from pqvault.tables.scanner import TableScanner, columns_of
 
 __all__ = ["TableDataset"]
@@ -40,7 +40,7 @@ class TableDataset(pds.FileSystemDataset):  # type: ignore[misc]
             main = [field for field in schema if field.name not in rows.groups]
             schema = pa.schema(main, schema.metadata)
         super().__init__(fragments, schema, files[0].format, fragments[0].filesystem)
-        self._local = all(isinstance(e.part.storage, LocalStorage) for e in entries)
+        self._local = all(on_disk(e.part.storage) for e in entries)
 
     @property
     def schema(self) -> pa.Schema:
