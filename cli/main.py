@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import importlib
+import io
 import os
 import resource
 import sys
@@ -119,6 +120,7 @@ def main(args: list[str] | None = None) -> NoReturn:
     """Run and exit. Codes: 0 ok, 1 error, 2 usage, 3 incomplete, 10-16 see `pqvault.errors`,
     130 interrupted."""
     _no_core_dumps()
+    _say_any_name()
     # Entries come and go by the hundred thousand and hold no cycles: look for some less often.
     gc.set_threshold(50_000)
     # pyarrow imports NumPy (50 ms), and then pandas (100 ms) to ask whether a list is one of its.
@@ -156,6 +158,13 @@ def main(args: list[str] | None = None) -> NoReturn:
         sentence = f"internal error ({type(error).__name__}): this is a bug in pqvault"
         output.failure(PQVaultError(sentence, hint="run again with PQVAULT_DEBUG=1 and report it"))
         sys.exit(1)
+
+
+def _say_any_name() -> None:
+    # A path need not be UTF-8, and a locale may lack a letter: escaped, as standard error does it,
+    # because a command that has done its work must not fail for the line that says so.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _no_core_dumps() -> None:

@@ -109,6 +109,28 @@ def test_pandas_and_numpy_are_not_imported(tmp_path: Path, shell: dict[str, str]
     assert (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "latin-1", "ascii"])
+def test_names_that_the_locale_cannot_write(
+    tmp_path: Path, shell: dict[str, str], encoding: str
+) -> None:
+    """A folder of a Latin-1 system is sealed and unsealed where the locale is UTF-8, and the other
+    way round: what is done is not told as a failure for its name."""
+    commands = (
+        "pqvault keygen -o key > pub",
+        'mkdir "$NAME" && echo x > "$NAME/x"',
+        'pqvault seal "$NAME" -R pub && pqvault inspect "$NAME.pqv"',
+        'pqvault unseal "$NAME.pqv" -i key -o "$NAME-out"',
+    )
+    for name in (b"caf\xe9", "日本".encode()):
+        env = shell | {"PYTHONIOENCODING": encoding, "NAME": os.fsdecode(name)}
+        script = " && ".join(commands)
+        folder = tmp_path / str(len(name))
+        folder.mkdir()
+        done = subprocess.run(["sh", "-c", script], env=env, cwd=folder, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.endswith(b"-out\n")
+
+
 def test_output_that_cannot_be_written_is_told(shell: dict[str, str]) -> None:
     """attack 13: a full disk behind standard output is no success."""
     with open("/dev/full", "w") as full:
