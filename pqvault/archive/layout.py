@@ -111,7 +111,8 @@ def read_header(storage: Storage) -> str:
     except NotFound:
         raise NotFound(
             f"{storage.where('')} is not an archive: it has no {HEADER}",
-            hint="name the folder that `pqvault seal` made, usually NAME.pqv",
+            hint="name the folder that `pqvault seal` made, usually NAME.pqv; `pqvault decrypt`"
+            " opens a sealed stream, which is one file",
         ) from None
     try:
         archive = json.loads(data)["archive"]

@@ -21,6 +21,7 @@ from typing import TypeAlias
 from pqvault.errors import (
     FormatError,
     NotFound,
+    UsageError,
 )
 from pqvault.storage.appending import AppendFile, FileLock
 from pqvault.storage.base import Buffer, Names, check_name, explained
@@ -291,7 +292,11 @@ class LocalStorage:
 
 
 def _open_folder(root: Path, parts: list[str]) -> int:
-    fd = os.open(root, _ROOT)
+    try:
+        fd = os.open(root, _ROOT)
+    except NotADirectoryError:
+        # What a person typed, perhaps a sealed stream: no damage, and nothing to be removed.
+        raise NotFound(f"{root} is not a folder", hint="check the path") from None
     for part in parts:
         try:
             inner = os.open(part, _FOLDER, dir_fd=fd)
@@ -303,6 +308,11 @@ def _open_folder(root: Path, parts: list[str]) -> int:
 
 def _make_root(root: Path) -> None:
     missing = [folder for folder in (root, *root.parents) if not folder.exists()]
+    above = missing[-1].parent if missing else root
+    if not above.is_dir():
+        raise UsageError(
+            f"{above} is a file, and an archive is a folder", hint="choose another name with -o"
+        )
     for folder in reversed(missing):
         with suppress(FileExistsError):
             folder.mkdir()
