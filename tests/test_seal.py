@@ -47,6 +47,18 @@ def test_dot_has_no_name(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     assert snapshot(out / "a") == snapshot(box.source / "a")
 
 
+def test_a_source_that_is_the_archive(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`seal src -o src` leaves out the archive, which is all there is: refused, and no success."""
+    box.tree({"a": b"1"})
+    monkeypatch.chdir(box.source)
+    for archive, source in ((box.source, box.source), (Path("."), "../src"), (box.source, ".")):
+        box.archive = archive
+        with pytest.raises(UsageError, match="cannot be the archive") as caught:
+            box.seal(source)
+        assert "-o" in caught.value.hint
+    assert os.listdir(box.source) == ["a"]
+
+
 def test_two_sources_of_one_name(box: Box) -> None:
     """Two sources of one name are a usage error, before anything is made."""
     one, two = make_tree(box.root / "1/data", {}), make_tree(box.root / "2/data", {})

@@ -113,6 +113,7 @@ class SealRun:
         return report
 
     def _check_options(self) -> None:
+        self._check_sources()
         if self.delete and (self.append or self.listed is not None):
             raise UsageError("--delete does not go with --append or --files-from")
         if (self.delete or self.checksum) and not self.identities:
@@ -129,6 +130,17 @@ class SealRun:
                 f"the recipients are {', '.join(sorted(ids))}, not the key ids expected",
                 hint="check who the recipients are before sealing to them",
             )
+
+    def _check_sources(self) -> None:
+        own = self._own_folder()
+        for source in self.sources:
+            info = os.stat(source.root)
+            if (info.st_dev, info.st_ino) in own:
+                # The archive is left out of what is sealed: it would be all of it.
+                raise UsageError(
+                    f"{printable(source.root)} cannot be the archive and what is sealed into it",
+                    hint="name another archive with -o",
+                )
 
     def _run(self, archive: str | None, began: float) -> None:
         report = self.report
