@@ -22,6 +22,8 @@ def whole_file(path: str | os.PathLike[str], *, force: bool = False) -> Iterator
     Raises UsageError when the name is taken, unless ``force``, and when the disk is full a
     PQVaultError that says so; nothing is left then.
     """
+    if not os.fspath(path):
+        raise UsageError("the output has an empty name", hint="is a variable of the shell unset?")
     target = Path(path)
     if not force and os.path.lexists(target):
         raise _exists(target)

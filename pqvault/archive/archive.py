@@ -264,6 +264,11 @@ class Archive(Closing):
         """
         from pqvault.archive.unseal import unseal  # it is built on this class
 
+        if target is not None and not os.fspath(target):
+            raise UsageError(
+                "the folder to unseal into has an empty name",
+                hint="is a variable of the shell unset?",
+            )
         return unseal(
             self,
             None if target is None else Path(target),

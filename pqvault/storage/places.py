@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote
 
+from pqvault.errors import UsageError
 from pqvault.storage.base import Storage
 from pqvault.storage.local import LocalStorage
 
@@ -26,10 +27,13 @@ def is_archive(place: str) -> bool:
 
 
 def storage_at(place: str | os.PathLike[str]) -> Storage:
-    """The storage of an archive. Raises UsageError for a URL that cannot be used.
+    """The storage of an archive. Raises UsageError for a URL that cannot be used, and for "",
+    which would be this folder.
 
     ``file://`` is a folder of this machine, with all that a folder promises.
     """
+    if not os.fspath(place):
+        raise UsageError("the archive has an empty name", hint="is a variable of the shell unset?")
     match = _URL.match(place) if isinstance(place, str) else None
     if match is None:
         return LocalStorage(Path(place))
