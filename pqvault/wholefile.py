@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pqvault.errors import UsageError
-from pqvault.storage.base import explained
+from pqvault.storage.base import NO_HARD_LINKS, explained
 
-__all__ = ["whole_file"]
+__all__ = ["name_new", "whole_file"]
 
 
 @contextmanager
@@ -43,9 +43,28 @@ def whole_file(path: str | os.PathLike[str], *, force: bool = False) -> Iterator
         _sync_folder(target.parent)
 
 
-def _name(beside: Path, target: Path) -> None:
+def name_new(beside: Path, target: Path) -> None:
+    """Give a file the name ``target``, which nothing may have. Raises FileExistsError.
+
+    ``beside`` may be left, another name of it. Without hard links the name is taken by an empty
+    file first: still nothing is replaced, but a crash may leave that one.
+    """
     try:
         os.link(beside, target)
+    except OSError as error:
+        if error.errno not in NO_HARD_LINKS:
+            raise
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        try:
+            os.rename(beside, target)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+
+
+def _name(beside: Path, target: Path) -> None:
+    try:
+        name_new(beside, target)
     except FileExistsError:
         raise _exists(target) from None
 

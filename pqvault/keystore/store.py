@@ -7,7 +7,6 @@ Nothing read here is verified: whoever can write the file can write these values
 from __future__ import annotations
 
 import builtins
-import errno
 import os
 import secrets
 import sqlite3
@@ -29,11 +28,11 @@ from pqvault.keystore.halves import Public, of_public, public_half, recipient_of
 from pqvault.keystore.records import Address, KeyName, KeyVersion, Meta, Transition
 from pqvault.keystore.states import State
 from pqvault.signing import Signer
+from pqvault.wholefile import name_new
 
-__all__ = ["KeyFacts", "Keystore", "name_new", "now", "sync_folder"]
+__all__ = ["KeyFacts", "Keystore", "now", "sync_folder"]
 
 STORE_KEY_SIZE: Final = 32  # bytes
-_NO_HARD_LINKS: Final = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 def now() -> int:
@@ -102,6 +101,7 @@ class Keystore(Closing):
         database.create_file(beside)
         try:
             key = _fill(beside, passphrase, cost)
+            # A link is made only where nothing is, so that two of us cannot both win.
             name_new(beside, target)
         except FileExistsError:
             database.create_file(target)
@@ -332,21 +332,6 @@ def _fill(path: Path, passphrase: bytes, cost: Cost) -> StoreKey:
     finally:
         db.close()
     return key
-
-
-def name_new(beside: Path, target: Path) -> None:
-    """Give a whole file the name `target` too, or instead. Raises FileExistsError when it is taken.
-
-    A link is made only where nothing is, so that two of us cannot both win. Where there are no
-    hard links (FAT, on most sticks) an empty file takes the name first.
-    """
-    try:
-        os.link(beside, target)
-    except OSError as error:
-        if error.errno not in _NO_HARD_LINKS:
-            raise
-        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        os.rename(beside, target)
 
 
 def sync_folder(folder: Path) -> None:

@@ -220,6 +220,10 @@ _REASONS = {
 }
 
 
+# What a file system says that has none of them (exFAT, some network mounts).
+NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+
+
 def explain(error: OSError, doing: str, where: str) -> PQVaultError:
     """Return the error of pqvault's tree for an operating system's error.
 

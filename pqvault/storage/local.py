@@ -24,7 +24,7 @@ from pqvault.errors import (
     UsageError,
 )
 from pqvault.storage.appending import AppendFile, FileLock
-from pqvault.storage.base import Buffer, Names, check_name, explained
+from pqvault.storage.base import NO_HARD_LINKS, Buffer, Names, check_name, explained
 from pqvault.storage.localfiles import LocalReader, LocalSink, write_all
 from pqvault.storage.replacing import copy_owner, is_named, lock_file
 
@@ -41,7 +41,6 @@ _MODE = 0o666  # less the umask: an archive is ciphertext, its folder decides wh
 _Entries: TypeAlias = list[tuple[str, bool]]  # name, is a folder
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp", re.DOTALL)
-_NO_HARD_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
@@ -383,6 +382,6 @@ def _link_or_write(folder: int, beside: str, last: str, data: Buffer) -> None:
     try:
         os.link(beside, last, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
     except OSError as error:
-        if error.errno not in _NO_HARD_LINKS:
+        if error.errno not in NO_HARD_LINKS:
             raise
         _write_new(folder, last, data)
