@@ -19,15 +19,16 @@ __all__ = ["name_new", "whole_file"]
 def whole_file(path: str | os.PathLike[str], *, force: bool = False) -> Iterator[BinaryIO]:
     """An unbuffered binary file that gets its name when the block ends without an error.
 
-    Raises UsageError when the name is taken, unless ``force``, and when the disk is full a
-    PQVaultError that says so; nothing is left then.
+    Raises UsageError when the name is taken, unless ``force`` and by a regular file or a link to
+    one, and when the disk is full a PQVaultError that says so; nothing is left then.
     """
     if not os.fspath(path):
         raise UsageError("the output has an empty name", hint="is a variable of the shell unset?")
     target = Path(path)
-    if not force and os.path.lexists(target):
-        raise _exists(target)
-    beside = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.tmp")
+    with explained("write", str(target)):
+        _check(target, force)
+    # So much of the name that it is no longer than names may be (255 bytes), in any letters.
+    beside = target.with_name(f".{target.name[:50]}.{secrets.token_hex(4)}.tmp")
     with explained("write", str(target)):
         fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
@@ -41,6 +42,19 @@ def whole_file(path: str | os.PathLike[str], *, force: bool = False) -> Iterator
         finally:
             beside.unlink(missing_ok=True)
         _sync_folder(target.parent)
+
+
+def _check(target: Path, force: bool) -> None:
+    # /dev/null and FIFOs take what is written; to replace one would leave it on a disk instead.
+    if target.exists() and not target.is_file():
+        kind = "a folder" if target.is_dir() else "no regular file, and nothing takes its place"
+        raise UsageError(
+            f"{target} is {kind}", hint="name a file with -o, or redirect standard output"
+        )
+    if not force and os.path.lexists(target):
+        raise _exists(target)
+    if not target.parent.is_dir():
+        raise UsageError(f"{target.parent} is not a folder", hint="make it, or name another")
 
 
 def name_new(beside: Path, target: Path) -> None:

@@ -30,3 +30,27 @@ def test_without_hard_links(tmp_path: Path, no_hard_links: None) -> None:
         (tmp_path / "late").write_bytes(b"old")
     left = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert left == {"out": b"new", "late": b"old"}
+
+
+def test_what_is_no_regular_file_is_left_alone(tmp_path: Path) -> None:
+    """--force replaces files: not a FIFO, a device such as /dev/null, a folder, a link to one."""
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "null").symlink_to("/dev/null")
+    for name in ("fifo", "null", "folder", ".", "..", "/", "/dev/null", "fifo/x", "none/x"):
+        refused = pytest.raises(UsageError, match=r"is a folder|no regular file|not a folder")
+        with refused, whole_file(tmp_path / name, force=True):
+            pass
+    assert sorted(os.listdir(tmp_path)) == ["fifo", "folder", "null"]
+    assert (tmp_path / "fifo").is_fifo() and (tmp_path / "null").is_symlink()
+
+
+def test_the_longest_names(tmp_path: Path) -> None:
+    """255 bytes, which may be 85 characters."""
+    for name in ("漢" * 85, "x" * 255, os.fsdecode(b"\xff" * 255)):
+        with whole_file(tmp_path / name) as file:
+            file.write(b"new")
+        with whole_file(tmp_path / name, force=True) as file:
+            file.write(b"newer")
+        assert (tmp_path / name).read_bytes() == b"newer" and len(os.listdir(tmp_path)) == 1
+        (tmp_path / name).unlink()

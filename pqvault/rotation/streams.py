@@ -117,7 +117,7 @@ def replace_file(path: Path, fd: int, fill: Callable[[int], object]) -> None:
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         _clear(path, folder)
-        beside = f".{path.name[:200]}.{secrets.token_hex(4)}.rotating"
+        beside = f".{path.name[:50]}.{secrets.token_hex(4)}.rotating"
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         out = os.open(beside, flags, 0o600, dir_fd=folder)
         try:
@@ -139,7 +139,7 @@ def replace_file(path: Path, fd: int, fill: Callable[[int], object]) -> None:
 
 def _clear(path: Path, folder: int) -> None:
     """Remove what processes that were killed left beside ``path``: its lock is ours."""
-    mine = re.compile(rf"\.{re.escape(path.name[:200])}\.[0-9a-f]{{8}}\.rotating", re.S)
+    mine = re.compile(rf"\.{re.escape(path.name[:50])}\.[0-9a-f]{{8}}\.rotating", re.S)
     for name in os.listdir(folder):
         if mine.fullmatch(name):
             os.unlink(name, dir_fd=folder)
