@@ -383,6 +383,22 @@ def test_globs_that_match_nothing(box: Box) -> None:
     assert caught.value.exit_code == 10
 
 
+def test_globs_that_match_nothing_leave_nothing(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """./NAME must not exist, so that an empty one would refuse the next try; a folder of the
+    user's own stays."""
+    box.tree({"a": b"1"})
+    box.seal()
+    monkeypatch.chdir(box.root)
+    own = box.root / "own"
+    own.mkdir()
+    for target in (None, "out", "own"):
+        with box.open() as archive, pytest.raises(NotFound):
+            archive.unseal(target, ["nothing"])
+    with box.open() as archive:
+        archive.unseal(None, ["**/a"])
+    assert own.is_dir() and not (box.root / "out").exists()
+
+
 # ---- damage --------------------------------------------------------------------------------
 
 

@@ -120,6 +120,7 @@ def unseal(
     report.failed += end.failures
     found = end.files + end.folders + end.symlinks + end.hardlinks + len(report.skipped)
     if globs and not found and not report.failed:
+        extractor.remove_made_target()  # else it would stand in the way of the next try
         raise NotFound(
             f"nothing in the archive matches {' '.join(globs)}",
             hint="globs match whole paths, as `pqvault ls` prints them; `**` crosses `/`",

@@ -99,7 +99,7 @@ class Extractor:
             self._new_mode, folds = self._probe(f"{prefix}-0.tmp")
         except BaseException:
             os.close(self._root)
-            self._remove_made_target()
+            self.remove_made_target()
             raise
         self._tree = Tree(self._root, force=force, folds=folds, new_mode=self._new_mode)
         self.files = FileWriter(
@@ -213,7 +213,7 @@ class Extractor:
     def abort(self) -> None:
         """Stop here: whole files stay, folders stay 0o700. Nothing after :meth:`finish`."""
         if self._tree.close():
-            self._remove_made_target()
+            self.remove_made_target()
 
     # ---- parts -----------------------------------------------------------------------
 
@@ -230,7 +230,8 @@ class Extractor:
         except OSError as error:
             raise failure(os.fsencode(self._target), error) from error
 
-    def _remove_made_target(self) -> None:
+    def remove_made_target(self) -> None:
+        """Remove the target where this run made it, and nothing is in it."""
         if self._made_target:
             try:
                 os.rmdir(self._target)  # fails, as it should, unless it is still empty
