@@ -72,13 +72,14 @@ def command(
 
 
 def _versions(opened: Any, paths: tuple[str, ...], output: Output) -> None:
-    """A line for each version; a path that no part has ever had is an error."""
+    """A line for each version; a path that no part has ever had is an error, unless there are
+    parts that could not be read."""
     from pqvault.archive.differences import versions
     from pqvault.errors import NotFound
 
     for path in map(os.fsencode, paths):
         found = list(versions(opened, path.strip(b"/")))
-        if not found:
+        if not found and not opened.problems:
             raise NotFound(f"{name(path)} was never in the archive", hint="see `pqvault ls`")
         for version in found:
             facts = {"part": version.part, "created": version.created}

@@ -121,10 +121,11 @@ def unseal(
     found = end.files + end.folders + end.symlinks + end.hardlinks + len(report.skipped)
     if globs and not found and not report.failed:
         extractor.remove_made_target()  # else it would stand in the way of the next try
-        raise NotFound(
-            f"nothing in the archive matches {' '.join(globs)}",
-            hint="globs match whole paths, as `pqvault ls` prints them; `**` crosses `/`",
-        )
+        if not archive.problems:  # else it may be in what could not be read
+            raise NotFound(
+                f"nothing in the archive matches {' '.join(globs)}",
+                hint="globs match whole paths, as `pqvault ls` prints them; `**` crosses `/`",
+            )
     return report
 
 
