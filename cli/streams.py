@@ -35,7 +35,8 @@ def copy(
             done = do(reader, sys.stdout.buffer)
             sys.stdout.buffer.flush()
             return done
-    if source != "-" and os.path.exists(target) and os.path.samefile(source, target):
+    there = source != "-" and os.path.exists(source) and os.path.exists(target)
+    if there and os.path.samefile(source, target):
         raise UsageError(f"{source} is both input and output", hint="choose another -o")
     with _reader(source) as reader, whole_file(target, force=force) as writer:
         return do(reader, writer)
