@@ -6,7 +6,8 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -74,10 +75,22 @@ class Output:
         if self.json:
             self.failure(PQVaultError(error.format_message()), error.exit_code)
         else:
-            error.show(file=sys.stderr)
+            with _told():
+                error.show(file=sys.stderr)
 
     def _say(self, document: dict[str, Any], text: str) -> None:
-        click.echo(json.dumps(document) if self.json else text, err=True)
+        with _told():
+            click.echo(json.dumps(document) if self.json else text, err=True)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        # A full disk or a closed pipe behind standard error: the exit code stays what it is. What
+        # is left in its buffer must not fail again at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def plain(value: Any) -> Any:

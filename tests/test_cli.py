@@ -131,6 +131,16 @@ def test_names_that_the_locale_cannot_write(
         assert done.stdout.endswith(b"-out\n")
 
 
+def test_errors_that_cannot_be_written_have_their_exit_code(shell: dict[str, str]) -> None:
+    """A full disk behind standard error, or nobody who reads it, is not what went wrong."""
+    commands = ("pqvault ls none.pqv -i none", "pqvault ls", "pqvault gc none.pqv --json")
+    for command, code in zip(commands, (2, 2, 10), strict=True):
+        for script in (f"{command} 2>/dev/full", f"({command}; echo $? >&3) 2>&1 | exec true"):
+            script = f"exec 3>&1; {script}; echo $?"
+            done = subprocess.run(["sh", "-c", script], env=shell, capture_output=True, text=True)
+            assert int(done.stdout.split()[0]) == code, (script, done)
+
+
 def test_output_that_cannot_be_written_is_told(shell: dict[str, str]) -> None:
     """attack 13: a full disk behind standard output is no success."""
     with open("/dev/full", "w") as full:
