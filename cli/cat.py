@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from typing import Any
 
 import click
@@ -11,6 +10,7 @@ import click
 from .options import identity_option, load_identities, memory_option, output_options
 from .output import Output
 from .signing import policy_options
+from .streams import standard_output
 
 _STEP = 16 * 1024 * 1024  # bytes
 
@@ -58,9 +58,10 @@ def command(
     with api.open(
         archive, identities=load_identities(identity), as_of=as_of, memory=memory, policy=policy
     ) as opened:
+        target = standard_output()
         file = opened.open_file(path)
         start, stop = span or (0, None)
         end = file.size if stop is None else min(stop, file.size)
         for offset in range(start, end, _STEP):
-            sys.stdout.buffer.write(file.pread(offset, min(_STEP, end - offset)))
-        sys.stdout.buffer.flush()
+            target.write(file.pread(offset, min(_STEP, end - offset)))
+        target.flush()

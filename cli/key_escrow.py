@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from .main import fail_with
 from .options import Percent, output_options
 from .output import Output, number, size
 from .signing import policy_options
+from .streams import standard_input
 
 if TYPE_CHECKING:
     from pqvault.keystore import Keystore, Unlocked
@@ -255,7 +255,7 @@ def _read_secret(file: str) -> str:
 
     try:
         if file == "-":
-            return sys.stdin.read(1 << 16)
+            return standard_input().read(1 << 16).decode("utf-8")
         with open(file, encoding="utf-8") as source:
             return source.read(1 << 16)
     except (OSError, UnicodeDecodeError) as error:

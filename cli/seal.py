@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from .options import (
 from .output import Output, number, size
 from .progress import shown
 from .signing import policy_options, sign_option
+from .streams import standard_input
 
 if TYPE_CHECKING:
     from pqvault.sources import BadLines
@@ -161,7 +161,7 @@ def _listed(file: str | None, null: bool) -> list[bytes] | None:
         return None
     try:
         if file == "-":
-            data = sys.stdin.buffer.read()
+            data = standard_input().read()
         else:
             with open(file, "rb") as source:
                 data = source.read()

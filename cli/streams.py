@@ -10,7 +10,21 @@ from typing import BinaryIO
 from pqvault.errors import UsageError
 from pqvault.wholefile import whole_file
 
-__all__ = ["copy"]
+__all__ = ["copy", "standard_input", "standard_output"]
+
+
+def standard_input() -> BinaryIO:
+    """Standard input. Raises UsageError where it was closed before we began."""
+    if sys.stdin is None:
+        raise UsageError("standard input is closed", hint="name a file")
+    return sys.stdin.buffer
+
+
+def standard_output() -> BinaryIO:
+    """Standard output. Raises UsageError where it was closed before we began."""
+    if sys.stdout is None:
+        raise UsageError("standard output is closed", hint="redirect it to a file")
+    return sys.stdout.buffer
 
 
 def copy(
@@ -27,13 +41,14 @@ def copy(
     when both are one file.
     """
     if target == "-":
-        if binary and sys.stdout.isatty():
+        output = standard_output()
+        if binary and output.isatty():
             raise UsageError(
                 "sealed bytes are not for a terminal", hint="name a file with -o, or use a pipe"
             )
         with _reader(source) as reader:
-            done = do(reader, sys.stdout.buffer)
-            sys.stdout.buffer.flush()
+            done = do(reader, output)
+            output.flush()
             return done
     there = source != "-" and os.path.exists(source) and os.path.exists(target)
     if there and os.path.samefile(source, target):
@@ -44,7 +59,7 @@ def copy(
 
 def _reader(source: str) -> BinaryIO:
     if source == "-":
-        return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
+        return open(standard_input().fileno(), "rb", buffering=0, closefd=False)
     try:
         return open(source, "rb", buffering=0)
     except OSError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ from pqvault.errors import UsageError
 from pqvault.names import printable
 
 from .output import Output, number
+from .streams import standard_output
 
 __all__ = ["rows_options", "show_rows"]
 
@@ -55,10 +55,11 @@ def show_rows(output: Output, reader: Any, out: str | None, kind: str | None, fo
     elif kind == "table":
         _print_table(reader)
     else:
-        if kind in ("parquet", "arrow") and sys.stdout.isatty():
+        target = standard_output()
+        if kind in ("parquet", "arrow") and target.isatty():
             raise UsageError(f"{kind} is not for a terminal", hint="name a file with -o")
-        write_rows(reader, kind, sys.stdout.buffer)
-        sys.stdout.buffer.flush()
+        write_rows(reader, kind, target)
+        target.flush()
 
 
 def _print_table(reader: Any) -> None:

@@ -93,6 +93,21 @@ def test_without_standard_streams(shell: dict[str, str]) -> None:
         assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
 
 
+def test_a_closed_standard_stream_that_is_needed(tmp_path: Path, shell: dict[str, str]) -> None:
+    """It is named, and no bug of ours."""
+    setup = "pqvault keygen -o key > pub && mkdir d && echo x > d/x && pqvault seal d -R pub -q"
+    subprocess.run(["sh", "-c", setup], env=shell, cwd=tmp_path, check=True)
+    for command, stream in (
+        ("cat d.pqv d/x -i key >&-", "output"),
+        ("encrypt d/x -R pub >&-", "output"),
+        ("encrypt -R pub -o y <&-", "input"),
+        ("seal d -R pub --files-from - <&-", "input"),
+    ):
+        words = ["sh", "-c", f"pqvault {command}"]
+        done = subprocess.run(words, env=shell, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 2 and f"standard {stream} is closed" in done.stderr, done
+
+
 def test_pandas_and_numpy_are_not_imported(tmp_path: Path, shell: dict[str, str]) -> None:
     """pyarrow would import them, where they are installed, in each command: 150 ms."""
     for name in ("pandas", "numpy"):
