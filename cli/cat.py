@@ -21,7 +21,7 @@ class Range(click.ParamType[tuple[int, int | None]]):
     name = "range"
 
     def convert(self, value: object, param: object, ctx: object) -> tuple[int, int | None]:
-        match = re.fullmatch(r"(\d*):(\d*)", str(value))
+        match = re.fullmatch(r"(\d{0,18}):(\d{0,18})", str(value))
         if match is None:
             raise click.BadParameter(f"{value!r} is no range; write it like 0:1024, 100: or :100")
         return int(match[1] or 0), int(match[2]) if match[2] else None

@@ -47,7 +47,7 @@ class Size(click.ParamType[int]):
     def convert(self, value: Any, param: Any, ctx: Any) -> int:
         if isinstance(value, int):
             return value
-        match = re.fullmatch(r"(\d+)\s*([kmg]?)(i?b?)", str(value).strip(), re.IGNORECASE)
+        match = re.fullmatch(r"(\d{1,18})\s*([kmg]?)(i?b?)", str(value).strip(), re.IGNORECASE)
         if match is None:
             self.fail(f"{value!r} is no size; write it like 4MiB or 256K", param, ctx)
         power = " kmg".index(match[2].lower() or " ")

@@ -108,6 +108,14 @@ def test_a_closed_standard_stream_that_is_needed(tmp_path: Path, shell: dict[str
         assert done.returncode == 2 and f"standard {stream} is closed" in done.stderr, done
 
 
+@pytest.mark.parametrize("words", ["cat a b --range :", "encrypt -r x --frame="])
+def test_numbers_of_any_length(shell: dict[str, str], words: str) -> None:
+    """Python reads no number of over 4,300 digits."""
+    command = [sys.executable, "-m", "pqvault_cli", *f"{words}{'9' * 5000}".split(" ")]
+    done = subprocess.run(command, env=shell, capture_output=True, text=True)
+    assert done.returncode == 2 and "write it like" in done.stderr
+
+
 def test_pandas_and_numpy_are_not_imported(tmp_path: Path, shell: dict[str, str]) -> None:
     """pyarrow would import them, where they are installed, in each command: 150 ms."""
     for name in ("pandas", "numpy"):
