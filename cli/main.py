@@ -8,6 +8,7 @@ import importlib
 import io
 import os
 import resource
+import signal
 import sys
 from typing import Any, NoReturn
 
@@ -95,11 +96,20 @@ def program() -> NoReturn:
     object, which takes 30 ms, and 100 ms after a large seal."""
     code = [1]
     atexit.register(_leave, code)  # the first, so that it is called last
+    _end_in_order()
     try:
         main()
     except SystemExit as stop:
         code[0] = int(stop.code or 0)
         raise
+
+
+def _end_in_order() -> None:
+    # `kill`, `timeout` and a terminal that closes end a command as Ctrl-C does: a half of a file in
+    # clear must not stay behind. What is ignored (nohup) stays so.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
 
 
 def _leave(code: list[int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import click
@@ -46,5 +47,8 @@ def command(
         memory=memory,
         policy=policy,
     ) as opened:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.default_int_handler:
+                signal.signal(number, signal.SIG_DFL)  # else libfuse would not hear of it
         output.line(f"{archive} is in {folder} until it is unmounted: umount {folder}")
         mount.mount(opened, folder, allow_other=allow_other, warn=output.warning)

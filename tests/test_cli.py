@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -91,6 +94,30 @@ def test_without_standard_streams(shell: dict[str, str]) -> None:
     for command, code in (("doctor -q 2>&1 1>&-", 0), ("ls 1>&- 2>&-", 2)):
         done = subprocess.run(["sh", "-c", f"{pqvault} {command}"], env=shell, capture_output=True)
         assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_no_half_of_a_file(
+    tmp_path: Path, shell: dict[str, str], number: signal.Signals
+) -> None:
+    """Ctrl-C, `kill`, a terminal that closes: what was decrypted so far does not stay on disk."""
+    setup = "pqvault keygen -o key > pub && head -c 9000000 /dev/urandom | pqvault encrypt -R pub"
+    done = subprocess.run(["sh", "-c", setup], env=shell, cwd=tmp_path, stdout=subprocess.PIPE)
+    words = [sys.executable, "-m", "pqvault_cli", "decrypt", "-o", "out", "-i", "key"]
+    running = subprocess.Popen(words, env=shell, cwd=tmp_path, stdin=subprocess.PIPE)
+    assert running.stdin is not None
+    running.stdin.write(done.stdout[:-1000])
+    running.stdin.flush()
+    while not any(p.stat().st_size > 100_000 for p in tmp_path.glob(".out.*")):
+        time.sleep(0.01)
+    for _ in range(10):  # one that comes just before Python begins to wait is seen by the next
+        running.send_signal(number)
+        with suppress(subprocess.TimeoutExpired):
+            running.wait(2)
+            break
+    assert running.returncode == 130
+    assert not [path for path in os.listdir(tmp_path) if "out" in path]
+    running.stdin.close()
 
 
 def test_a_closed_standard_stream_that_is_needed(tmp_path: Path, shell: dict[str, str]) -> None:

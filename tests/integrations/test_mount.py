@@ -104,10 +104,11 @@ def test_programs_see_the_same_files(sealed: Path) -> None:
         assert run.wait(20) == 0
 
 
-def test_ctrl_c_unmounts(sealed: Path) -> None:
-    """As one ends any program."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_unmounts(sealed: Path, number: signal.Signals) -> None:
+    """As one ends any program; `kill` and a terminal that closes do it, too."""
     with mounted(sealed) as run:
-        run.send_signal(signal.SIGINT)
+        run.send_signal(number)
         assert run.wait(20) == 0
         assert not os.path.ismount(sealed / "view")
 
