@@ -59,6 +59,15 @@ def test_a_source_that_is_the_archive(box: Box, monkeypatch: pytest.MonkeyPatch)
     assert os.listdir(box.source) == ["a"]
 
 
+def test_an_impossible_frame_makes_nothing(box: Box) -> None:
+    """No archive without a part, which a second run with the right size would find."""
+    box.tree({})
+    for options in ({"frame_size": 1024}, {"frame_size": 1 << 30}, {"level": 23}):
+        with pytest.raises(UsageError, match=r"not possible|no level"):
+            box.seal(**options)
+        assert not box.archive.exists()
+
+
 def test_two_sources_of_one_name(box: Box) -> None:
     """Two sources of one name are a usage error, before anything is made."""
     one, two = make_tree(box.root / "1/data", {}), make_tree(box.root / "2/data", {})

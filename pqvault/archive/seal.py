@@ -41,7 +41,7 @@ from pqvault.memory import Memory, Sight
 from pqvault.names import printable
 from pqvault.policy import ANYBODY, Policy
 from pqvault.progress import Progress, Report, ignore
-from pqvault.sealed.writer import DEFAULT_FRAME, DEFAULT_LEVEL
+from pqvault.sealed.writer import DEFAULT_FRAME, DEFAULT_LEVEL, check_options
 from pqvault.signing import SigningKey, check_suites
 from pqvault.storage import Storage
 
@@ -113,6 +113,7 @@ class SealRun:
         return report
 
     def _check_options(self) -> None:
+        check_options(self.level, self.frame_size)
         self._check_sources()
         if self.delete and (self.append or self.listed is not None):
             raise UsageError("--delete does not go with --append or --files-from")

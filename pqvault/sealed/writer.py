@@ -20,7 +20,15 @@ from pqvault.errors import PQVaultError, UsageError
 from pqvault.format import zstdseek
 from pqvault.format.zstdseek import MAX_FRAME, MIN_FRAME, SeekTable
 
-__all__ = ["DEFAULT_FRAME", "DEFAULT_LEVEL", "RANDOM_FRAME", "STORE", "SealedWriter", "Sink"]
+__all__ = [
+    "DEFAULT_FRAME",
+    "DEFAULT_LEVEL",
+    "RANDOM_FRAME",
+    "STORE",
+    "SealedWriter",
+    "Sink",
+    "check_options",
+]
 
 DEFAULT_FRAME: Final = 4 * 1024 * 1024  # bytes of content
 # `--access random`: 0.06 ms to decode, where the default takes 2; text is 8 to 20 % larger. Twice
@@ -79,13 +87,7 @@ class SealedWriter:
         threads: int = 1,
         aside: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
-        if not MIN_FRAME <= frame_size <= MAX_FRAME:
-            raise UsageError(
-                f"a frame of {frame_size} bytes is not possible",
-                hint=f"choose {MIN_FRAME} to {MAX_FRAME} bytes",
-            )
-        if not 0 <= level <= 22:
-            raise UsageError(f"there is no level {level}", hint="choose 0 (store) to 22")
+        check_options(level, frame_size)
         self._sink = sink
         self._message = MessageWriter(key, context)
         self._level = level
@@ -300,6 +302,17 @@ class SealedWriter:
                     at = 0
                 at += self._message.update_into(piece, out[at:])
             self._sink.write(out[:at])
+
+
+def check_options(level: int, frame_size: int) -> None:
+    """Raise UsageError for a level or a frame size, in bytes, that no writer takes."""
+    if not MIN_FRAME <= frame_size <= MAX_FRAME:
+        raise UsageError(
+            f"a frame of {frame_size} bytes is not possible",
+            hint=f"choose {MIN_FRAME} to {MAX_FRAME} bytes",
+        )
+    if not 0 <= level <= 22:
+        raise UsageError(f"there is no level {level}", hint="choose 0 (store) to 22")
 
 
 def _cut(piece: bytes | memoryview) -> Iterator[memoryview]:
