@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from pqvault.archive import layout
 from pqvault.archive.archive import Archive
@@ -289,7 +289,7 @@ class SealRun:
                 tables = PartTables(options.digest, keep_files=keep_files)
                 try:
                     self._run_jobs(pool, dealer.jobs(rows), keys, tables, options, plan)
-                    self._commit(keys, rows, tables, options, state, journal, can_read)
+                    self._commit(keys, rows, tables, options, state, journal, can_read, plan)
                 except BaseException:
                     self._stop.set()
                     pool.shutdown(wait=True, cancel_futures=True)
@@ -343,12 +343,18 @@ class SealRun:
         state: PublicState,
         journal: Journal,
         can_read: bool,
+        plan: Plan,
     ) -> None:
         key = keys.root
         give_back()
         table = tables.table(rows)
         self.report.count(rows, tables, allow_changed=self.allow_changed)
         give_back()
+        if tables.failed and not plan.folders and _only_folders(table):
+            # Those around what failed, and none has changed: a run every hour over a file that
+            # cannot be read is not to add a part every hour.
+            self.report.folders -= table.num_rows
+            table = table.slice(0, 0)
         if not table.num_rows:
             discard(self.storage, key.part)
             return
@@ -401,6 +407,10 @@ class SealRun:
             if not state.parts:
                 raise UsageError(sentence, hint="check the names of the columns after --group")
             self.report.warnings.append(sentence)
+
+
+def _only_folders(table: Any) -> bool:
+    return set(table["kind"].unique().to_pylist()) <= {int(Kind.FOLDER)}
 
 
 def _as_table(found: Found) -> Found:
