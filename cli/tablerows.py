@@ -51,6 +51,7 @@ def show_rows(output: Output, reader: Any, out: str | None, kind: str | None, fo
             )
         with whole_file(out, force=force) as file:
             count = write_rows(reader, kind, file)
+        output.document({"output": out, "rows": count})
         output.line(f"wrote {number(count, 'row')} to {out}")
     elif kind == "table":
         _print_table(reader)
