@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,14 +25,21 @@ from pqvault.archive.partwriter import PartTables, load_partwriter, write_catalo
 from pqvault.archive.plan import Plan, Prior
 from pqvault.archive.priors import committed, holders, priors_of
 from pqvault.archive.publicstate import PublicState
-from pqvault.archive.sealchecks import check_journal, check_retired, check_state
+from pqvault.archive.sealchecks import (
+    check_journal,
+    check_key_ids,
+    check_retired,
+    check_sources,
+    check_state,
+    own_folder,
+)
 from pqvault.archive.sealreport import SealReport
-from pqvault.archive.sealtable import TableOptions, is_table_name, seal_table
+from pqvault.archive.sealtable import TableOptions, as_table, seal_table
 from pqvault.archive.tasks import default_jobs, run_tasks
 from pqvault.archive.trim import give_back
-from pqvault.archive.walk import Found, Source, Walker
+from pqvault.archive.walk import Source, Walker
 from pqvault.crypto import digest as digests
-from pqvault.errors import Incomplete, PolicyRefused, PQVaultError, UsageError
+from pqvault.errors import Incomplete, PQVaultError, UsageError
 from pqvault.format.commit import object_number
 from pqvault.format.entries import Kind
 from pqvault.keys import Identity, Recipient, one_profile
@@ -114,7 +120,7 @@ class SealRun:
 
     def _check_options(self) -> None:
         check_options(self.level, self.frame_size)
-        self._check_sources()
+        check_sources(self.storage, self.sources)
         if self.delete and (self.append or self.listed is not None):
             raise UsageError("--delete does not go with --append or --files-from")
         if (self.delete or self.checksum) and not self.identities:
@@ -124,24 +130,7 @@ class SealRun:
                 hint="pass the identity file with -i or PQVAULT_IDENTITY",
             )
         check_suites(one_profile(everybody(self.recipients, self._groups)), self.sign)
-        ids = set(self.report.recipients)
-        expected = {text.lower() for text in self.expect_key_ids}
-        if expected and ids != expected:
-            raise PolicyRefused(
-                f"the recipients are {', '.join(sorted(ids))}, not the key ids expected",
-                hint="check who the recipients are before sealing to them",
-            )
-
-    def _check_sources(self) -> None:
-        own = self._own_folder()
-        for source in self.sources:
-            info = os.stat(source.root)
-            if (info.st_dev, info.st_ino) in own:
-                # The archive is left out of what is sealed: it would be all of it.
-                raise UsageError(
-                    f"{printable(source.root)} cannot be the archive and what is sealed into it",
-                    hint="name another archive with -o",
-                )
+        check_key_ids(self.report.recipients, self.expect_key_ids)
 
     def _run(self, archive: str | None, began: float) -> None:
         report = self.report
@@ -208,11 +197,11 @@ class SealRun:
             self._note,
             exclude=self.exclude,
             one_file_system=self.one_file_system,
-            skip=self._own_folder(),
+            skip=own_folder(self.storage),
         )
         walk = walker.walk() if self.listed is None else walker.listed(self.listed)
         if self.tables is not None:
-            walk = map(_as_table, walk)
+            walk = map(as_table, walk)
         plan = Plan()
         plan.start(
             walk,
@@ -239,13 +228,6 @@ class SealRun:
         report.files, report.folders, report.links = plan.files, plan.folders, plan.links
         report.size, report.deleted = plan.size, plan.tombstones
         report.unchanged = plan.unchanged
-
-    def _own_folder(self) -> list[tuple[int, int]]:
-        try:
-            info = os.stat(self.storage.where(""))
-        except OSError:
-            return []
-        return [(info.st_dev, info.st_ino)]
 
     def _note(self, path: bytes, sentence: str, failed: bool) -> None:
         notes = self.report.failed if failed else self.report.skipped
@@ -411,10 +393,3 @@ class SealRun:
 
 def _only_folders(table: Any) -> bool:
     return set(table["kind"].unique().to_pylist()) <= {int(Kind.FOLDER)}
-
-
-def _as_table(found: Found) -> Found:
-    """What the walk found, as a table where its name says so."""
-    if found.kind == Kind.FILE and found.source and is_table_name(found.path):
-        return found._replace(kind=int(Kind.TABLE), sparse=False)
-    return found

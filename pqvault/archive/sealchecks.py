@@ -4,7 +4,7 @@ back, parts of other writers or to other recipients. What is no more than odd is
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pqvault.archive import retired
 from pqvault.archive.committing import refuse_digests, refuse_unsigned
@@ -12,13 +12,53 @@ from pqvault.archive.journal import Journal
 from pqvault.archive.priors import committed
 from pqvault.archive.publicstate import PublicState
 from pqvault.archive.replacement import replaced_ids
+from pqvault.archive.walk import Source
 from pqvault.crypto.profiles import Profile
-from pqvault.errors import UsageError
+from pqvault.errors import PolicyRefused, UsageError
 from pqvault.names import printable
 from pqvault.policy import Policy
 from pqvault.storage import Storage
 
-__all__ = ["check_journal", "check_retired", "check_state"]
+__all__ = [
+    "check_journal",
+    "check_key_ids",
+    "check_retired",
+    "check_sources",
+    "check_state",
+    "own_folder",
+]
+
+
+def check_key_ids(ids: Sequence[str], expected: Sequence[str]) -> None:
+    """Raise PolicyRefused unless the recipients are those that were expected, if any were."""
+    given = set(ids)
+    if expected and given != {text.lower() for text in expected}:
+        raise PolicyRefused(
+            f"the recipients are {', '.join(sorted(given))}, not the key ids expected",
+            hint="check who the recipients are before sealing to them",
+        )
+
+
+def own_folder(storage: Storage) -> list[tuple[int, int]]:
+    """Device and inode of an archive that is a folder here; nothing else has any."""
+    try:
+        info = os.stat(storage.where(""))
+    except OSError:
+        return []
+    return [(info.st_dev, info.st_ino)]
+
+
+def check_sources(storage: Storage, sources: Iterable[Source]) -> None:
+    """Raise UsageError when a source is the archive, which is left out of what is sealed: it would
+    be all of it."""
+    own = own_folder(storage)
+    for source in sources:
+        info = os.stat(source.root)
+        if (info.st_dev, info.st_ino) in own:
+            raise UsageError(
+                f"{printable(source.root)} cannot be the archive and what is sealed into it",
+                hint="name another archive with -o",
+            )
 
 
 def check_state(

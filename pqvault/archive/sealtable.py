@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from pqvault.archive.columngroups import ColumnGroup, PartKeys, plan_files
 from pqvault.archive.deal import TableJob
 from pqvault.archive.objects import Sealed, SealOptions, file_facts, hash_file
+from pqvault.archive.walk import Found
 from pqvault.errors import NotFound, UsageError
+from pqvault.format.entries import Kind
 from pqvault.lazy import LazyModule
 from pqvault.names import printable
 from pqvault.storage import Storage
@@ -19,7 +21,7 @@ from pqvault.tablefile import RowGroups, TableSink
 if TYPE_CHECKING:
     from pqvault.sources import BadLines, Source
 
-__all__ = ["TableOptions", "is_table_name", "seal_table"]
+__all__ = ["TableOptions", "as_table", "seal_table"]
 
 sources = LazyModule("pqvault.sources")
 
@@ -96,3 +98,10 @@ def _sentence(error: Exception, name: str) -> str:
     if text.startswith(name):
         return str(text.removeprefix(name).lstrip(": ,"))
     return f"cannot become a table: {text}"
+
+
+def as_table(found: Found) -> Found:
+    """What the walk found, as a table where its name says so."""
+    if found.kind == Kind.FILE and found.source and is_table_name(found.path):
+        return found._replace(kind=int(Kind.TABLE), sparse=False)
+    return found
