@@ -59,6 +59,22 @@ def test_kinds() -> None:
     assert [kind_of(n) for n in ("a.json", "b.csv.gz", "jsonl", "c.parquet.tmp")] == [None] * 4
 
 
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    """A Linux name is any bytes; pyarrow's paths are UTF-8."""
+    table = pa.table({"a": [1, 2]})
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    folder.mkdir()
+    pq.write_table(table, tmp_path / "t.parquet")
+    with pa.ipc.new_file(str(tmp_path / "t.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    (tmp_path / "t.csv").write_text("a\n1\n2\n")
+    (tmp_path / "t.jsonl").write_text('{"a": 1}\n{"a": 2}\n')
+    (tmp_path / "t.jsonl.gz").write_bytes(gzip.compress((tmp_path / "t.jsonl").read_bytes()))
+    for file in tmp_path.glob("t.*"):
+        os.rename(file, folder / file.name)
+        assert rows_of(folder / file.name) == table.to_pylist(), file
+
+
 def test_other_files(tmp_path: Path) -> None:
     """No such file, no such kind, no regular file."""
     with pytest.raises(NotFound, match="cannot be read: No such file"):

@@ -58,6 +58,12 @@ def test_tables_below_a_folder_whose_name_is_not_utf8(tmp_path: Path) -> None:
     found = data.to_table(["s"], filter=(pc.field("x") >= 995))
     assert found.column("s").to_pylist() == [f"row {i}" for i in range(995, 1000)]
     assert not pqvault.verify(archive, identities=[KEY]).problems
+    select = "select count(*) as n from "
+    with tables.query(archive, select + "runs", identities=[KEY]) as reader:
+        assert reader.read_all().to_pylist() == [{"n": 1000}]
+    odd, refused = select + os.fsdecode(b'"caf\xe9"'), pytest.raises(UsageError, match="UTF-8")
+    with refused, tables.query(archive, odd, identities=[KEY]):
+        pass
 
 
 def test_projection_and_filters_are_pushed_down(archive: Path) -> None:

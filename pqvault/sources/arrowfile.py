@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import Any, Final
@@ -43,7 +44,7 @@ class ArrowSource(Source):
 
     def _read(self) -> Generator[Any, None, None]:
         """The schema, then every batch."""
-        with arrow_errors(self.name), pa.OSFile(self._path) as file:
+        with arrow_errors(self.name), pa.OSFile(os.fsencode(self._path)) as file:
             if self._is_file:
                 reader = pa.ipc.open_file(file)
                 yield reader.schema

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +21,7 @@ __all__ = [
     "Source",
     "SourceRefused",
     "arrow_errors",
+    "arrow_path",
     "check_names",
     "checked",
     "in_pieces",
@@ -103,6 +104,15 @@ class FileState:
             raise SourceRefused(
                 f"{name} was changed while it was read", hint="seal it again when nothing writes it"
             )
+
+
+def arrow_path(path: str) -> Any:
+    """What pyarrow opens: ``path``, or the open file where it is not UTF-8, as pyarrow wants it."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return pa.OSFile(os.fsencode(path))
+    return path
 
 
 @contextmanager

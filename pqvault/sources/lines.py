@@ -9,7 +9,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from pqvault.sources.base import SourceRefused, arrow_errors
+from pqvault.sources.base import SourceRefused, arrow_errors, arrow_path
 
 __all__ = ["MAX_LINE", "Block", "Text", "read_blocks"]
 
@@ -62,7 +62,9 @@ class Text:
         packing = {".gz": "gzip", ".zst": "zstd"}.get(os.path.splitext(path.lower())[1])
         with arrow_errors(name):
             self._most = os.path.getsize(path) * _RATIO + _ALWAYS
-            self._stream = pa.input_stream(path, compression=packing, buffer_size=_BLOCK // 4)
+            self._stream = pa.input_stream(
+                arrow_path(path), compression=packing, buffer_size=_BLOCK // 4
+            )
 
     def read(self, size: int) -> bytes:
         """Up to ``size`` bytes, none at the end. Raises SourceRefused."""

@@ -18,6 +18,7 @@ from pqvault.sources.base import (
     Source,
     SourceRefused,
     arrow_errors,
+    arrow_path,
     check_names,
     checked,
     in_pieces,
@@ -44,7 +45,10 @@ class ParquetSource(Source):
         _refuse_encrypted(path, name)
         with arrow_errors(name):
             self._file = pq.ParquetFile(
-                path, buffer_size=_READ_AHEAD, pre_buffer=False, page_checksum_verification=True
+                arrow_path(path),
+                buffer_size=_READ_AHEAD,
+                pre_buffer=False,
+                page_checksum_verification=True,
             )
         try:
             self._look()

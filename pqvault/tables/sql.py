@@ -76,6 +76,13 @@ def query(
     take, NoKeyFits for a column that no identity opens, IntegrityError for a damaged table.
     """
     duckdb = _duckdb()
+    try:
+        sql.encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            "the query is not UTF-8, and DuckDB takes no other",
+            hint="name a table by the last component of its path",
+        ) from None
     with opened(archive, identities) as found:
         tables = {name: _Known(found.find_table(path)) for name, path in _named(found, sql)}
     connection = duckdb.connect(":memory:", config=_SETTINGS)
