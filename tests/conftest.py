@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -88,6 +89,13 @@ def noise(size: int, seed: int = 1) -> bytes:
 def is_sparse(path: Path) -> bool:
     info = path.stat()
     return info.st_blocks * 512 < info.st_size
+
+
+def heed_signals() -> None:
+    """For ``preexec_fn``: signals as a person's shell leaves them. What runs in the background
+    ignores Ctrl-C, and below `nohup` the end of the terminal."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def handles() -> int:

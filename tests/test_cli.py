@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from conftest import heed_signals
 
 TRANSCRIPTS = sorted((Path(__file__).parent / "transcripts").glob("*.txt"))
 
@@ -104,7 +105,9 @@ def test_a_signal_leaves_no_half_of_a_file(
     setup = "pqvault keygen -o key > pub && head -c 9000000 /dev/urandom | pqvault encrypt -R pub"
     done = subprocess.run(["sh", "-c", setup], env=shell, cwd=tmp_path, stdout=subprocess.PIPE)
     words = [sys.executable, "-m", "pqvault_cli", "decrypt", "-o", "out", "-i", "key"]
-    running = subprocess.Popen(words, env=shell, cwd=tmp_path, stdin=subprocess.PIPE)
+    running = subprocess.Popen(
+        words, env=shell, cwd=tmp_path, stdin=subprocess.PIPE, preexec_fn=heed_signals
+    )
     assert running.stdin is not None
     running.stdin.write(done.stdout[:-1000])
     running.stdin.flush()

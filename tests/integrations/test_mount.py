@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import heed_signals
 
 import pqvault
 from pqvault.integrations.mount import ArchiveFiles
@@ -61,6 +62,7 @@ def mounted(folder: Path) -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_signals,
     )
     for _ in range(300):
         if os.path.ismount(folder / "view") or run.poll() is not None:
