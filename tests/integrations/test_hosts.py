@@ -210,6 +210,7 @@ def test_tensors_that_are_not_as_their_header_says(
     sealed: SealedCorpus, facts: dict[str, Any]
 ) -> None:
     """Refused when they are asked for, by an error that names the file."""
+    pytest.importorskip("safetensors")
     from pqvault.integrations.safetensors import safe_open
 
     url = sealed_tensors(sealed, header({"a": facts}, bytes(10)))
