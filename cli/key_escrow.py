@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,16 +48,18 @@ def split(threshold: int, shares: int, output_folder: str | None, output: Output
 
     with unlocking.unlocked() as store:
         made = escrow.split(store, threshold, shares)
-    for share in made:
+    files = [f"share-{share.number}-of-{shares}.txt" for share in made]
+    paths = [Path(output_folder, file) for file in files] if output_folder is not None else []
+    if paths:
+        _write_secrets(paths, [share.text() for share in made])
+    for share, path in zip_longest(made, paths):
         facts: dict[str, object] = {"number": share.number, "threshold": threshold}
-        if output_folder is None:
+        if path is None:
             output.document({**facts, "words": share.words})
             output.result(share.text())
-            continue
-        path = Path(output_folder, f"share-{share.number}-of-{shares}.txt")
-        _write_secret(path, share.text())
-        output.document({**facts, "file": str(path)})
-        output.line(str(path))
+        else:
+            output.document({**facts, "file": str(path)})
+            output.line(str(path))
 
 
 @click.command(
@@ -263,15 +267,23 @@ def _read_secret(file: str) -> str:
         raise UsageError(f"the share {file} cannot be read: {reason}") from None
 
 
-def _write_secret(path: Path, text: str) -> None:
+def _write_secrets(paths: Sequence[Path], texts: Sequence[str]) -> None:
+    """All of them, or none: what is left of a try would stand in the way of the next."""
     from pqvault.errors import UsageError
 
+    made: list[Path] = []
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with open(fd, "w", encoding="ascii") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(fd)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}") from None
+        for path, text in zip(paths, texts, strict=True):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+            made.append(path)
+            with open(fd, "w", encoding="ascii") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(fd)
+    except BaseException as error:
+        for one in made:
+            one.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise UsageError(f"{path} cannot be written: {error.strerror}") from None
+        raise

@@ -13,6 +13,7 @@ import pytest
 from test_keystore import CHEAPEST, WORDS, path, store, unlock  # noqa: F401  (fixtures)
 
 import pqvault
+import pqvault_cli.key_escrow as key_escrow
 from pqvault.drill import drill
 from pqvault.errors import IntegrityError, Locked, NoKeyFits, PolicyRefused, UsageError
 from pqvault.keystore import Keystore, Unlocked, audit, backup, escrow, lifecycle
@@ -38,6 +39,27 @@ def test_any_enough_shares_are_the_key_and_fewer_are_not(store: Unlocked) -> Non
     assert shares[0].words not in repr(shares[0])
     with pytest.raises(TypeError):
         pickle.dumps(shares[0])
+
+
+def test_shares_are_written_all_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full at the second share leaves none, and the next try is not refused."""
+    paths, texts = [tmp_path / f"s/{n}" for n in range(3)], ["a", "b", "c"]
+    synced: list[int] = []
+
+    def fsync(fd: int) -> None:
+        synced.append(fd)
+        if len(synced) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(UsageError, match="s/1 cannot be written: No space"):
+        key_escrow._write_secrets(paths, texts)
+    assert os.listdir(tmp_path / "s") == []
+    key_escrow._write_secrets(paths, texts)
+    paths[0].unlink()
+    with pytest.raises(UsageError, match="s/1 cannot be written: File exists"):
+        key_escrow._write_secrets(paths, texts)
+    assert sorted(os.listdir(tmp_path / "s")) == ["1", "2"]
 
 
 def test_every_changed_word_is_found(store: Unlocked) -> None:  # noqa: F811
