@@ -7,6 +7,9 @@ import io
 import itertools
 import os
 import pickle
+import re
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,14 @@ from test_keystore import CHEAPEST, WORDS, path, store, unlock  # noqa: F401  (f
 import pqvault
 import pqvault_cli.key_escrow as key_escrow
 from pqvault.drill import drill
-from pqvault.errors import IntegrityError, Locked, NoKeyFits, PolicyRefused, UsageError
+from pqvault.errors import (
+    IntegrityError,
+    Locked,
+    NoKeyFits,
+    PolicyRefused,
+    PQVaultError,
+    UsageError,
+)
 from pqvault.keystore import Keystore, Unlocked, audit, backup, escrow, lifecycle
 from pqvault.keystore.identities import identities_of
 from pqvault.policy import ANYBODY, Policy
@@ -183,6 +193,26 @@ def test_a_damaged_keystore_gives_way(
     assert old is not None and old.read_bytes() == b"no database" * 1000
     with Keystore() as restored:
         assert [f.address for f in restored.list()] == ["prod@1"]
+
+
+def test_a_backup_that_cannot_be_written_is_named(store: Unlocked, tmp_path: Path) -> None:  # noqa: F811
+    """Not the keystore, which is well: a full disk, and a name that SQLite does not take."""
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    with pytest.raises(UsageError, match="UTF-8"):
+        backup.backup(store, odd)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    for number in range(40):  # so that the copy is larger than the log, which has to grow too
+        lifecycle.new_key(store, f"key{number}")
+    store.store.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(PQVaultError, match=re.escape(str(tmp_path / "usb"))):
+            backup.backup(store, tmp_path / "usb")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert not [name for name in os.listdir(tmp_path) if "usb" in name or "caf" in name]
 
 
 def test_an_edited_backup_is_not_restored(

@@ -42,13 +42,20 @@ def backup(store: Unlocked, target: Path, kept: Iterable[Kept] = ()) -> None:
     """
     if target.exists():
         raise UsageError(f"{target} exists, and a backup is never overwritten")
+    try:
+        str(target.absolute()).encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"{target}: SQLite writes below names in UTF-8 only",
+            hint="back up to another folder and move the file",
+        ) from None
     store.verify()
     with store.change() as change:
         change.audit("backup", "keystore", where=str(target.absolute()))
     beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:
         database.create_file(beside)
-        with database.guarded(store.store.path):
+        with database.guarded(target):  # what fails is the copy: a full disk is that one's
             store.store.db.execute("VACUUM INTO ?", (str(beside),))
         if kept:
             _keep(beside, kept)
