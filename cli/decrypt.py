@@ -33,7 +33,7 @@ def command(
 
     identities = load_identities(identity)
     what = "standard input" if source == "-" else source
-    with shown(output, "decrypt") as progress:
+    with shown(output, "decrypt", content=target == "-") as progress:
         done = copy(
             source,
             target,

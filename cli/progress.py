@@ -19,13 +19,20 @@ _EVERY = 0.1  # seconds between two drawings
 
 @contextmanager
 def shown(
-    output: Output, label: str, total: int | None = None, *, pieces: bool = False
+    output: Output,
+    label: str,
+    total: int | None = None,
+    *,
+    pieces: bool = False,
+    content: bool = False,
 ) -> Iterator[Progress]:
     """A progress callback; one that does nothing when nobody watches.
 
-    ``pieces``: what is done is counted, and not measured in bytes.
+    ``pieces``: what is done is counted, and not measured in bytes. ``content``: standard output
+    takes content, of which a bar on the same terminal would wipe lines.
     """
-    if output.json or output.verbosity < 0 or not sys.stderr.isatty():
+    mixed = content and sys.stdout is not None and sys.stdout.isatty()
+    if mixed or output.json or output.verbosity < 0 or not sys.stderr.isatty():
         yield ignore
         return
     from rich.console import Console

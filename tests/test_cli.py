@@ -123,6 +123,19 @@ def test_a_signal_leaves_no_half_of_a_file(
     running.stdin.close()
 
 
+def test_content_on_a_terminal_is_not_drawn_over(tmp_path: Path, shell: dict[str, str]) -> None:
+    """A bar beside it wiped the last line, and stood before the first."""
+    setup = "pqvault keygen -o key > pub && printf 'one\\ntwo' | pqvault encrypt -R pub -o poem.pqv"
+    subprocess.run(["sh", "-c", setup], env=shell, cwd=tmp_path, check=True)
+    ours, theirs = os.openpty()
+    words = [sys.executable, "-m", "pqvault_cli", "decrypt", "poem.pqv", "-i", "key"]
+    env = shell | {"TERM": "xterm"}
+    subprocess.run(words, env=env, cwd=tmp_path, stdout=theirs, stderr=theirs, check=True)
+    assert os.read(ours, 1 << 16) == b"one\r\ntwo"
+    os.close(ours)
+    os.close(theirs)
+
+
 def test_a_closed_standard_stream_that_is_needed(tmp_path: Path, shell: dict[str, str]) -> None:
     """It is named, and no bug of ours."""
     setup = "pqvault keygen -o key > pub && mkdir d && echo x > d/x && pqvault seal d -R pub -q"
