@@ -76,6 +76,9 @@ def _chunk(column: dict[int, Any], leaf: tuple[int, int, int]) -> Chunk:
     if 0 < meta.get(11, 0) < at:
         at = meta[11]
     least = meta.get(12, {}).get(6)
+    # Arrow passes over a field of another type, as if it were not there.
+    if type(least) not in (bytes, type(None)) or {type(meta[n]) for n in (5, 6, 7)} != {int}:
+        raise ValueError("a column's facts are of other types")
     if meta[1] != kind or at < 0 or meta[7] < 0 or 8 in column or 9 in column:
         raise ValueError("a column is of another type, out of the file, or encrypted")
     return Chunk(kind == _BINARY, at, meta[7], meta[6], meta[5], least)
