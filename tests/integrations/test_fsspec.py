@@ -346,6 +346,43 @@ def test_write_one_file(sealed: SealedCorpus) -> None:
     assert not report.problems and len(list(sealed.archive.glob("commits/*"))) == 3
 
 
+def test_a_place_where_nothing_is_yet(sealed: SealedCorpus, tmp_path: Path) -> None:
+    """Who writes may look first; who only reads is told that nothing is there."""
+    options = {"identities": f"file:{sealed.key}", "recipients": sealed.identity.recipient.text}
+    fs = PQVaultFileSystem(str(tmp_path / "new.pqv"), **options)
+    assert not fs.exists("d/a.txt") and not fs.isdir("d") and fs.isdir("")
+    assert fs.ls("") == fs.find("") == []
+    with pytest.raises(FileNotFoundError, match=r"there is nothing at .*new\.pqv yet"):
+        fs.open("d/a.txt")
+    assert not (tmp_path / "new.pqv").exists()
+    (tmp_path / "a.txt").write_bytes(b"one")
+    fs.put(str(tmp_path / "a.txt"), "d/a.txt")
+    assert fs.cat_file("d/a.txt") == b"one"
+    stream = PQVaultFileSystem(str(tmp_path / "b.txt.pqv"), **options)
+    assert not stream.exists(str(tmp_path / "b.txt.pqv"))  # it may become a stream: no folder
+    stream.pipe_file(str(tmp_path / "b.txt.pqv"), b"two")
+    assert stream.cat_file("b.txt") == b"two"
+    with pytest.raises(NotFound, match="No such file"):
+        PQVaultFileSystem(str(tmp_path / "none.pqv"), identities=options["identities"]).ls("")
+
+
+def test_a_folder_that_was_made_is_there_and_empty(sealed: SealedCorpus) -> None:
+    """Hosts make a folder and look into it before they write; parts hold none of it."""
+    fs = PQVaultFileSystem(
+        str(sealed.archive),
+        identities=f"file:{sealed.key}",
+        recipients=sealed.identity.recipient.text,
+    )
+    fs.mkdir("made/here")
+    fs.makedirs("data/rows", exist_ok=True)
+    assert fs.isdir("made/here") and fs.ls("made/here") == []
+    assert len(fs.ls("data/rows")) == 3
+    with pytest.raises(FileNotFoundError):
+        fs.ls("made/there")
+    fs.pipe_file("made/here/x", b"x")
+    assert fs.ls("made/here", detail=False) == ["made/here/x"]
+
+
 def test_transactions_are_not_nested(sealed: SealedCorpus) -> None:
     """All or nothing holds for the outer one: an inner one is refused, and what it would have
     committed early is not there after a failure."""

@@ -236,3 +236,33 @@ def test_polars_pushes_down(sealed: SealedCorpus) -> None:
         lambda rows: rows.group_by("label").len().sort("label"),
     ):
         assert query(ours).collect().equals(query(plain).collect())
+
+
+def test_duckdb_writes(sealed: SealedCorpus, tmp_path: Path) -> None:
+    """COPY into an archive that it makes, partitioned too; one that fails in a transaction leaves
+    nothing."""
+    duckdb = pytest.importorskip("duckdb")
+    from pqvault.integrations.fsspec import PQVaultFileSystem
+
+    fs = PQVaultFileSystem(
+        str(tmp_path / "rows.pqv"),
+        identities=f"file:{sealed.key}",
+        recipients=sealed.identity.recipient.text,
+    )
+    rows = "(SELECT i, i % 3 AS k FROM range(90) t(i))"
+    with duckdb.connect() as db:
+        db.execute("SET temp_directory = ''")
+        db.register_filesystem(fs)
+        db.execute(f"COPY {rows} TO 'pqvault://one.parquet'")
+        with fs.transaction:
+            db.execute(f"COPY {rows} TO 'pqvault://by' (FORMAT parquet, PARTITION_BY (k))")
+        assert len(fs.find("by")) == 3
+        sql = "SELECT k, count(*) FROM read_parquet('pqvault://by/*/*.parquet') GROUP BY k"
+        assert sorted(db.sql(sql).fetchall()) == [(0, 30), (1, 30), (2, 30)]
+        assert db.sql("SELECT count(*) FROM 'pqvault://one.parquet'").fetchall() == [(90,)]
+        with pytest.raises(duckdb.Error, match="broken"), fs.transaction:
+            db.execute(
+                "COPY (SELECT if(i = 80000, error('broken'), i) FROM range(90000) t(i))"
+                " TO 'pqvault://bad.csv'"
+            )
+    assert not fs.exists("bad.csv")

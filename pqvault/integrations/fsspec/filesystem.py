@@ -25,7 +25,14 @@ from pqvault.integrations.fsspec.files import (
     VaultText,
     VaultWriter,
 )
-from pqvault.integrations.fsspec.trees import ArchiveTree, Info, StreamTree, Tree
+from pqvault.integrations.fsspec.trees import (
+    ArchiveTree,
+    Info,
+    NewTree,
+    StreamTree,
+    Tree,
+    folder_info,
+)
 from pqvault.integrations.fsspec.writing import (
     CompressedPart,
     PartTransaction,
@@ -93,6 +100,7 @@ class PQVaultFileSystem(ChainedFileSystem):
         self._lock = threading.RLock()
         self._pid = os.getpid()
         self._opened: Tree | None = None
+        self._made: set[str] = set()  # folders that were asked for, and may hold nothing yet
         self.part: AppendPart | None = None  # of the transaction under way
 
     # -- what stands behind ----------------------------------------------------------------
@@ -113,8 +121,11 @@ class PQVaultFileSystem(ChainedFileSystem):
 
     def _open_tree(self) -> Tree:
         fs, path = self._place()
+        archive = places.is_archive(fs, path)
+        if not archive and self._recipients is not None and not fs.exists(path):
+            return NewTree(self.fo)
         keys = references.identities(self._identities)
-        if places.is_archive(fs, path):
+        if archive:
             policy = references.policy(self._signers)
             storage = places.storage_at(fs, path, self._target[1])
             return ArchiveTree(Archive(storage, keys, as_of=self._as_of, policy=policy))
@@ -128,7 +139,7 @@ class PQVaultFileSystem(ChainedFileSystem):
         return "" if name == self.fo.strip("/") and self._is_folder() else name
 
     def _is_folder(self) -> bool:
-        return not isinstance(self._tree, StreamTree)
+        return isinstance(self._tree, ArchiveTree)
 
     def invalidate_cache(self, path: str | None = None) -> None:
         """See what was added since: the archive or stream is opened anew at the next use."""
@@ -146,11 +157,23 @@ class PQVaultFileSystem(ChainedFileSystem):
 
     def info(self, path: str, **options: Any) -> Info:
         """``name``, ``size`` in bytes of plaintext, ``type``, ``mtime``, ``mode``, ``digest``."""
-        return self._tree.info(self._inside(path))
+        inside = self._inside(path)
+        try:
+            return self._tree.info(inside)
+        except MissingFile:
+            if inside in self._made:
+                return folder_info(inside)
+            raise
 
     def ls(self, path: str, detail: bool = True, **options: Any) -> list[Any]:
         """What is in a folder, sorted."""
-        found = self._tree.children(self._inside(path))
+        inside = self._inside(path)
+        try:
+            found = self._tree.children(inside)
+        except MissingFile:
+            if inside not in self._made:
+                raise
+            found = []
         return found if detail else [info["name"] for info in found]
 
     def find(
@@ -318,7 +341,10 @@ class PQVaultFileSystem(ChainedFileSystem):
     rm_file = _rm = cp_file = _refuse
 
     def mkdir(self, path: str, create_parents: bool = True, **options: Any) -> None:
-        """Nothing: a folder comes with what is written in it."""
+        """Nothing in the archive: a folder comes with what is written in it. Until then this
+        instance says that it is there and empty, which is what hosts look for next."""
+        self._made.add(str(self._strip_protocol(path)).strip("/"))
 
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
-        """Nothing: a folder comes with what is written in it."""
+        """The same."""
+        self.mkdir(path)

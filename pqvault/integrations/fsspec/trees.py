@@ -17,7 +17,7 @@ from pqvault.integrations.fsspec.files import MissingFile, Window
 from pqvault.names import printable
 from pqvault.sealed import RangeFile, SealedReader
 
-__all__ = ["ArchiveTree", "Info", "StreamTree", "Tree"]
+__all__ = ["ArchiveTree", "Info", "NewTree", "StreamTree", "Tree", "folder_info"]
 
 Info = dict[str, Any]
 
@@ -54,7 +54,7 @@ class ArchiveTree:
     def info(self, path: str) -> Info:
         """One entry; of a symbolic link, what it leads to."""
         if not path:
-            return _folder_info("")
+            return folder_info("")
         return self._info(path, self._find(path))
 
     def _info(self, path: str, entry: Entry) -> Info:
@@ -189,17 +189,54 @@ def _bare_link(path: str, link: bytes) -> Info:
     return {"name": path, "type": "other", "size": 0, "destination": os.fsdecode(link)}
 
 
-def _folder_info(name: str) -> Info:
+def folder_info(name: str) -> Info:
+    """A folder of which nothing more is known."""
     return {"name": name, "type": "directory", "size": 0}
 
 
 def _info(name: str, kind: int, size: int, mode: int, mtime_ns: int, digest: bytes | None) -> Info:
     if kind == Kind.FOLDER:
-        return _folder_info(name) | {"mode": mode, "mtime": mtime_ns / 1e9}
+        return folder_info(name) | {"mode": mode, "mtime": mtime_ns / 1e9}
     if kind == Kind.TABLE and digest is None:  # rows, and no file that they came from
         return {"name": name, "type": "other", "size": 0}
     info = {"name": name, "type": "file", "size": size, "mode": mode, "mtime": mtime_ns / 1e9}
     return info | {"digest": digest.hex()} if digest else info
+
+
+class NewTree:
+    """A place where nothing is yet: whoever writes may look first whether something is there."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+
+    def _missing(self) -> MissingFile:
+        return MissingFile(
+            f"there is nothing at {self._place} yet", hint="what is written first makes it"
+        )
+
+    def info(self, path: str) -> Info:
+        """The root alone."""
+        if path:
+            raise self._missing()
+        return folder_info("")
+
+    def children(self, path: str) -> list[Info]:
+        """Nothing."""
+        self.info(path)
+        return []
+
+    def below(self, path: str) -> Iterator[Info]:
+        """Nothing."""
+        return iter(())
+
+    def open(self, path: str) -> RangeFile:
+        """Nothing can be read."""
+        raise self._missing()
+
+    def key(self, path: str) -> str:
+        """Another one than that of anything written."""
+        self.info(path)
+        return ""
 
 
 class StreamTree:
@@ -219,7 +256,7 @@ class StreamTree:
     def info(self, path: str) -> Info:
         """The file, or the folder that it is in."""
         if not path:
-            return _folder_info("")
+            return folder_info("")
         if path not in self._names:
             raise MissingFile(
                 f"{printable(os.fsencode(path))} is not in {self._place}, which is a sealed stream",
