@@ -120,6 +120,8 @@ class RemoteStorage:
 
         def call(fs: Any, path: str) -> bytes:
             try:
+                if s3.is_s3(fs):
+                    return s3.beginning(fs, path, limit + 1)
                 data: bytes = fs.cat_file(path, start=0, end=limit + 1)
             except OSError:
                 # A range of an object without bytes cannot be satisfied (HTTP 416).

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import warnings
 import weakref
 from collections import deque
@@ -13,12 +14,23 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import Any, Final, TypeVar
 
+from fsspec.asyn import sync
+
 from pqvault.closing import Finishing
 from pqvault.errors import UsageError
 from pqvault.storage.base import Buffer
 from pqvault.storage.retry import code_of, explain_remote, tried
 
-__all__ = ["OPTIONS", "SCHEMES", "Upload", "is_s3", "listed", "precondition_failed", "replace"]
+__all__ = [
+    "OPTIONS",
+    "SCHEMES",
+    "Upload",
+    "beginning",
+    "is_s3",
+    "listed",
+    "precondition_failed",
+    "replace",
+]
 
 # Bytes; S3 takes 5 MiB to 5 GiB, and 10,000 parts. Sealed, what was some power of two is a little
 # more, and that is not worth a request.
@@ -32,8 +44,15 @@ _THREADS: Final = 16
 warnings.filterwarnings("ignore", "Sending a large body directly", ResourceWarning)
 
 SCHEMES: Final = ("s3", "s3a")
-# Attempts are `retry`'s: the library's own under them would make a minute of each of ours.
-OPTIONS: Final = {"config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 1}}}
+# Attempts are `retry`'s: the library's own under them would make a minute of each of ours. What is
+# read is authenticated here, and some stores (rclone, Ceph, BOS) answer a range with the checksum
+# of the whole object, which the library would take for damage.
+OPTIONS: Final = {
+    "config_kwargs": {
+        "retries": {"mode": "standard", "total_max_attempts": 1},
+        "response_checksum_validation": "when_required",
+    }
+}
 
 Result = TypeVar("Result")
 
@@ -65,6 +84,26 @@ def listed(fs: Any, path: str) -> list[str]:
         more = {"ContinuationToken": page["NextContinuationToken"]}
 
 
+def beginning(fs: Any, path: str, size: int) -> bytes:
+    """The first ``size`` bytes of an object, or all that it has. An answer that lost its end on the
+    way is an OSError that is worth another attempt: unlike the content, nothing else would tell."""
+    bucket, key, _ = fs.split_path(path)
+
+    async def fetch() -> tuple[str, bytes]:
+        range_ = f"bytes=0-{size - 1}"
+        answer = await fs._call_s3("get_object", Bucket=bucket, Key=key, Range=range_)
+        try:
+            return answer.get("ContentRange", ""), await answer["Body"].read()
+        finally:
+            answer["Body"].close()
+
+    said, data = sync(fs.loop, fetch)
+    last = re.match(r"bytes 0-(\d+)/", said)
+    if last and len(data) != int(last[1]) + 1:
+        raise OSError(errno.EIO, "the answer is shorter than it says")
+    return bytes(data)
+
+
 def replace(fs: Any, path: str, old: bytes, new: bytes) -> bool:
     """Put ``new`` in place of an object that holds ``old``; False when it holds something else.
 
@@ -80,7 +119,7 @@ def replace(fs: Any, path: str, old: bytes, new: bytes) -> bool:
     try:
         # The tag first: an object that changes in between has another tag than this one.
         tag = tried(lambda: str(fs.info(path)["ETag"]))
-        if tried(lambda: bytes(fs.cat_file(path, start=0, end=len(old) + 1))) != old:
+        if tried(lambda: beginning(fs, path, len(old) + 1)) != old:
             return False
         put(IfMatch=tag)
     except FileNotFoundError:

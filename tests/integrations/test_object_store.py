@@ -308,7 +308,7 @@ def test_a_store_that_fails_for_a_moment(bucket: str, proxy: FaultProxy, what: A
 
 
 def test_an_answer_that_is_damaged_under_way(bucket: str, proxy: FaultProxy) -> None:
-    """The store's checksum says so, and it is asked again."""
+    """It is shorter than it says, and the store is asked again."""
     storage = storage_at(bucket)
     storage.put("commits/x", b"0123456789")
     proxy.fault = every("torn")
@@ -416,16 +416,17 @@ def test_rotation_on_s3(bucket: str, proxy: FaultProxy, corpus: Path, what: Any)
 
 @pytest.fixture
 def rclone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The URL of a bucket of another program that speaks S3 (rclone from 1.65 on), where it is on
-    PATH."""
+    """The URL of a bucket of another program that speaks S3: rclone from 1.65 on, in this
+    environment or on PATH. Debian's cannot."""
     pytest.importorskip("s3fs")
-    program = shutil.which("rclone") or "rclone"
+    beside = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    program = shutil.which("rclone", path=beside) or "rclone"
     try:
         told = subprocess.run([program, "serve", "s3", "-h"], capture_output=True).stdout
     except FileNotFoundError:
         told = b""
     if b"over s3" not in told.lower():
-        pytest.skip("no rclone that can `serve s3` on PATH")
+        pytest.skip("no rclone that can `serve s3`")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
