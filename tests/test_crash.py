@@ -538,7 +538,7 @@ def test_a_committed_part_is_never_discarded(
     """Ctrl-C or an I/O error in the fsync of commits/, just after the commit was linked."""
     import pqvault.storage.local as local
 
-    archive, real = tmp_path / "x.pqv", local._sync
+    archive, real = tmp_path / "x.pqv", local.sync_fd
 
     def sync(fd: int) -> None:
         real(fd)
@@ -547,7 +547,7 @@ def test_a_committed_part_is_never_discarded(
             raise how
 
     with monkeypatch.context() as patch:
-        patch.setattr(local, "_sync", sync)
+        patch.setattr(local, "sync_fd", sync)
         with pytest.raises((KeyboardInterrupt, pqvault.errors.PQVaultError)):
             pqvault.seal(small, archive, recipients=[KEY.recipient])
     assert listed_files(archive) <= all_files(archive), "a committed part lost its files"

@@ -416,6 +416,7 @@ def test_a_locked_keystore_says_so_after_a_bounded_wait(store: Unlocked, path: P
     with pytest.raises(Locked):
         lifecycle.rotate(waiting, "prod")
     holder.execute("ROLLBACK")
+    holder.close()
     assert lifecycle.rotate(waiting, "prod").address == "prod@2"
 
 

@@ -313,6 +313,38 @@ def test_the_end_of_the_process_closes_it(archive: Path) -> None:
     assert ids(archive) == strings(100)  # megabytes: its table is written by several threads
 
 
+def test_what_is_logged_while_the_process_ends(archive: Path) -> None:
+    """Python 3.12 starts no threads by then; the row and the part are written without."""
+    code = """
+    import atexit, sys
+    from pqvault.logs import InferenceLog
+    log = InferenceLog(sys.argv[1], recipients=[sys.argv[2]])
+    atexit.register(lambda: log.log({"request_id": "last"}))
+    """
+    run(code, archive)
+    assert ids(archive) == ["last"]
+
+
+def test_a_full_disk_while_the_process_ends(archive: Path, tmp_path: Path) -> None:
+    """What cannot be written is given up in the end; the process does not hang."""
+    code = """
+    import atexit, sys, time
+    from pqvault.errors import PQVaultError
+    from pqvault.logs import InferenceLog, part, log as module
+    def full(*_): raise PQVaultError("no space is left")
+    part.LogPart.append = full
+    log = InferenceLog(sys.argv[1], recipients=[sys.argv[2]])
+    def end():
+        log.log({"request_id": "last"})
+        try:
+            log.close(timeout=1.0)
+        except PQVaultError as error:
+            print(error)
+    atexit.register(end)
+    """
+    assert "1 records were lost: no space is left" in run(code, archive)
+
+
 # -- before it begins ----------------------------------------------------------------------
 
 

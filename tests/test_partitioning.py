@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def test_a_keystore_for_two_passphrases(
     parameters = unlocks.lock_text(lock)
     aad = unlocks._aad(keystore, "passphrase", parameters)
     sealed = made_for_both((first, second), aad)
-    with sqlite3.connect(path) as db:
+    with closing(sqlite3.connect(path)) as db, db:
         db.execute("UPDATE unlocks SET parameters=?, sealed=?", (parameters, sealed))
 
     def open_it(words: bytes) -> object:

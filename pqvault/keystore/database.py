@@ -97,11 +97,15 @@ def connect(path: Path, *, wait: float = WAIT) -> sqlite3.Connection:
         )
     with guarded(path):
         db = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False)
-        db.executescript(
-            "PRAGMA trusted_schema=OFF; PRAGMA secure_delete=ON; PRAGMA cell_size_check=ON;"
-            "PRAGMA foreign_keys=ON; PRAGMA synchronous=FULL;"
-        )
-        _refuse_strangers(db, path)
+        try:
+            db.executescript(
+                "PRAGMA trusted_schema=OFF; PRAGMA secure_delete=ON; PRAGMA cell_size_check=ON;"
+                "PRAGMA foreign_keys=ON; PRAGMA synchronous=FULL;"
+            )
+            _refuse_strangers(db, path)
+        except BaseException:
+            db.close()
+            raise
     global opened
     opened = True
     return db

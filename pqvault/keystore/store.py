@@ -11,6 +11,7 @@ import os
 import secrets
 import sqlite3
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,8 @@ class Keystore(Closing):
         """Raises NotFound when there is none. ``wait``: seconds for other processes."""
         self.path = path or home.keystore()
         self.db: sqlite3.Connection = database.connect(self.path, wait=wait)
+        # Python's own end of a connection that nobody closed is a warning, from 3.13 on.
+        weakref.finalize(self, self.db.close).atexit = False
 
     @classmethod
     def exists(cls, path: Path | None = None) -> bool:

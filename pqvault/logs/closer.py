@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 import pyarrow as pa
@@ -46,8 +47,10 @@ class Closer:
             self._waiting.append(part)
             if self._thread is None and not self._ending:
                 # Not a daemon's work to lose: `stop` does by itself what is left.
-                self._thread = threading.Thread(target=self._run, name="pqvault-close", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="pqvault-close", daemon=True)
+                with suppress(RuntimeError):  # the interpreter is ending: no more threads
+                    thread.start()
+                    self._thread = thread
             self._changed.notify_all()
 
     def size(self, storage: LocalStorage) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -72,19 +74,28 @@ class Writer:
         self._pending_size = 0
         self._sync_at = 0.0
         self._give_up = threading.Event()
+        self._until = math.inf  # by the monotonic clock, where nobody is there to say it
         self._thread = threading.Thread(target=self._run, name="pqvault-log", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
-        self._thread.start()
+        """Begin. While the interpreter ends there are no more threads: `stop` does it then."""
+        with suppress(RuntimeError):
+            self._thread.start()
 
     def stop(self, timeout: float | None) -> bool:
         """Wait for it to end, the queue being closed; after that it gives up what it holds."""
+        if self._thread.ident is None:
+            self._until = math.inf if timeout is None else time.monotonic() + timeout
+            self._run()
+            return True
         self._thread.join(timeout)
         if self._thread.is_alive():
             self._give_up.set()
             self._thread.join(_RETRY[1])
         return not self._thread.is_alive()
+
+    def _gives_up(self, wait: float = 0) -> bool:
+        return self._give_up.wait(wait) or time.monotonic() >= self._until
 
     def forget(self) -> None:
         """In a forked child: give back the files of the part, whose lock is its parent's."""
@@ -101,7 +112,7 @@ class Writer:
 
     def _run(self) -> None:
         try:
-            while not self._give_up.is_set():
+            while not self._gives_up():
                 if self._has_work():
                     self._drain()
                 self._tick()
@@ -155,7 +166,7 @@ class Writer:
         """Write what waits, up to the flush size; then it is made durable, if so agreed."""
         self._tell_lost()
         written = 0
-        while written < self._settings.flush_size and not self._give_up.is_set():
+        while written < self._settings.flush_size and not self._gives_up():
             batch = self._next_batch()
             if batch is None:
                 break
@@ -240,7 +251,7 @@ class Writer:
             except PQVaultError as error:
                 self._stats.problem(error.message)
                 self._struggles(True)
-            if self._give_up.wait(delay) or self._may_hand_over():
+            if self._gives_up(delay) or self._may_hand_over():
                 return False
             delay = min(2 * delay, _RETRY[1])
 
@@ -280,7 +291,7 @@ class Writer:
                 self._stats.problem(error.message)
             self._struggles(True)
             again = self._take_back()
-            given_up = self._give_up.wait(delay)
+            given_up = self._gives_up(delay)
             if self._handed_over(again):
                 return
             if given_up:

@@ -56,14 +56,16 @@ class SealedReader(RangeFile):
     ) -> None:
         super().__init__()
         self._what = what
-        self._close_source = close_source
+        # First what `close` needs: a reader that is refused below is closed when it is collected.
+        self._cache = cache or FrameCache()
+        self._number = next(_numbers)
+        self._close_source: Callable[[], object] | None = None
         self._random = RandomReader(source, key, context, what)
         self.table = self._read_table()
         self.size = self.table.size
-        self._cache = cache or FrameCache()
-        self._number = next(_numbers)
         # frame -> how many of its blocks are known to be raw; -1: not a stored frame
         self._stored: dict[int, int] = {}
+        self._close_source = close_source
 
     def close(self) -> None:
         """Drop the cache, close the source if this reader owns it."""

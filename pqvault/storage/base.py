@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, TypeAlias
@@ -233,10 +233,27 @@ def explain(error: OSError, doing: str, where: str) -> PQVaultError:
     return reason.kind(f"cannot {doing} {where}: {reason.text}", hint=reason.hint)
 
 
-@contextmanager
-def explained(doing: str, where: str) -> Iterator[None]:
-    """Raise what `explain` says in place of any OSError of the block."""
-    try:
-        yield
-    except OSError as error:
-        raise explain(error, doing, where) from error
+class explained:  # noqa: N801 - a function to its users
+    """Raise what `explain` says in place of any OSError of the block.
+
+    No generator: from Python 3.12 on an exception that takes the place of another in one is in a
+    circle with it, which keeps the variables of all callers until it is collected.
+    """
+
+    __slots__ = ("_doing", "_where")
+
+    def __init__(self, doing: str, where: str) -> None:
+        self._doing = doing
+        self._where = where
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, OSError):
+            raise explain(error, self._doing, self._where) from error

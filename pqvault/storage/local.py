@@ -18,14 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from pqvault.errors import (
-    FormatError,
-    NotFound,
-    UsageError,
-)
+from pqvault.errors import FormatError, NotFound
 from pqvault.storage.appending import AppendFile, FileLock
 from pqvault.storage.base import NO_HARD_LINKS, Buffer, Names, check_name, explained
 from pqvault.storage.localfiles import LocalReader, LocalSink, write_all
+from pqvault.storage.localfolders import OpenFolder, make_in, make_root, sync_fd
 from pqvault.storage.replacing import copy_owner, is_named, lock_file
 
 __all__ = ["LocalStorage"]
@@ -34,14 +31,11 @@ __all__ = ["LocalStorage"]
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _UPDATE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_ROOT = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_FOLDER = _ROOT | os.O_NOFOLLOW
 _MODE = 0o666  # less the umask: an archive is ciphertext, its folder decides who reads it
 
 _Entries: TypeAlias = list[tuple[str, bool]]  # name, is a folder
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp", re.DOTALL)
-_NO_FOLDER_SYNC = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +116,7 @@ class LocalStorage:
     def _scan(self, folder: str) -> _Entries:
         """Sorted (name, is a folder); [] when the folder does not exist."""
         try:
-            with self._folder("list", folder) as fd, os.scandir(fd) as entries:
+            with self._folder("list", folder) as (fd, _), os.scandir(fd) as entries:
                 return sorted((e.name, e.is_dir(follow_symlinks=False)) for e in entries)
         except NotFound:
             return []
@@ -133,7 +127,7 @@ class LocalStorage:
         """Write a whole file beside, fsync, rename, fsync the folder."""
         with self._file("write", name) as (folder, last), _beside(folder, last, data) as beside:
             os.rename(beside, last, src_dir_fd=folder, dst_dir_fd=folder)
-            _sync(folder)
+            sync_fd(folder)
 
     def put_new(self, name: str, data: Buffer) -> bool:
         """Write a whole file beside and link it to its name; False when that is taken.
@@ -146,7 +140,7 @@ class LocalStorage:
                 _link_or_write(folder, beside, last, data)
             except FileExistsError:
                 return False
-            _sync(folder)
+            sync_fd(folder)
             return True
 
     def replace(self, name: str, old: bytes, new: Buffer) -> bool:
@@ -168,7 +162,7 @@ class LocalStorage:
                     return False
                 with _beside(folder, last, new, info) as beside:
                     os.rename(beside, last, src_dir_fd=folder, dst_dir_fd=folder)
-                    _sync(folder)
+                    sync_fd(folder)
                 return True
             finally:
                 os.close(fd)
@@ -197,7 +191,7 @@ class LocalStorage:
             try:
                 file = AppendFile(fd, self.where(name))
                 os.fsync(fd)
-                _sync(folder)
+                sync_fd(folder)
             except BaseException:
                 os.close(fd)
                 raise
@@ -222,7 +216,7 @@ class LocalStorage:
             finally:
                 os.close(fd)
             os.unlink(last, dir_fd=folder)
-            _sync(folder)
+            sync_fd(folder)
 
     def remove(self, name: str) -> None:
         """Remove a file; one that is gone already is no error."""
@@ -234,11 +228,11 @@ class LocalStorage:
     def make_folder(self, folder: str) -> None:
         """Make the root, a folder in it and its parents, each durable in its parent."""
         with explained("make", str(self.root)):
-            _make_root(self.root)
+            make_root(self.root)
         made = ""
         for part in check_name(folder).split("/") if folder else ():
-            with self._folder("make", made) as parent:
-                _make_in(parent, part, self.where(folder))
+            with self._folder("make", made) as (parent, _):
+                make_in(parent, part, self.where(folder))
             made = f"{made}/{part}" if made else part
         # A file or a link may bear the name; better to say so here than at the first write.
         with self._folder("open", made):
@@ -246,8 +240,8 @@ class LocalStorage:
 
     def sync_folder(self, folder: str) -> None:
         """Make the names in `folder` durable."""
-        with self._folder("write", folder) as fd:
-            _sync(fd)
+        with self._folder("write", folder) as (fd, _):
+            sync_fd(fd)
 
     def remove_folder(self, folder: str) -> None:
         """Remove a folder and the folders in it, where no file is left."""
@@ -267,74 +261,15 @@ class LocalStorage:
 
     # --- reaching a name
 
-    @contextmanager
-    def _folder(self, doing: str, folder: str) -> Iterator[int]:
-        """A descriptor of `folder`; an OSError of the block is explained."""
+    def _folder(self, doing: str, folder: str) -> OpenFolder:
+        """A descriptor of `folder`, and no name; an OSError of the block is explained."""
         parts = check_name(folder).split("/") if folder else []
-        with explained(doing, self.where(folder)):
-            fd = _open_folder(self.root, parts)
-            try:
-                yield fd
-            finally:
-                os.close(fd)
+        return OpenFolder(self.root, parts, "", doing, self.where(folder))
 
-    @contextmanager
-    def _file(self, doing: str, name: str) -> Iterator[tuple[int, str]]:
+    def _file(self, doing: str, name: str) -> OpenFolder:
         """A descriptor of the folder that holds `name`, and its last component."""
         *parts, last = check_name(name).split("/")
-        with explained(doing, self.where(name)):
-            fd = _open_folder(self.root, parts)
-            try:
-                yield fd, last
-            finally:
-                os.close(fd)
-
-
-def _open_folder(root: Path, parts: list[str]) -> int:
-    try:
-        fd = os.open(root, _ROOT)
-    except NotADirectoryError:
-        # What a person typed, perhaps a sealed stream: no damage, and nothing to be removed.
-        raise NotFound(f"{root} is not a folder", hint="check the path") from None
-    for part in parts:
-        try:
-            inner = os.open(part, _FOLDER, dir_fd=fd)
-        finally:
-            os.close(fd)
-        fd = inner
-    return fd
-
-
-def _make_root(root: Path) -> None:
-    missing = [folder for folder in (root, *root.parents) if not folder.exists()]
-    above = missing[-1].parent if missing else root
-    if not above.is_dir():
-        raise UsageError(
-            f"{above} is a file, and an archive is a folder", hint="choose another name with -o"
-        )
-    for folder in reversed(missing):
-        with suppress(FileExistsError):
-            folder.mkdir()
-        fd = os.open(folder.parent, _ROOT)
-        try:
-            _sync(fd)
-        finally:
-            os.close(fd)
-
-
-def _make_in(parent: int, name: str, where: str) -> None:
-    with explained("make", where), suppress(FileExistsError):
-        os.mkdir(name, dir_fd=parent)
-        _sync(parent)
-
-
-def _sync(folder: int) -> None:
-    try:
-        os.fsync(folder)
-    except OSError as error:
-        # Some network file systems have nothing to sync in a folder and say so.
-        if error.errno not in _NO_FOLDER_SYNC:
-            raise
+        return OpenFolder(self.root, parts, last, doing, self.where(name))
 
 
 def _holds(fd: int, data: bytes) -> bool:
