@@ -282,6 +282,16 @@ def _key_of(name: str) -> tuple[str, str]:
     return f"{folder}{slash}{stem}", ending.lower()
 
 
+def _check_end(file: EntryFile, at: int) -> None:
+    # tarfile ends in silence at a header that it does not understand: samples would be missing.
+    block = file.pread(at, tarfile.BLOCKSIZE)
+    if len(block) % tarfile.BLOCKSIZE or any(block):
+        raise UsageError(
+            f"{file.name} is cut or damaged: no member of a tar file begins at byte {at:,}",
+            hint="make the shard again, and seal it",
+        )
+
+
 def _members(file: EntryFile) -> Records:
     """Samples of a tar shard: members that follow each other under one name, by their endings.
 
@@ -314,6 +324,7 @@ def _members(file: EntryFile) -> Records:
                 sample[ending] = data
                 size += len(data)
                 shard.members = []  # type: ignore[attr-defined]  # it would keep all it has read
+            _check_end(file, shard.offset)
     except tarfile.TarError as error:
         raise UsageError(f"{file.name} cannot be read as a tar file: {error}") from None
     if sample:

@@ -774,6 +774,20 @@ def test_members_that_are_no_part_of_a_sample(seal_files: Make) -> None:
         list(SealedRecords(corpus.archive, globs="**/b.tar", **options))
 
 
+def test_tar_shards_that_are_cut(seal_files: Make) -> None:
+    """tarfile ends in silence in the middle of a header; samples must not go missing so."""
+    whole = tar_of(("a.jpg", b"1"), ("b.jpg", b"2"))
+    ends = {"whole": whole, "bare": whole[:2048]}  # the blocks of zeros at the end may be missing
+    bad = {"cut": whole[:1300], "damaged": whole[:1024] + b"?" * 300 + whole[1324:]}
+    corpus = seal_files({f"{name}.tar": data for name, data in {**ends, **bad}.items()})
+    for name in ends:
+        found = SealedRecords(corpus.archive, globs=f"data/{name}.tar", **corpus.options)
+        assert [sample["__key__"] for sample in found] == ["a", "b"]
+    for name in bad:
+        with pytest.raises(UsageError, match=rf"data/{name}.tar is cut .* begins at byte 1,024"):
+            list(SealedRecords(corpus.archive, globs=f"data/{name}.tar", **corpus.options))
+
+
 def test_bad_records(seal_files: Make, tmp_path: Path) -> None:
     """Not JSON, not Parquet, not tar, no known kind: each names the file."""
     corpus = seal_files(
