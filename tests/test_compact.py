@@ -18,7 +18,7 @@ from test_prune import KEY, listing, seal, states
 import pqvault
 from pqvault.archive.compact import Compaction, CompactReport
 from pqvault.archive.differences import differences
-from pqvault.errors import NotFound, PolicyRefused, UsageError
+from pqvault.errors import Locked, NoKeyFits, NotFound, PolicyRefused, UsageError
 from pqvault.keys import Recipient
 from pqvault.signing import SigningKey
 from pqvault.storage import LocalStorage
@@ -150,7 +150,7 @@ def test_nobody_opens_more_than_before(archive: Path) -> None:
         run(archive)
     run(archive, lambda key_id: other.recipient if key_id == other.key_id else ours(key_id))
     assert len(states(archive)) == 2
-    with pytest.raises(pqvault.errors.NoKeyFits):
+    with pytest.raises(NoKeyFits):
         listing_of(archive, other)
 
 
@@ -170,6 +170,28 @@ def test_signed_parts_need_a_signature(tmp_path: Path) -> None:
     run(path, sign=[signer])
     assert len(states(path)) == 1
     assert pqvault.verify(path, identities=[KEY]).problems == []
+
+
+def test_a_rotation_meanwhile_is_not_undone(archive: Path) -> None:
+    """The new part would be sealed to whom the old ones were: to the key that gave way, and not to
+    the one in its place."""
+    new = pqvault.Identity.generate()
+    rotated: list[pqvault.RotateReport] = []
+
+    def rotate(_: Any) -> None:
+        if not rotated:
+            rotated.append(pqvault.rotate(archive, identities=[KEY], to=new.recipient))
+
+    with pytest.raises(Locked, match="changed by others"):
+        run(archive, progress=rotate)
+    assert rotated[0].rewrapped == 6
+    with pqvault.open(archive, identities=[new]) as opened:
+        assert len(opened.parts) == 6
+    with pytest.raises(NoKeyFits):
+        listing_of(archive, KEY)
+    assert len(list((archive / "envelopes").iterdir())) == 6
+    assert pqvault.compact(archive, identities=[new]).left == 1
+    assert pqvault.verify(archive, identities=[new]).problems == []
 
 
 def test_a_content_that_is_not_what_its_commit_says_is_not_taken(archive: Path) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import make_tree
 
 import pqvault
-from pqvault.errors import IntegrityError, NoKeyFits, PolicyRefused, UsageError
+from pqvault.errors import IntegrityError, Locked, NoKeyFits, PolicyRefused, UsageError
 from pqvault.format.commit import Commit
 from pqvault.format.envelope import Envelope
 from pqvault.policy import Policy
+from pqvault.rotation import renewal
 from pqvault.rotation.change import resolve
 from pqvault.rotation.runs import Run
 from pqvault.signing import SigningKey
@@ -371,6 +373,26 @@ def test_going_back_to_before_it_is_noticed(archive: Path, tmp_path: Path) -> No
         copy(source, tmp_path / "old.pqv" / folder / last.part)
     with pytest.raises(RolledBack, match="is missing"):
         listing(tmp_path / "old.pqv", OLD)
+
+
+def test_a_rotation_meanwhile_is_not_undone(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends in the moment before the new part is there, so that it cannot have seen that."""
+    put = renewal.put_part
+
+    def rotate_first(*args: Any) -> None:
+        monkeypatch.setattr(renewal, "put_part", put)
+        pqvault.rotate(archive, identities=[OLD], to=NEW.recipient)
+        put(*args)
+
+    before = listing(archive, OLD)
+    monkeypatch.setattr(renewal, "put_part", rotate_first)
+    with pytest.raises(Locked, match="changed by others"):
+        pqvault.reencrypt(archive, identities=[OLD])
+    assert listing(archive, NEW) == before
+    with pytest.raises(NoKeyFits):
+        listing(archive, OLD)
+    assert pqvault.reencrypt(archive, identities=[NEW]).parts == 3
+    assert listing(archive, NEW) == before
 
 
 def test_a_reader_meanwhile(archive: Path) -> None:

@@ -35,10 +35,9 @@ from pqvault.archive.prune import first_kept
 from pqvault.archive.publicpart import public_of
 from pqvault.archive.publicstate import PublicState
 from pqvault.archive.recipients import FindRecipient, recipients_of
-from pqvault.archive.removal import remove_part
 from pqvault.archive.repack import Packed, Places, jobs_of, needed_of, pack
 from pqvault.archive.replacement import id_in_place, successors
-from pqvault.archive.settling import remove_replaced, settle
+from pqvault.archive.settling import check_unchanged, remove_replaced, settle, take_back
 from pqvault.archive.tasks import content_tasks, default_jobs, run_tasks
 from pqvault.errors import IntegrityError, Locked, PolicyRefused, PQVaultError
 from pqvault.format.catalog import entries_of
@@ -215,9 +214,11 @@ class Compaction:
             raise
         try:
             self._refresh(state, parts, key.part)
+            for part in group:
+                check_unchanged(self.storage, archive.id, part.public, {})
         except PQVaultError:
-            by = tuple(part.id for part in group)
-            remove_part(self.storage, group[-1].key, state.parts[key.part], "replaced", by)
+            old = [part.public for part in group]
+            take_back(self.storage, group[-1].key, new.public, old)
             raise
         remove_replaced(state, state.parts[key.part], key)
         report = self.report

@@ -7,18 +7,20 @@ is taken back. Where some of it is gone already, the rest goes too.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from pqvault.archive import layout
-from pqvault.archive.publicpart import PublicPart
+from pqvault.archive.publicpart import PublicPart, read_envelope, read_public
 from pqvault.archive.publicstate import PublicState
 from pqvault.archive.removal import remove_part
 from pqvault.archive.replacement import replaced_ids
+from pqvault.errors import Locked
 from pqvault.format.commit import is_table
+from pqvault.format.envelope import Envelope
 from pqvault.rootkey import RootKey
 from pqvault.storage import Storage
 
-__all__ = ["remove_envelopes", "remove_replaced", "settle"]
+__all__ = ["check_unchanged", "remove_envelopes", "remove_replaced", "settle", "take_back"]
 
 
 def settle(state: PublicState, open_part: Callable[[PublicPart], RootKey]) -> None:
@@ -33,9 +35,7 @@ def settle(state: PublicState, open_part: Callable[[PublicPart], RootKey]) -> No
             continue
         accounted = {old.id for old in there}.union(*(replaced_ids(old) for old in there))
         if replaced_ids(part) <= accounted:
-            ids = tuple(old.id for old in there)
-            remove_part(storage, open_part(there[0]), part, "replaced", ids)
-            remove_envelopes(storage, part)
+            take_back(storage, open_part(there[0]), part, there)
         else:
             remove_replaced(state, part, open_part(part))
         state.refresh()
@@ -50,6 +50,27 @@ def remove_replaced(state: PublicState, new: PublicPart, key: RootKey) -> None:
         remove_part(state.storage, key, old, "replaced", (new.id,))
         remove_envelopes(state.storage, old)
     state.refresh()
+
+
+def check_unchanged(
+    storage: Storage, archive: str, part: PublicPart, groups: Mapping[str, Envelope]
+) -> None:
+    """Raise Locked when others rotated a part since it was read. ``groups``: its column groups'.
+
+    To be asked once the new part is there: it is sealed to whom the old one was sealed to, and a
+    rotation that ends later than this finds and rotates it.
+    """
+    if read_public(storage, archive, part.id) != part or any(
+        read_envelope(storage, archive, part.id, group) != envelope
+        for group, envelope in groups.items()
+    ):
+        raise Locked(f"part {part.id} of {storage.where('')} is changed by others just now")
+
+
+def take_back(storage: Storage, key: RootKey, new: PublicPart, old: Iterable[PublicPart]) -> None:
+    """Remove a new part while all that it replaces is there. ``key``: of one of those."""
+    remove_part(storage, key, new, "replaced", tuple(part.id for part in old))
+    remove_envelopes(storage, new)
 
 
 def remove_envelopes(storage: Storage, part: PublicPart) -> None:

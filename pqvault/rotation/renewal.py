@@ -22,9 +22,9 @@ from pqvault.archive.publicpart import PublicPart, read_envelope, read_public
 from pqvault.archive.publicstate import PublicState
 from pqvault.archive.recipients import FindRecipient
 from pqvault.archive.replacement import id_in_place, replaced_ids, successors
-from pqvault.archive.settling import remove_replaced, settle
+from pqvault.archive.settling import check_unchanged, remove_replaced, settle, take_back
 from pqvault.archive.tasks import default_jobs, run_tasks
-from pqvault.errors import IntegrityError, Locked, PolicyRefused, PQVaultError, UsageError
+from pqvault.errors import IntegrityError, PolicyRefused, PQVaultError, UsageError
 from pqvault.format.commit import Commit, PartFile, is_table, object_number
 from pqvault.format.envelope import Envelope
 from pqvault.keys import Recipient, one_profile
@@ -211,13 +211,19 @@ class ArchiveRenewal:
                 hint="unseal it, and seal it to the new recipients",
             )
         key = RootKey.generate(old.archive, self._new_id(part), profile)
+        groups: dict[str, Envelope] = {}
         try:
-            new = self._write(part, old, key, recipients, pool, engine)
+            new = self._write(part, old, key, recipients, groups, pool, engine)
         except BaseException:
             self._stop.set()
             discard(self.storage, key.part)
             raise
-        self._verify(new, key)
+        try:
+            self._verify(new, key)
+            check_unchanged(self.storage, old.archive, part, groups)
+        except PQVaultError:
+            take_back(self.storage, old, new, [part])
+            raise
         self.state.refresh()
         remove_replaced(self.state, new, key)
         self._check_state()
@@ -239,9 +245,11 @@ class ArchiveRenewal:
         old: RootKey,
         key: RootKey,
         recipients: tuple[Recipient, ...],
+        groups: dict[str, Envelope],
         pool: ThreadPoolExecutor,
         engine: Engine,
     ) -> PublicPart:
+        """``groups``: gets the envelopes of the old column groups."""
         commit, files = part.commit, list[PartFile]()
 
         def reseal(file: PartFile) -> PartFile:
@@ -253,13 +261,10 @@ class ArchiveRenewal:
         names = commit.files
         if any(is_table(file.name) for file in names):
             names = tuple(file for file in names if object_number(file.name) >= 0)
-            envelopes = self._write_tables(part, key, files) + envelopes
+            envelopes = self._write_tables(part, key, groups, files) + envelopes
         run_tasks(pool, self.jobs, iter(names), reseal, files.append, self._stop)
         self._refresh()
-        if read_public(self.storage, old.archive, part.id) != part:
-            raise Locked(
-                f"part {part.id} of {self.storage.where('')} is changed by others just now"
-            )
+        check_unchanged(self.storage, old.archive, part, groups)
         new = replace(
             commit,
             part=key.part,
@@ -276,21 +281,24 @@ class ArchiveRenewal:
         return read_public(self.storage, key.archive, key.part)
 
     def _write_tables(
-        self, part: PublicPart, key: RootKey, files: list[PartFile]
+        self,
+        part: PublicPart,
+        key: RootKey,
+        groups: dict[str, Envelope],
+        files: list[PartFile],
     ) -> list[Envelope]:
         """The tables of a part and the catalog that names their files; the envelopes of their
         column groups."""
         from pqvault.rotation.tablerenewal import renew_part  # it imports pyarrow
 
-        groups, listed = renew_part(
-            self.storage, part, self.keys.ring, self.policy, key, self._tell
-        )
+        keys, listed = renew_part(self.storage, part, self.keys.ring, self.policy, key, self._tell)
         files += listed
-        return [self._group_envelope(part, group, own) for group, own in groups.items()]
+        groups |= {g: read_envelope(self.storage, key.archive, part.id, g) for g in keys}
+        return [self._group_envelope(part, groups[g], own) for g, own in keys.items()]
 
-    def _group_envelope(self, part: PublicPart, group: str, key: RootKey) -> Envelope:
+    def _group_envelope(self, part: PublicPart, old: Envelope, key: RootKey) -> Envelope:
+        group = old.group
         what = f"the envelope of column group {group!r} of part {part.id}"
-        old = read_envelope(self.storage, key.archive, part.id, group)
         recipients = self.change.recipients(old, what, self.find)
         self.keys.prove(recipients)
         envelope = key.envelope(recipients, created=int(time.time() * 1000), group=group)
