@@ -395,6 +395,24 @@ def test_a_rotation_meanwhile_is_not_undone(archive: Path, monkeypatch: pytest.M
     assert listing(archive, NEW) == before
 
 
+def test_what_was_rotated_in_between_is_encrypted_again_all_the_same(archive: Path) -> None:
+    """Its envelope is new, and its root key is that of an earlier run."""
+    both = [OLD.recipient, NEW.recipient]
+    pqvault.reencrypt(archive, identities=[OLD], add=both)
+    roots = {commit.root for commit in commits(archive)}
+
+    def interrupt(_: object) -> None:
+        if len(roots & {commit.root for commit in commits(archive)}) < 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pqvault.reencrypt(archive, identities=[OLD], remove=[NEW.key_id], progress=interrupt)
+    pqvault.rotate(archive, identities=[OLD], remove=[NEW.key_id])
+    assert len(roots & {commit.root for commit in commits(archive)}) == 2
+    assert pqvault.reencrypt(archive, identities=[OLD], remove=[NEW.key_id]).parts == 2
+    assert not roots & {commit.root for commit in commits(archive)}
+
+
 def test_a_reader_meanwhile(archive: Path) -> None:
     """Archives are opened again and again while their parts are replaced."""
     import threading

@@ -128,7 +128,9 @@ class ArchiveRenewal:
         """Whether its root key is new enough, and only those have it who are meant to."""
         if part.envelope is None:
             return False
-        new = bool(part.commit.replaces) and part.envelope.created >= self.started
+        # An envelope that was rotated since says when that was, not how old its root key is.
+        first = part.envelope.generation == 1 and part.envelope.created >= self.started
+        new = bool(part.commit.replaces) and first
         # A part that others added meanwhile has a root key that nobody else has seen.
         added = part.id not in self._first
         return (new or added) and self.change.fits(part.envelope, f"part {part.id}")
