@@ -16,6 +16,7 @@ from conftest import make_tree
 from test_prune import KEY, listing, seal, states
 
 import pqvault
+from pqvault.archive import compact
 from pqvault.archive.compact import Compaction, CompactReport
 from pqvault.archive.differences import differences
 from pqvault.errors import Locked, NoKeyFits, NotFound, PolicyRefused, UsageError
@@ -170,6 +171,31 @@ def test_signed_parts_need_a_signature(tmp_path: Path) -> None:
     run(path, sign=[signer])
     assert len(states(path)) == 1
     assert pqvault.verify(path, identities=[KEY]).problems == []
+
+
+def test_no_part_stays_unsigned_after_one_that_is_signed(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Readers refuse that, and so would the next run, at every moment."""
+    signer, source, ids = SigningKey.generate(), archive.parent / "src", states(archive)
+    for dry_run in (True, False):
+        with pytest.raises(PolicyRefused, match="is not signed, and would come after"):
+            run(archive, keep_last=2, sign=[signer], dry_run=dry_run)
+    assert states(archive) == ids
+    other, put, counts = pqvault.Identity.generate(), compact.put_part, list[int]()
+    for name in ("new", "newer"):
+        (source / name).write_bytes(b"for both")
+        pqvault.seal(source, archive, recipients=[KEY.recipient, other.recipient], identities=[KEY])
+
+    def look(*args: Any) -> None:
+        put(*args)
+        counts.append(len(states(archive)))
+
+    before = listing(archive)
+    monkeypatch.setattr(compact, "put_part", look)
+    run(archive, lambda key_id: ours(key_id) or other.recipient, sign=[signer])
+    assert counts == [7, 2]
+    assert plain(listing(archive)) == plain(before)
 
 
 def test_a_rotation_meanwhile_is_not_undone(archive: Path) -> None:

@@ -125,6 +125,9 @@ class Compaction:
                 ThreadPoolExecutor(self.jobs, "pqvault-compact") as pool,
             ):
                 groups = self._tell(archive)
+                if self.sign:
+                    # Readers refuse what is unsigned after what is signed: that grows backwards.
+                    groups.reverse()
                 for first, last in groups:
                     self._merge(state, archive, first, last, pool)
             if self.memory is not None:
@@ -140,7 +143,29 @@ class Compaction:
         report.parts = len(archive.parts)
         report.left = report.parts - sum(last - first for first, last in groups)
         report.merged = [[p.id for p in archive.parts[a : b + 1]] for a, b in groups]
+        self._check_signatures(archive.parts, groups)
         return groups
+
+    def _check_signatures(
+        self, parts: Sequence[OpenPart], groups: Sequence[tuple[int, int]]
+    ) -> None:
+        """Raise PolicyRefused when signed parts would become an unsigned one, and when unsigned
+        ones would become signed while a later one stays unsigned, which readers refuse."""
+        merged = {index for first, last in groups for index in range(first, last + 1)}
+        if any(parts[i].commit.signatures for i in merged) and not self.sign:
+            raise PolicyRefused(
+                f"parts of {self.storage.where('')} are signed, and the part in their place would"
+                " not be",
+                hint="sign it with --sign KEY",
+            )
+        grown = min((i for i in merged if not parts[i].signed), default=len(parts))
+        for index, part in enumerate(parts):
+            if self.sign and index > grown and not (index in merged or part.signed):
+                raise PolicyRefused(
+                    f"part {part.id} of {self.storage.where('')} is not signed, and would come"
+                    " after the new part, which is",
+                    hint="sign all parts with `pqvault reencrypt --sign KEY`",
+                )
 
     def _groups(self, parts: Sequence[OpenPart]) -> list[tuple[int, int]]:
         """First and last index of runs of parts that may become one."""
@@ -177,12 +202,6 @@ class Compaction:
     ) -> None:
         parts = archive.parts
         group, older = parts[first : last + 1], parts[:first]
-        if any(part.commit.signatures for part in group) and not self.sign:
-            raise PolicyRefused(
-                f"parts of {self.storage.where('')} are signed, and the part in their place would"
-                " not be",
-                hint="sign it with --sign KEY",
-            )
         recipients = recipients_of(group[-1].public, self.find)
         rows = list(rows_of(view_of(group)))
         gone = list(gone_from(older, group)) if older else []
