@@ -127,23 +127,33 @@ def _begin(verb: Verb, archives: tuple[str, ...], output: Output, options: dict[
             kind=verb.kind,
         )
     with run:
-        _work(verb, run, identities, sign, keystore, output, options)
+        code = _work(verb, run, identities, sign, keystore, output, options)
+    if code:
+        fail_with(code)
 
 
 def _resume(verb: Verb, output: Output, options: dict[str, Any]) -> None:
+    from pqvault.errors import Incomplete, PQVaultError
     from pqvault.rotation.runs import Run, unfinished
 
-    paths = unfinished(verb.kind)
+    paths, codes = unfinished(verb.kind), list[int]()
     if not paths:
         output.line("nothing is unfinished")
         return
     keystore, identities = open_keystore(), load_identities(options["identity"])
     sign = load_signing_keys(options["sign"])
     for path in paths:
-        with Run.open(path) as run:
-            # What was refused is allowed by carrying on with this.
-            run.allow_retired |= options["allow_retired"]
-            _work(verb, run, identities, sign, keystore, output, options)
+        try:
+            with Run.open(path) as run:
+                # What was refused is allowed by carrying on with this.
+                run.allow_retired |= options["allow_retired"]
+                codes.append(_work(verb, run, identities, sign, keystore, output, options))
+        except PQVaultError as error:
+            # One that is locked, or wants other keys to sign, keeps none of the others.
+            output.failure(error)
+            codes.append(error.exit_code)
+    if any(codes):
+        fail_with(codes[0] if len(set(codes)) == 1 else Incomplete.exit_code)
 
 
 def _work(
@@ -154,7 +164,8 @@ def _work(
     keystore: Keystore | None,
     output: Output,
     options: dict[str, Any],
-) -> None:
+) -> int:
+    """The exit code; what failed was said."""
     from pqvault.errors import Incomplete, PQVaultError
 
     failure = None
@@ -184,9 +195,10 @@ def _work(
     if report.targets > 1 and (len(groups) > 1 or isinstance(failure, Incomplete)):
         output.failures(groups)
     verb.show(output, report)
-    if failure is not None:
-        output.failure(failure)
-        fail_with(failure.exit_code)
+    if failure is None:
+        return 0
+    output.failure(failure)
+    return failure.exit_code
 
 
 def _plan(verb: Verb, archives: tuple[str, ...], output: Output, options: dict[str, Any]) -> None:

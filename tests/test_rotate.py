@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from conftest import Box, files_below, make_tree
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ import pqvault
 from pqvault.archive import retired
 from pqvault.archive.layout import envelope_name
 from pqvault.errors import (
+    FormatError,
     IntegrityError,
     Locked,
     NoKeyFits,
@@ -33,8 +35,10 @@ from pqvault.rootkey import RootKey, keyring
 from pqvault.rotation.archives import ArchiveRotation
 from pqvault.rotation.change import Change, Keys, resolve
 from pqvault.rotation.run import plan
+from pqvault.rotation.runs import Run, look
 from pqvault.storage import LocalStorage
 from pqvault.storage.base import Buffer
+from pqvault_cli.main import cli
 
 NEW = Identity.generate()
 THIRD = Identity.generate()
@@ -521,3 +525,41 @@ def test_folders_of_archives_are_rotated_and_what_fails_is_named(
             folder / f"{number}.pqv", identities=[THIRD if number == 2 else NEW]
         ) as archive:
             assert archive.open_file("src/f").read() == b"x"
+
+
+def test_a_damaged_list_of_what_is_left_is_named(tmp_path: Path, identity: Identity) -> None:
+    run = Run.create(["/one", "/two"], resolve(to=NEW.recipient, mine=[identity]))
+    run.close()
+    whole = run.path.read_bytes()
+    head, first, second = whole.splitlines(keepends=True)
+    for damaged in (
+        whole[: len(head) + 4],
+        head + b'"/o\xff"\n' + second,
+        head.replace(b'"started"', b'"starred"') + first + second,
+        head.replace(b'"total": 2', b'"total": -2') + first + second,
+        head.replace(b'"total": 2', b'"total": null') + first + second,
+    ):
+        run.path.write_bytes(damaged)
+        with pytest.raises(FormatError, match="is not an unfinished rotation") as caught:
+            look(run.path)
+        assert str(run.path) in caught.value.hint
+
+
+def test_what_cannot_be_finished_keeps_no_other_run_from_being_carried_on(
+    tmp_path: Path, identity: Identity
+) -> None:
+    source = make_tree(tmp_path / "src", {"f": b"x"})
+    theirs, ours = tmp_path / "theirs.pqv", tmp_path / "ours.pqv"
+    pqvault.seal(source, theirs, recipients=[THIRD.recipient])
+    pqvault.seal(source, ours, recipients=[identity.recipient])
+    change = resolve(to=NEW.recipient, mine=[identity])
+    for run in (Run.create([theirs, tmp_path / "gone.pqv"], change), Run.create([ours], change)):
+        run.close()
+        os.rename(run.path, run.path.with_name(f"{run.total == 1:d}.jsonl"))  # the order
+    key = tmp_path / "key.txt"
+    key.write_text(identity.text + "\n")
+    key.chmod(0o600)
+    result = CliRunner().invoke(cli, ["rotate", "--resume", "-i", str(key)])
+    assert result.exit_code == 3 and "no key of ours fits" in result.output
+    with pqvault.open(ours, identities=[NEW]) as archive:
+        assert archive.open_file("src/f").read() == b"x"

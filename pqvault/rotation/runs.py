@@ -60,14 +60,17 @@ class Run(Closing):
         head = _parsed(file.readline(), path)
         if not isinstance(head, dict) or head.get("format") != _FORMAT:
             raise _damaged(path)
-        self.started: int = head["started"]
-        self.allow_retired: bool = head["allow_retired"]
-        # Runs of before this was kept signed nothing.
-        self.signers: list[str] = head.get("signers", [])
-        self.policy = Policy.from_json(head["policy"]) if "policy" in head else ANYBODY
-        self.total: int = head["total"]
-        self.change = Change.from_json(head["change"])
-        self._states = bytearray(self.total)
+        try:
+            self.started = int(head["started"])
+            self.allow_retired = bool(head["allow_retired"])
+            # Runs of before this was kept signed nothing.
+            self.signers = [str(signer) for signer in head.get("signers", [])]
+            self.policy = Policy.from_json(head["policy"]) if "policy" in head else ANYBODY
+            self.total = int(head["total"])
+            self.change = Change.from_json(head["change"])
+            self._states = bytearray(self.total)
+        except (KeyError, TypeError, ValueError, OverflowError, MemoryError, FormatError):
+            raise _damaged(path) from None
         self.failed: dict[int, str] = {}
         self._targets = file.tell()
         self._read_marks(ours)
@@ -186,7 +189,7 @@ class Run(Closing):
         with self.path.open("rb") as file:
             file.seek(self._targets)
             for number in range(self.total):
-                yield number, str(json.loads(file.readline()))
+                yield number, str(_parsed(file.readline(), self.path))
 
     def pending(self) -> Iterator[tuple[int, str]]:
         """What is not done, what failed included."""
