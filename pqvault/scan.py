@@ -8,8 +8,12 @@ from pathlib import Path
 
 from pqvault.archive.finding import find
 from pqvault.archive.inspect import Inspection, inspect
+from pqvault.archive.layout import listed_ids, open_logs
 from pqvault.errors import NotFound, PQVaultError
+from pqvault.format.envelope import Envelope
+from pqvault.format.textdoc import MAX_SIZE
 from pqvault.keystore import index
+from pqvault.storage import Storage, storage_at
 
 __all__ = ["STREAM", "ScanReport", "scan"]
 
@@ -42,7 +46,7 @@ def scan(folder: str | os.PathLike[str]) -> ScanReport:
             report.problems.append(error)
             continue
         report.problems += found.problems
-        keys = _key_ids(found)
+        keys = _key_ids(found, report.problems)
         report.found.append((str(path), keys))
         rows += [(found.archive or STREAM, str(path), key_id) for key_id in keys]
     # What could not be read is not gone.
@@ -51,7 +55,22 @@ def scan(folder: str | os.PathLike[str]) -> ScanReport:
     return report
 
 
-def _key_ids(found: Inspection) -> tuple[str, ...]:
+def _key_ids(found: Inspection, problems: list[PQVaultError]) -> tuple[str, ...]:
     envelopes = [found.envelope, *(part.envelope for part in found.parts)]
     ids = {key_id for e in envelopes if e is not None for _, key_id in e.recipients}
+    if found.archive is not None:
+        ids |= _of_open_logs(storage_at(found.path), problems)
     return tuple(sorted(ids))
+
+
+def _of_open_logs(storage: Storage, problems: list[PQVaultError]) -> set[str]:
+    """The keys that alone open what logs have written and not yet committed."""
+    known = {id for folder in ("commits", "removed") for id in listed_ids(storage, folder)[0]}
+    ids = set[str]()
+    for name in open_logs(storage, known):
+        try:
+            envelope = Envelope.parse(storage.read(name, MAX_SIZE), name)
+            ids |= {wrapped.key_id for wrapped in envelope.recipients}
+        except PQVaultError as error:
+            problems.append(error)
+    return ids

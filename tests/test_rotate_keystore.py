@@ -25,12 +25,14 @@ from pqvault.keystore import Keystore, State, Unlocked, audit, edits, index, lif
 from pqvault.keystore.halves import kind_of
 from pqvault.keystore.identities import identities
 from pqvault.keystore.seen import Seen
+from pqvault.logs import InferenceLog
 from pqvault.memory import Sight
 from pqvault.reencrypting import reencrypting
 from pqvault.rotating import rotating
 from pqvault.rotation.change import Change, resolve
 from pqvault.rotation.run import RotateReport, plan
 from pqvault.rotation.runs import Run, unfinished
+from pqvault.scan import scan
 from pqvault.storage import LocalStorage
 
 OTHER = Identity.generate().recipient
@@ -334,6 +336,32 @@ def test_the_new_key_is_in_the_index_before_anything_is_wrapped_to_it(
     for version in ("prod@1", "prod@2"):
         assert [d.path for d in lifecycle.dependants_of(store, version)] == [str(desk.archive)]
     assert len(unfinished()) == 1
+
+
+def test_a_key_that_an_open_log_needs_stays_in_the_index(
+    store: Unlocked,  # noqa: F811
+    desk: Box,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a log has not committed is not rotated, and only the old key opens it."""
+    monkeypatch.setenv("PQVAULT_HOME", str(store.store.path.parent))
+    prod = address(store, "prod")
+    with InferenceLog(desk.archive, recipients=[prod], fsync="flush") as log:
+        log.log({"request_id": "1"})
+        log.flush()
+        lifecycle.rotate(store, "prod")
+        report = turn(store, resolve(keystore=store.store), desk.archive)
+        assert any("of a log that has not ended it" in warning for warning in report.warnings)
+        scan(desk.archive.parent)
+        assert lifecycle.dependants_of(store, "prod@1")[0].path == str(desk.archive)
+        keys = identities(store.store, lambda: WORDS, print)
+        again = pqvault.reencrypt(desk.archive, identities=keys, keystore=store.store)
+        assert again.warnings == [w for w in report.warnings if "of a log" in w]
+        with pytest.raises(KeyStateForbids, match="still opens"):
+            lifecycle.destroy(store, "prod@1")
+    report = turn(store, resolve(keystore=store.store), desk.archive)
+    assert report.rewrapped == 1 and not report.warnings
+    lifecycle.destroy(store, "prod@1")
 
 
 # -- what is remembered (attack 14) --------------------------------------------------------

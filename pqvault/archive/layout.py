@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import secrets
+from collections.abc import Container, Iterator
 from typing import Final
 
 from pqvault.errors import FormatError, NotFound
 from pqvault.format.entries import Kind
 from pqvault.format.table import is_group
+from pqvault.format.wal import WAL
 from pqvault.ids import new_id
 from pqvault.storage import Storage
 
@@ -25,6 +27,7 @@ __all__ = [
     "listed_ids",
     "new_object_name",
     "new_table_name",
+    "open_logs",
     "part_file",
     "read_header",
     "removed_name",
@@ -65,6 +68,16 @@ def envelope_names(storage: Storage) -> dict[str, list[str]]:
         if is_id(part) and (name == part or is_group(group)):
             found.setdefault(part, []).append(f"envelopes/{name}")
     return found
+
+
+def open_logs(storage: Storage, known: Container[str]) -> Iterator[str]:
+    """The envelopes of parts that logs have begun and not ended, which have no commit yet.
+
+    ``known``: parts that are there or removed, which these are none of. Format section 12.
+    """
+    for part, names in envelope_names(storage).items():
+        if part not in known and WAL in storage.list(f"parts/{part}"):
+            yield from names
 
 
 def removed_name(part: str) -> str:

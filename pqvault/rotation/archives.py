@@ -36,7 +36,7 @@ from pqvault.rotation.change import Change, Keys, Member
 from pqvault.signing import SigningKey, sign_document
 from pqvault.storage import Storage
 
-__all__ = ["ArchiveRotation", "Rotated"]
+__all__ = ["ArchiveRotation", "Rotated", "note_open_logs"]
 
 Waiting: TypeAlias = Callable[[], AbstractContextManager[None]]
 
@@ -165,6 +165,7 @@ class ArchiveRotation:
             # Parts that others committed while we were at it.
             self.state.refresh()
         result.problems += self.state.problems
+        note_open_logs(self.state, self._change, result)
         return result
 
     # -- parts
@@ -276,6 +277,28 @@ class ArchiveRotation:
             yield part, layout.envelope_name(part.id), part.envelope
             for name in groups.get(part.id, ()):
                 yield part, name, None
+
+
+def note_open_logs(state: PublicState, change: Change, result: Rotated) -> None:
+    """What a log writes at the moment stays as it is: the keys that open it are still needed."""
+    storage = state.storage
+    for name in layout.open_logs(storage, state.removed | state.parts.keys()):
+        try:
+            envelope = Envelope.parse(storage.read(name, MAX_SIZE), name)
+        except PQVaultError as error:
+            result.problems.append(error)
+            continue
+        try:
+            fits = change.fits(envelope, _what(name))
+        except PQVaultError:
+            fits = False  # nobody would be left, or it is not ours to rotate
+        result.opens(envelope)
+        if not fits:
+            ids = ", ".join(wrapped.key_id for wrapped in envelope.recipients)
+            result.warnings.append(
+                f"{_what(name)} is of a log that has not ended it, and stays sealed to {ids}: do"
+                " this again once it is committed"
+            )
 
 
 def _sight(part: PublicPart, generations: dict[str, int]) -> Sight:

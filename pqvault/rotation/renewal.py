@@ -33,7 +33,7 @@ from pqvault.policy import ANYBODY, Policy
 from pqvault.progress import Progress, Report, ignore
 from pqvault.rootkey import RootKey
 from pqvault.rotation import retiring
-from pqvault.rotation.archives import Rotated
+from pqvault.rotation.archives import Rotated, note_open_logs
 from pqvault.rotation.change import Change, Keys
 from pqvault.signing import SigningKey, sign_document
 from pqvault.storage import Storage
@@ -175,6 +175,7 @@ class ArchiveRenewal:
             for part in self.state.ordered():
                 if part.envelope is not None:
                     result.opens(part.envelope)
+            note_open_logs(self.state, self.change, result)
             result.problems += self.state.problems
             result.removed = self.state.removed
         return result
