@@ -13,6 +13,7 @@ from pqvault.errors import NotFound, PQVaultError
 from pqvault.format.envelope import Envelope
 from pqvault.format.textdoc import MAX_SIZE
 from pqvault.keystore import index
+from pqvault.keystore.store import now
 from pqvault.storage import Storage, storage_at
 
 __all__ = ["STREAM", "ScanReport", "scan"]
@@ -39,6 +40,7 @@ def scan(folder: str | os.PathLike[str]) -> ScanReport:
         raise NotFound(f"there is no folder {root}")
     report = ScanReport()
     rows: list[index.Row] = []
+    began = now()
     for path in find(root):
         try:
             found = inspect(path)
@@ -51,7 +53,7 @@ def scan(folder: str | os.PathLike[str]) -> ScanReport:
         rows += [(found.archive or STREAM, str(path), key_id) for key_id in keys]
     # What could not be read is not gone.
     keep = [str(path) for path in find(root)] if report.problems else []
-    report.gone = index.replace_below(str(root), rows, keep)
+    report.gone = index.replace_below(str(root), rows, keep, since=began)
     return report
 
 

@@ -364,6 +364,28 @@ def test_a_key_that_an_open_log_needs_stays_in_the_index(
     lifecycle.destroy(store, "prod@1")
 
 
+def test_what_is_sealed_during_a_bulk_rotation_stays_in_the_index(
+    store: Unlocked,  # noqa: F811
+    desk: Box,
+    tmp_path: Path,
+) -> None:
+    """The index is written once for many archives, after others sealed to one that was done."""
+    other = tmp_path / "other.pqv"
+    pqvault.seal(desk.source, other, recipients=[address(store, "prod")])
+    lifecycle.new_key(store, "late")
+
+    def seal(_: object) -> None:
+        desk.tree({"b": b"second"})
+        report = pqvault.seal(desk.source, desk.archive, recipients=[address(store, "late")])
+        if report.parts:
+            where = (report.archive_id, str(desk.archive), report.recipients)
+            index.record(*where, keystore=store.store.path)
+
+    change = resolve(add=[OTHER], keystore=store.store)
+    turn(store, change, desk.archive, other, progress=seal)
+    assert [d.path for d in lifecycle.dependants_of(store, "late")] == [str(desk.archive)]
+
+
 # -- what is remembered (attack 14) --------------------------------------------------------
 
 

@@ -77,26 +77,33 @@ def replace(
     archive_id: str, path: str, key_ids: Iterable[str], *, keystore: Path | None = None
 ) -> None:
     """Remember that ``key_ids`` and no others open the archive at ``path``: after a rotation."""
-    replace_all([(archive_id, path, key_ids)], keystore=keystore)
+    replace_all([(archive_id, path, key_ids, now() + 1)], keystore=keystore)
 
 
 def replace_all(
-    entries: Iterable[tuple[str, str, Iterable[str]]], *, keystore: Path | None = None
+    entries: Iterable[tuple[str, str, Iterable[str], int]], *, keystore: Path | None = None
 ) -> None:
-    """The same for many archives, as (archive id, path, key ids), in one transaction."""
+    """The same for many archives, as (archive id, path, key ids, when it was looked at), in one
+    transaction. What others noted of an archive since then stays."""
     if not Keystore.exists(keystore):
         return
     with Keystore(keystore) as store, database.transaction(store.db, store.path):
-        for archive_id, path, key_ids in entries:
-            where = (archive_id, _stored(path))
-            store.db.execute("DELETE FROM archives WHERE archive=? AND path=?", where)
+        for archive_id, path, key_ids, since in entries:
+            where = (archive_id, _stored(path), since)
+            store.db.execute("DELETE FROM archives WHERE archive=? AND path=? AND seen<?", where)
             add(store.db, archive_id, path, key_ids)
 
 
 def replace_below(
-    folder: str, rows: Iterable[Row], keep: Iterable[str] = (), *, keystore: Path | None = None
+    folder: str,
+    rows: Iterable[Row],
+    keep: Iterable[str] = (),
+    *,
+    since: int | None = None,
+    keystore: Path | None = None,
 ) -> int:
-    """Make the index for all that is below ``folder`` be ``rows``, except paths of ``keep``.
+    """Make the index for all that is below ``folder`` be ``rows``, except paths of ``keep`` and
+    what others noted ``since`` one began to look.
 
     Returns how many entries went. Raises NotFound when there is no keystore.
     """
@@ -104,7 +111,9 @@ def replace_below(
     prefix = folder.rstrip("/") + "/"
     new = set(rows)
     with Keystore(keystore) as store, database.transaction(store.db, store.path):
-        found = store.db.execute("SELECT archive, path, key_id FROM archives")
+        before = now() + 1 if since is None else since
+        query = "SELECT archive, path, key_id FROM archives WHERE seen<?"
+        found = store.db.execute(query, (before,))
         old = {(archive, os.fsdecode(path), key_id) for archive, path, key_id in found}
         below = {row for row in old if row[1] == folder or row[1].startswith(prefix)}
         gone = {row for row in below - new if row[1] not in kept}

@@ -28,6 +28,7 @@ from pqvault.errors import (
 from pqvault.format.envelope import Envelope
 from pqvault.format.textdoc import MAX_SIZE
 from pqvault.keys import Recipient
+from pqvault.keystore.store import now
 from pqvault.memory import Memory, Sight
 from pqvault.policy import ANYBODY, Policy
 from pqvault.rootkey import RootKey
@@ -50,7 +51,7 @@ class Rotated:
     ``rewrapped``, ``unchanged``: envelopes. ``written``: bytes of envelopes; ``copied``: bytes of
     a sealed stream's object. ``key_ids``: who can open it now, as its envelopes say.
     ``wrapped``: key ids that were wrapped to. ``signed``: envelopes that our keys signed.
-    ``retired``: key ids that nothing more is to be sealed to.
+    ``retired``: key ids that nothing more is to be sealed to. ``began``: Unix time in ms.
     """
 
     path: str
@@ -67,6 +68,7 @@ class Rotated:
     problems: list[PQVaultError] = field(default_factory=list)
     sights: list[Sight] = field(default_factory=list, repr=False)
     removed: set[str] = field(default_factory=set, repr=False)
+    began: int = field(default_factory=now, repr=False)
 
     def opens(self, envelope: Envelope) -> None:
         """Note who can open it."""

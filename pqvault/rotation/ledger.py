@@ -45,7 +45,7 @@ class Ledger(Closing):
         """Write what was noted: who opens each now, and nobody else."""
         waiting, self._waiting = self._waiting, []
         # Where something failed, not all is known of who opens it: what was known stays.
-        entries = [(r.archive, r.path, r.key_ids) for r in waiting if not r.problems]
+        entries = [(r.archive, r.path, r.key_ids, r.began) for r in waiting if not r.problems]
         if waiting:
             index.replace_all(entries, keystore=self._path)
             self.seen.remember_all([(r.archive, r.sights, r.removed) for r in waiting])
