@@ -261,6 +261,29 @@ def test_parts_that_are_added_meanwhile_are_rotated_too(sealed: Box) -> None:
     assert opens(sealed, NEW)
 
 
+@pytest.mark.parametrize("by", ["reencrypt", "compact", "prune"])
+def test_parts_that_others_take_away_meanwhile_are_not_missed(
+    sealed: Box, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    replace, keys = LocalStorage.replace, {"identities": [sealed.key]}
+    (sealed.source / "a").write_bytes(b"other")
+    (sealed.source / "b").write_bytes(b"other")
+    sealed.seal()
+
+    def others_first(*args: Any) -> bool:
+        monkeypatch.setattr(LocalStorage, "replace", replace)
+        if by == "prune":
+            pqvault.prune(sealed.archive, keep_last=1, **keys)  # type: ignore[arg-type]
+            pqvault.gc(sealed.archive, older_than=0)
+        else:
+            getattr(pqvault, by)(sealed.archive, **keys)
+        return replace(*args)
+
+    monkeypatch.setattr(LocalStorage, "replace", others_first)
+    rotate(sealed, to=NEW.recipient)
+    assert opens(sealed, NEW) and not opens(sealed, sealed.key)
+
+
 def test_an_envelope_that_others_keep_replacing_is_given_up(sealed: Box) -> None:
     """attack 37: exit 11 in the end, with whatever they wrote in place."""
 

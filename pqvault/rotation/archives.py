@@ -109,6 +109,7 @@ class ArchiveRotation:
         self._signers = Policy.of(key.signer for key in sign)
         self._policy = policy
         self._waiting = waiting
+        self._failed: list[tuple[str, PQVaultError]] = []  # part id, why
         self.result = Rotated(
             storage.where("").rstrip("/"), self.state.archive, removed=self.state.removed
         )
@@ -166,6 +167,9 @@ class ArchiveRotation:
             done |= {part.id for part in new}
             # Parts that others committed while we were at it.
             self.state.refresh()
+        # Of one that others removed or replaced meanwhile, nothing need be rotated.
+        result.removed = self.state.removed
+        result.problems += [error for part, error in self._failed if part not in result.removed]
         result.problems += self.state.problems
         note_open_logs(self.state, self._change, result)
         return result
@@ -180,7 +184,7 @@ class ArchiveRotation:
             envelope = envelope or _read(self.storage, name, part)
             now = self._rewrap(part, name, envelope)
         except PQVaultError as error:
-            result.problems.append(error)
+            self._failed.append((part.id, error))
             return
         result.opens(now or envelope)
         result.warnings += self._change.stays(now or envelope)
