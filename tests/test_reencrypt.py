@@ -10,14 +10,17 @@ import pytest
 from conftest import make_tree
 
 import pqvault
+from pqvault.archive import headers, publicstate
 from pqvault.errors import IntegrityError, Locked, NoKeyFits, PolicyRefused, UsageError
 from pqvault.format.commit import Commit
 from pqvault.format.envelope import Envelope
 from pqvault.policy import Policy
+from pqvault.rootkey import keyring
 from pqvault.rotation import renewal
 from pqvault.rotation.change import resolve
 from pqvault.rotation.runs import Run
 from pqvault.signing import SigningKey
+from pqvault.storage import LocalStorage
 from pqvault.storage.localfiles import LocalSink
 
 OLD, NEW = pqvault.Identity.generate(), pqvault.Identity.generate()
@@ -411,6 +414,27 @@ def test_what_was_rotated_in_between_is_encrypted_again_all_the_same(archive: Pa
     assert len(roots & {commit.root for commit in commits(archive)}) == 2
     assert pqvault.reencrypt(archive, identities=[OLD], remove=[NEW.key_id]).parts == 2
     assert not roots & {commit.root for commit in commits(archive)}
+
+
+@pytest.mark.parametrize("module, name", [(publicstate, "read_public"), (headers, "_read_all")])
+def test_who_has_no_key_meanwhile(
+    archive: Path, monkeypatch: pytest.MonkeyPatch, module: Any, name: str
+) -> None:
+    """Parts are replaced after they were listed and before they are read: nothing is missing."""
+    real = getattr(module, name)
+
+    def reencrypt_first(*args: Any) -> Any:
+        monkeypatch.setattr(module, name, real)
+        pqvault.reencrypt(archive, identities=[OLD])
+        return real(*args)
+
+    monkeypatch.setattr(module, name, reencrypt_first)
+    if module is publicstate:
+        assert pqvault.verify(archive).problems == []
+    else:
+        _, found, problems = headers.take(LocalStorage(archive), keyring([OLD]))
+        assert not problems
+        assert headers.parts_of(found) == {commit.part for commit in commits(archive)}
 
 
 def test_a_reader_meanwhile(archive: Path) -> None:

@@ -14,7 +14,7 @@ from pqvault.archive import layout
 from pqvault.archive.entryfile import EntryFile
 from pqvault.archive.part import OpenObjects, OpenPart
 from pqvault.archive.publicpart import PublicPart
-from pqvault.archive.publicstate import PublicState
+from pqvault.archive.publicstate import TRIES, PublicState
 from pqvault.archive.removal import check_state
 from pqvault.archive.replacement import check_claims, replaced_ids
 from pqvault.archive.states import select_parts
@@ -45,7 +45,6 @@ Name = str | bytes | os.PathLike[Any]  # of an entry
 __all__ = ["Archive"]
 
 _CATALOGS: Final = 64  # read when the archive is opened; of more parts, each when it is needed
-_TRIES: Final = 5  # parts may be replaced by others while they are read
 
 
 class Archive(Closing):
@@ -87,7 +86,7 @@ class Archive(Closing):
 
     def refresh(self) -> None:
         """Read the list of parts again; parts that are open already stay open."""
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             state = PublicState(self.storage, self._memory)
             parts, problems = self._open_parts(state)
             # Parts may be replaced under our hands: then there is nothing wrong with them.

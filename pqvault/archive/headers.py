@@ -12,6 +12,7 @@ from typing import Final
 
 from pqvault.archive import layout
 from pqvault.archive.publicpart import parse_commit, parse_envelope
+from pqvault.archive.publicstate import TRIES
 from pqvault.archive.removal import FOLDER as REMOVED
 from pqvault.archive.tasks import side_by_side
 from pqvault.errors import (
@@ -61,9 +62,20 @@ def take(storage: Storage, ring: Keyring) -> tuple[str, Headers, list[PQVaultErr
     Raises NotFound where no archive is, FormatError for a damaged header.
     """
     archive = layout.read_header(storage)
+    for _ in range(TRIES):
+        removed = set(layout.listed_ids(storage, REMOVED)[0])
+        found, problems = _take(storage, archive, removed, ring)
+        # What is missing of a part that was replaced meanwhile is in the one in its place.
+        if not problems or removed == set(layout.listed_ids(storage, REMOVED)[0]):
+            break
+    return archive, found, problems
+
+
+def _take(
+    storage: Storage, archive: str, removed: set[str], ring: Keyring
+) -> tuple[Headers, list[PQVaultError]]:
     found: Headers = {}
     problems: list[PQVaultError] = []
-    removed = set(layout.listed_ids(storage, REMOVED)[0])
     envelopes = layout.envelope_names(storage)
     commits = set(layout.listed_ids(storage, "commits")[0])
     parts = sorted(commits.union(envelopes) - removed)
@@ -87,7 +99,7 @@ def take(storage: Storage, ring: Keyring) -> tuple[str, Headers, list[PQVaultErr
             if name in found and pool.is_right(name, found[name]) is False:
                 problems.append(IntegrityError(f"{storage.where(name)} failed authentication"))
                 del found[name]
-    return archive, found, problems
+    return found, problems
 
 
 def _read_all(storage: Storage, names: list[str]) -> dict[str, bytes | PQVaultError]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 from pqvault.archive import layout
 from pqvault.archive.publicpart import PublicPart, check_parents, read_envelope, read_public
@@ -15,7 +16,9 @@ from pqvault.format.envelope import Envelope
 from pqvault.memory import Memory
 from pqvault.storage import Storage
 
-__all__ = ["PublicState"]
+__all__ = ["TRIES", "PublicState"]
+
+TRIES: Final = 5  # parts may be replaced by others while they are read
 
 
 class PublicState:
@@ -31,21 +34,13 @@ class PublicState:
     def refresh(self) -> None:
         """Look again; commits never change, so only new ones are read."""
         recalled = self.memory.recall(self.archive) if self.memory is not None else None
-        # Removals first: a part that gives way to another in between is seen with that one.
-        self.removed = set(layout.listed_ids(self.storage, REMOVED)[0])
-        ids, self.strange = layout.listed_ids(self.storage, "commits")
-        self.problems: list[PQVaultError] = []
-        before, self.parts = self.parts, {}
-        kept = [part for part in ids if part not in self.removed]
-        unread = [part for part in kept if part not in before]
-        read = side_by_side(self.storage.requests, self._read, unread)
-        found = {**before, **dict(zip(unread, read, strict=True))}
-        for part in kept:
-            public = found[part]
-            if isinstance(public, PQVaultError):
-                self.problems.append(public)
-            else:
-                self.parts[part] = public
+        before = self.parts
+        for _ in range(TRIES):
+            ids = self._look(before)
+            whole = all(part.envelope is not None for part in self.parts.values())
+            # Of a part that is replaced under our hands, the envelope goes first.
+            if (whole and not self.problems) or not self.moved():
+                break
         damaged = set(ids) - set(self.parts)
         self.rolled_back = check_parents(self.parts, self.removed | damaged)
         self.rolled_back += check_replaced(self.parts)
@@ -58,6 +53,25 @@ class PublicState:
             missing = self.memory.missing(self.archive, recalled, there, generations)
             self.rolled_back += missing
         self.problems += self.rolled_back
+
+    def _look(self, before: Mapping[str, PublicPart]) -> list[str]:
+        """The parts that are there and those that are removed; the ids of all with a commit."""
+        # Removals first: a part that gives way to another in between is seen with that one.
+        self.removed = set(layout.listed_ids(self.storage, REMOVED)[0])
+        ids, self.strange = layout.listed_ids(self.storage, "commits")
+        self.problems: list[PQVaultError] = []
+        self.parts = {}
+        kept = [part for part in ids if part not in self.removed]
+        unread = [part for part in kept if part not in before]
+        read = side_by_side(self.storage.requests, self._read, unread)
+        found = {**before, **dict(zip(unread, read, strict=True))}
+        for part in kept:
+            public = found[part]
+            if isinstance(public, PQVaultError):
+                self.problems.append(public)
+            else:
+                self.parts[part] = public
+        return ids
 
     def _read(self, part: str) -> PublicPart:
         return read_public(self.storage, self.archive, part)
