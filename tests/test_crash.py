@@ -577,6 +577,9 @@ def test_gc_leaves_a_running_seal_alone(small: Path, tmp_path: Path) -> None:
     assert (archive / "envelopes" / ("ab" * 16)).exists()
     report = pqvault.gc(archive, older_than=0, dry_run=True)
     assert report.removed and (running / "000000-00000000").exists()
+    again = pqvault.gc(archive, older_than=0)
+    assert (again.removed, again.size) == (report.removed, report.size)
+    assert f"envelopes/{'ab' * 16}" in again.removed
 
 
 # ---- two at once -------------------------------------------------------------------------

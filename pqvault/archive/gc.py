@@ -62,7 +62,7 @@ def collect(storage: Storage, *, older_than: float = GRACE, dry_run: bool = Fals
         if not dry_run:
             storage.remove_folder(f"parts/{part}")
     for part in sorted(envelopes.keys() - committed - state.removed):
-        if not storage.list(f"parts/{part}"):
+        if set(report.removed).issuperset(storage.walk(f"parts/{part}", leftovers=True)):
             _remove(storage, envelopes[part], now - older_than, report)
     for public in state.ordered():
         listed = {layout.part_file(public.id, file.name) for file in public.commit.files}
