@@ -562,6 +562,8 @@ def test_the_index_follows_a_rotation(store: Unlocked, path: Path) -> None:
     index.replace_below("/a", [("00", "/a", "k3")], ["/a/b"], keystore=path)
     assert [d.path for d in index.dependants(db, "k1")] == ["/ab"]
     assert [d.path for d in index.dependants(db, "k2")] == ["/a/b", "/ab"]
+    index.replace_below("/", [], ["/a"], keystore=path)
+    assert [d.path for d in index.dependants(db, "k2")] == ["/a/b"]
     index.record("00", "/x", ["k1"], keystore=path.with_name("none"))
     store.verify()
 

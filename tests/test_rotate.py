@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 import pqvault
 from pqvault.archive import retired
+from pqvault.archive.finding import find
 from pqvault.archive.layout import envelope_name
 from pqvault.errors import (
     FormatError,
@@ -548,6 +550,26 @@ def test_folders_of_archives_are_rotated_and_what_fails_is_named(
             folder / f"{number}.pqv", identities=[THIRD if number == 2 else NEW]
         ) as archive:
             assert archive.open_file("src/f").read() == b"x"
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(
+    tmp_path: Path, identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is below it would keep the old key, and nobody would know."""
+    source, scandir = make_tree(tmp_path / "src", {"f": b"x"}), os.scandir
+    for name in ("a.pqv", "team/b.pqv"):
+        pqvault.seal(source, tmp_path / "all" / name, recipients=[identity.recipient])
+
+    def refuse(path: Any) -> Any:
+        if os.fspath(path) == str(tmp_path / "all/team"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PQVaultError, match=r"cannot list .*/all/team: permission denied"):
+        pqvault.rotate(tmp_path / "all", identities=[identity], to=NEW.recipient, recursive=True)
+    found = [str(path) for path in find(tmp_path / "all")]
+    assert found == [str(tmp_path / "all" / name) for name in ("a.pqv", "team")]
 
 
 def test_a_damaged_list_of_what_is_left_is_named(tmp_path: Path, identity: Identity) -> None:

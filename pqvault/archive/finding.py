@@ -14,11 +14,14 @@ SUFFIX = ".pqv"
 
 
 def find(root: Path) -> Iterator[Path]:
-    """Folders with a header, and other files named ``.pqv``, in order of path.
+    """Folders with a header, and other files named ``.pqv``, in order of path. A folder that cannot
+    be read is among them: whoever opens it says why, and what is below it is not missing.
 
     Symbolic links to folders are not followed.
     """
-    for at, folders, files in os.walk(root):
+    unread: list[OSError] = []
+    for at, folders, files in os.walk(root, onerror=unread.append):
+        yield from _not_gone(unread)
         here = Path(at)
         if HEADER in files:
             folders.clear()  # an archive holds no archives
@@ -26,3 +29,11 @@ def find(root: Path) -> Iterator[Path]:
             continue
         folders.sort()
         yield from (here / name for name in sorted(files) if name.endswith(SUFFIX))
+    yield from _not_gone(unread)
+
+
+def _not_gone(unread: list[OSError]) -> Iterator[Path]:
+    while unread:
+        error = unread.pop(0)
+        if not isinstance(error, FileNotFoundError):
+            yield Path(error.filename)

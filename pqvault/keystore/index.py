@@ -11,7 +11,7 @@ import os
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from pqvault.keystore import database
 from pqvault.keystore.store import Keystore, now
@@ -102,8 +102,8 @@ def replace_below(
     since: int | None = None,
     keystore: Path | None = None,
 ) -> int:
-    """Make the index for all that is below ``folder`` be ``rows``, except paths of ``keep`` and
-    what others noted ``since`` one began to look.
+    """Make the index for all that is below ``folder`` be ``rows``, except paths of ``keep``, what
+    is below them, and what others noted ``since`` one began to look.
 
     Returns how many entries went. Raises NotFound when there is no keystore.
     """
@@ -116,10 +116,15 @@ def replace_below(
         found = store.db.execute(query, (before,))
         old = {(archive, os.fsdecode(path), key_id) for archive, path, key_id in found}
         below = {row for row in old if row[1] == folder or row[1].startswith(prefix)}
-        gone = {row for row in below - new if row[1] not in kept}
+        gone = {row for row in below - new if kept.isdisjoint(_around(row[1]))}
         where = "archive=? AND path=? AND key_id=?"
         left = ((archive, _stored(path), key_id) for archive, path, key_id in gone)
         store.db.executemany(f"DELETE FROM archives WHERE {where}", left)
         for archive, path, key_id in new:
             add(store.db, archive, path, [key_id])
     return len(gone)
+
+
+def _around(path: str) -> set[str]:
+    """A path and all folders that it is in."""
+    return {path, *map(str, PurePath(path).parents)}

@@ -28,6 +28,7 @@ from pqvault.rotation.runs import Run
 from pqvault.rotation.streams import STREAM, StreamRotation
 from pqvault.signing import SigningKey
 from pqvault.storage import is_archive, is_url, storage_at
+from pqvault.storage.base import explained
 
 __all__ = [
     "JOBS",
@@ -105,7 +106,8 @@ def targets_of(paths: Iterable[str | os.PathLike[str]], *, recursive: bool) -> I
     """Archives and sealed streams: absolute paths, and URLs of archives. ``recursive``: all below
     folders that are neither.
 
-    Raises NotFound for what is not there, or a folder that is no archive.
+    Raises NotFound for what is not there, or a folder that is no archive, and PQVaultError for a
+    folder that cannot be read: nothing below it is to be left out unseen.
     """
     for given in paths:
         if is_url(given):
@@ -117,12 +119,19 @@ def targets_of(paths: Iterable[str | os.PathLike[str]], *, recursive: bool) -> I
         elif not path.is_dir():
             raise NotFound(f"{os.fspath(given)} is not there", hint="check the path")
         elif recursive:
-            yield from (str(found) for found in find(path) if not found.is_symlink())
+            yield from (_readable(found) for found in find(path) if not found.is_symlink())
         else:
             raise NotFound(
                 f"{os.fspath(given)} is not an archive: it has no {HEADER}",
                 hint="--recursive rotates all archives and sealed streams below a folder",
             )
+
+
+def _readable(found: Path) -> str:
+    if found.is_dir():
+        with explained("list", str(found)):
+            os.scandir(found).close()
+    return str(found)
 
 
 def plan(
