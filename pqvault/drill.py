@@ -14,6 +14,8 @@ from pqvault.keystore import Keystore, Unlocked
 from pqvault.keystore.backup import private_copy
 from pqvault.keystore.identities import identities_of
 from pqvault.policy import ANYBODY, Policy
+from pqvault.storage import is_archive
+from pqvault.storage.base import explained
 
 __all__ = ["DrillReport", "drill"]
 
@@ -53,7 +55,7 @@ def drill(
         report = DrillReport(
             str(backup), str(archive), meta.keystore, meta.generation, len(keys), 0
         )
-        if Path(archive).is_dir():
+        if is_archive(os.fspath(archive)):
             verified = api.verify(archive, identities=keys, sample=sample, policy=policy)
             report.size, report.problems = verified.size, verified.problems
         elif policy != ANYBODY:
@@ -69,5 +71,7 @@ class _Nowhere:
 
 
 def _read(path: Path, keys: list[Identity]) -> int:
-    with path.open("rb") as file:
+    with explained("open", str(path)):
+        file = path.open("rb")
+    with file:
         return streams.decrypt(file, _Nowhere(), keys, what=str(path))

@@ -22,6 +22,7 @@ from pqvault.errors import (
     IntegrityError,
     Locked,
     NoKeyFits,
+    NotFound,
     PolicyRefused,
     PQVaultError,
     UsageError,
@@ -251,12 +252,15 @@ def test_a_drill_asks_who_signed(store: Unlocked, tmp_path: Path) -> None:  # no
         pqvault.encrypt(io.BytesIO(b"content"), out, [identity.recipient])
     backup.backup(store, kept)
 
-    def run(where: Path, *signers: SigningKey) -> list[str]:
+    def run(where: Path | str, *signers: SigningKey) -> list[str]:
         policy = Policy.of([key.signer for key in signers]) if signers else ANYBODY
         report = drill(kept, where, lambda locked: locked.unlock(lambda: WORDS), policy=policy)
         return [type(problem).__name__ for problem in report.problems]
 
     assert run(archive) == run(archive, alice) == run(stream) == []
+    assert run(f"file://{archive}") == []
+    with pytest.raises(NotFound, match="no such file"):
+        run(tmp_path / "none.pqv")
     assert "PolicyRefused" in run(archive, bob)
     with pytest.raises(PolicyRefused, match="carries no signature"):
         run(stream, alice)
