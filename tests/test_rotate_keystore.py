@@ -95,6 +95,22 @@ def test_the_audit_log_says_what_was_rotated(store: Unlocked, desk: Box) -> None
     store.verify()
 
 
+def test_the_audit_log_says_what_was_rotated_before_it_was_interrupted(
+    store: Unlocked,  # noqa: F811
+    desk: Box,
+) -> None:
+    archives = several(store, desk)
+    lifecycle.rotate(store, "prod")
+
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        turn(store, resolve(keystore=store.store), *archives, progress=interrupt)
+    entry = audit.entries(store.store)[-1]
+    assert entry.action == "rewrap" and '"envelopes":1' in entry.detail
+
+
 def test_a_key_of_a_period_does_not_give_way(store: Unlocked, desk: Box) -> None:  # noqa: F811
     """It is made to be destroyed, so that what it opens is erased: nothing is carried over."""
     lifecycle.new_key(store, "logs", period="2026-10")

@@ -206,17 +206,19 @@ class RotateRun:
         pending = self._run.pending()
         report.finished = report.targets - self._run.left
         # Here until one was opened: a passphrase is asked for by the thread that Ctrl-C ends.
-        for item in pending:
-            self._collect(self._one(item))
-            if report.rewrapped or report.signed or report.failed:
-                break
-        with ThreadPoolExecutor(self._jobs, "pqvault-rotate") as pool:
-            run_tasks(pool, self._jobs, pending, self._one, self._collect, self._stop)
-        if self._ledger is not None:
-            self._ledger.flush()
-        if self._began:
-            self._audit()
-        report.seconds = time.monotonic() - began
+        try:
+            for item in pending:
+                self._collect(self._one(item))
+                if report.rewrapped or report.signed or report.failed:
+                    break
+            with ThreadPoolExecutor(self._jobs, "pqvault-rotate") as pool:
+                run_tasks(pool, self._jobs, pending, self._one, self._collect, self._stop)
+        finally:
+            if self._ledger is not None:
+                self._ledger.flush()
+            if self._began:
+                self._audit()
+            report.seconds = time.monotonic() - began
         failure = failure_of(report, "rotated", "rotate", self._began and report.targets > 1)
         if failure is None or is_over(failure, self._run):
             self._run.finish()
