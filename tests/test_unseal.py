@@ -360,6 +360,23 @@ def test_a_target_that_is_not_empty(box: Box) -> None:
     assert (target / "src/other").read_bytes() == b"kept"
 
 
+@pytest.mark.parametrize("inner", ["", "parts", "new/deep"])
+def test_the_archive_is_no_target(box: Box, inner: str) -> None:
+    """Nothing is written into it, by whatever name it is called."""
+    box.tree({"a": b"1"})
+    box.seal()
+    before = snapshot(box.archive)
+    link = box.root / "link"
+    link.symlink_to(box.archive)
+    for root in (box.archive, link, box.root / "src/../v.pqv"):
+        with (
+            box.open() as archive,
+            pytest.raises(UsageError, match="is in the archive that would be extracted there"),
+        ):
+            archive.unseal(root / inner, force=True)
+    assert snapshot(box.archive) == before
+
+
 def test_globs(box: Box) -> None:
     """Only what the globs match, with the folders that it is in."""
     box.tree({"a": {"x.txt": b"1", "y.bin": b"2"}, "b": {"x.txt": b"3", "deep": {"x.txt": b"4"}}})

@@ -21,6 +21,7 @@ from pqvault.archive.deal import Dealer, DigestJob, Job, PartRows, TableJob, obj
 from pqvault.archive.engine import THREADS, Engine
 from pqvault.archive.journal import Journal, Known
 from pqvault.archive.objects import Sealed, SealOptions
+from pqvault.archive.ownfolder import own_folder
 from pqvault.archive.partwriter import PartTables, load_partwriter, write_catalog
 from pqvault.archive.plan import Plan, Prior
 from pqvault.archive.priors import committed, holders, priors_of
@@ -31,7 +32,6 @@ from pqvault.archive.sealchecks import (
     check_retired,
     check_sources,
     check_state,
-    own_folder,
 )
 from pqvault.archive.sealreport import SealReport
 from pqvault.archive.sealtable import TableOptions, as_table, seal_table

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pqvault.archive import retired
 from pqvault.archive.committing import refuse_digests, refuse_unsigned
 from pqvault.archive.journal import Journal
+from pqvault.archive.ownfolder import own_folder
 from pqvault.archive.priors import committed
 from pqvault.archive.publicstate import PublicState
 from pqvault.archive.replacement import replaced_ids
@@ -25,7 +26,6 @@ __all__ = [
     "check_retired",
     "check_sources",
     "check_state",
-    "own_folder",
 ]
 
 
@@ -37,15 +37,6 @@ def check_key_ids(ids: Sequence[str], expected: Sequence[str]) -> None:
             f"the recipients are {', '.join(sorted(given))}, not the key ids expected",
             hint="check who the recipients are before sealing to them",
         )
-
-
-def own_folder(storage: Storage) -> list[tuple[int, int]]:
-    """Device and inode of an archive that is a folder here; nothing else has any."""
-    try:
-        info = os.stat(storage.where(""))
-    except OSError:
-        return []
-    return [(info.st_dev, info.st_ino)]
 
 
 def check_sources(storage: Storage, sources: Iterable[Source]) -> None:

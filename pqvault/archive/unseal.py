@@ -24,6 +24,7 @@ from pqvault.archive.engine import ExtractingEngine
 from pqvault.archive.extract import Extractor, Links, TargetFull
 from pqvault.archive.extraction import Content
 from pqvault.archive.globs import Globs
+from pqvault.archive.ownfolder import check_target
 from pqvault.archive.part import OpenPart
 from pqvault.archive.processes import Processes, processes_for
 from pqvault.archive.survey import Survey, below, survey_of
@@ -40,9 +41,7 @@ __all__ = ["UnsealReport", "unseal"]
 
 _BACKLOG: Final = 2  # tasks of small files, of 8 MiB, that may wait to be written
 _FAR: Final = 2  # tasks that a worker is given at once
-_LONG: Final = (
-    256 * 1024
-)  # bytes of catalogs, sealed, that take longer to read than a worker to start
+_LONG: Final = 256 * 1024  # bytes of catalogs, sealed: reading them takes as long as a start
 
 
 @dataclass(slots=True)
@@ -86,6 +85,7 @@ def unseal(
     if target is None:
         target = _default_target(archive)
         inner = _only_folder(archive, os.fsencode(target.name))
+    check_target(archive.storage, target)
     report = UnsealReport(str(target))
     jobs = jobs or default_jobs()
     with ExitStack() as starting:
