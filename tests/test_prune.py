@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,20 @@ def test_ages_and_counts(archive: Path) -> None:
     assert len(run(archive, keep_within=0.0, keep_last=3, dry_run=True).kept) == 3
     with pytest.raises(UsageError):
         run(archive)
+
+
+def test_what_is_young_is_kept_whatever_clocks_say(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host whose clock is two days slow seals after the others."""
+    ids, real = states(archive), time.time
+    source = archive.parent / "src"
+    (source / "a").write_bytes(b"by a slow clock")
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: real() - 2 * 86400)
+        seal(source, archive)
+    assert run(archive, keep_within=86400, dry_run=True).kept == states(archive)
+    assert states(archive)[:-1] == ids
 
 
 def test_two_at_once(archive: Path) -> None:

@@ -120,8 +120,9 @@ def first_kept(parts: Sequence[OpenPart], keep_last: int | None, keep_within: fl
         first = max(0, len(parts) - max(1, keep_last))
     if keep_within is not None:
         since = (time.time() - keep_within) * 1000
-        old = [i for i, part in enumerate(parts) if part.commit.created <= since]
-        newest_then = max(old, default=0)
+        # By the first that is young enough: clocks of hosts differ, and an older time may follow.
+        young = [i for i, part in enumerate(parts) if part.commit.created > since]
+        newest_then = max(0, min(young, default=len(parts)) - 1)
         first = newest_then if keep_last is None else min(first, newest_then)
     return first
 
