@@ -52,10 +52,25 @@ def archive(corpus: Path, tmp_path: Path) -> Path:
     return path
 
 
-def children() -> set[int]:
+def all_children() -> set[int]:
     """Processes that this one started and that are not ended and waited for."""
     mine = Path(f"/proc/{os.getpid()}/task")
     return {int(pid) for task in mine.iterdir() for pid in (task / "children").read_text().split()}
+
+
+_others: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def others() -> None:
+    """What other tests of this process have left running: multiprocessing's own, mostly."""
+    _others.clear()
+    _others.update(all_children())
+
+
+def children() -> set[int]:
+    """The processes that this test has begun and not ended."""
+    return all_children() - _others
 
 
 def content(archive: Path, key: pqvault.Identity) -> dict[str, bytes]:
