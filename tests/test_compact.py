@@ -19,6 +19,7 @@ import pqvault
 from pqvault.archive import compact
 from pqvault.archive.compact import Compaction, CompactReport
 from pqvault.archive.differences import differences
+from pqvault.archive.retired import retire
 from pqvault.errors import Locked, NoKeyFits, NotFound, PolicyRefused, UsageError
 from pqvault.keys import Recipient
 from pqvault.signing import SigningKey
@@ -171,6 +172,25 @@ def test_signed_parts_need_a_signature(tmp_path: Path) -> None:
     run(path, sign=[signer])
     assert len(states(path)) == 1
     assert pqvault.verify(path, identities=[KEY]).problems == []
+
+
+def test_a_retired_key_gets_no_new_part(archive: Path) -> None:
+    """docs/format.md 5.4; one that opens only parts that stay as they are is in nobody's way."""
+    other, ids = pqvault.Identity.generate(), states(archive)
+    pqvault.rotate(archive, identities=[KEY], add=[other.recipient])
+    with pqvault.open(archive, identities=[KEY]) as opened:
+        key = opened.parts[0].key
+    retire(LocalStorage(archive), key, other.key_id)
+    for dry_run in (True, False):
+        with pytest.raises(
+            PolicyRefused, match=f"{other.key_id} is retired in .* opens part"
+        ) as no:
+            run(archive, lambda key_id: ours(key_id) or other.recipient, dry_run=dry_run)
+        assert no.value.hint == f"take it off with `pqvault rotate --remove {other.key_id}`"
+    assert states(archive) == ids
+    pqvault.rotate(archive, identities=[KEY], remove=[other.key_id])
+    run(archive)
+    assert len(states(archive)) == 1
 
 
 def test_no_part_stays_unsigned_after_one_that_is_signed(

@@ -8,12 +8,12 @@ view of the old ones, before it is committed; then those are removed (docs/forma
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pqvault.archive import layout
+from pqvault.archive import layout, retired
 from pqvault.archive.archive import Archive
 from pqvault.archive.committing import discard, make_envelope, put_part
 from pqvault.archive.deal import OBJECT_SIZE
@@ -144,7 +144,19 @@ class Compaction:
         report.left = report.parts - sum(last - first for first, last in groups)
         report.merged = [[p.id for p in archive.parts[a : b + 1]] for a, b in groups]
         self._check_signatures(archive.parts, groups)
+        self._check_recipients(archive.parts[last] for _, last in groups)
         return groups
+
+    def _check_recipients(self, parts: Iterable[OpenPart]) -> None:
+        """Raise PolicyRefused when a new part would be sealed to a key that is retired."""
+        gone = retired.retired_ids(self.storage)
+        for part in parts:
+            opens = part.public.envelope.recipients if part.public.envelope else ()
+            for key_id in (wrapped.key_id for wrapped in opens if wrapped.key_id in gone):
+                raise PolicyRefused(
+                    f"{key_id} is retired in {self.storage.where('')}, and opens part {part.id}",
+                    hint=f"take it off with `pqvault rotate --remove {key_id}`",
+                )
 
     def _check_signatures(
         self, parts: Sequence[OpenPart], groups: Sequence[tuple[int, int]]
