@@ -15,7 +15,7 @@ from .streams import standard_output
 _STEP = 16 * 1024 * 1024  # bytes
 
 
-class Range(click.ParamType[tuple[int, int | None]]):
+class Range(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """``A:B``, B exclusive, either may be empty."""
 
     name = "range"

@@ -20,7 +20,7 @@ reason_option = click.option(
 )
 
 
-class Moment(click.ParamType[int]):
+class Moment(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """A date, a time (UTC), or a duration from now like 365d; ``never`` is -1. As Unix ms."""
 
     name = "time"

@@ -18,7 +18,7 @@ name_option = click.option(
 )
 
 
-class Moment(click.ParamType[datetime]):
+class Moment(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """A date or a time; UTC unless it says otherwise."""
 
     name = "time"

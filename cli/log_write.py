@@ -15,7 +15,7 @@ from .signing import sign_option
 _LINE = 512 * 1024 * 1024  # bytes: a line over this is not read as one
 
 
-class _Group(click.ParamType[tuple[str, str]]):
+class _Group(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     name = "group"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, str]:

@@ -39,7 +39,7 @@ __all__ = [
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class Size(click.ParamType[int]):
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """``4MiB``, ``256K``, ``65536``; K, M, G without i are powers of 1,024 too, as in dd."""
 
     name = "size"
@@ -54,7 +54,7 @@ class Size(click.ParamType[int]):
         return int(match[1]) << 10 * power
 
 
-class Duration(click.ParamType[float]):
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """``7d``, ``12h``, ``30m``, ``45s``; seconds without a unit."""
 
     name = "duration"
@@ -69,7 +69,7 @@ class Duration(click.ParamType[float]):
         return float(match[1]) * seconds[match[2]]
 
 
-class Percent(click.ParamType[float]):
+class Percent(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """``5%`` as 0.05."""
 
     name = "percent"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def test_polars_and_duckdb_read_the_dataset_with_pushdown(archive: Path) -> None
     with duckdb.connect() as connection:
         relation = connection.from_arrow(data).filter("n >= 998").project("prompt")
         assert relation.fetchall() == [("ask 998",), ("ask 999",)]
-        assert 'Filters: "n" >= 998' in relation.explain()
+        assert re.search(r'Filters: "?n"? ?>= ?998', relation.explain())
 
 
 def test_polars_and_duckdb_read_the_columns_of_groups(tmp_path: Path) -> None:
