@@ -12,7 +12,7 @@ from pqvault.archive.entryfile import EntryFile
 from pqvault.archive.part import OpenPart
 from pqvault.archive.repack import Places
 from pqvault.archive.view import View
-from pqvault.errors import PQVaultError
+from pqvault.errors import IntegrityError, PQVaultError
 from pqvault.format.catalog import SCHEMA, entries_of
 from pqvault.format.entries import Entry, Kind
 
@@ -97,7 +97,8 @@ def merged_table(
         facts = (int(kind), entry.size, entry.mode, entry.mtime_ns, link, entry.digest)
         made.append((entry.path, *facts, extents, entry.table))
     made.sort(key=lambda row: row[0])
-    assert all(a[0] < b[0] for a, b in pairwise(made)), "a path twice"
+    if any(a[0] >= b[0] for a, b in pairwise(made)):
+        raise IntegrityError("a path is in the merged part twice")
     columns = zip(*made, strict=True) if made else [[] for _ in SCHEMA]
     arrays = [pa.array(list(c), f.type) for c, f in zip(columns, SCHEMA, strict=True)]
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
