@@ -96,12 +96,24 @@ def program() -> NoReturn:
     object, which takes 30 ms, and 100 ms after a large seal."""
     code = [1]
     atexit.register(_leave, code)  # the first, so that it is called last
+    _fill_closed()
     _end_in_order()
     try:
         main()
     except SystemExit as stop:
         code[0] = int(stop.code or 0)
         raise
+
+
+def _fill_closed() -> None:
+    # Else a file of an archive gets the number of standard error, and whatever libraries say there.
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the least number that is free
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")
 
 
 def _end_in_order() -> None:

@@ -97,6 +97,25 @@ def test_without_standard_streams(shell: dict[str, str]) -> None:
         assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
 
 
+def test_all_standard_streams_are_closed(tmp_path: Path, shell: dict[str, str]) -> None:
+    """Work is done, progress is shown to nobody, and no file of ours gets one of their numbers."""
+    script = f"""
+        pqvault keygen -o key > pub && mkdir d && echo x > d/x
+        pqvault seal d -R pub <&- >&- 2>&-
+        pqvault verify d.pqv -i key 2>&-
+        pqvault unseal d.pqv -o out -i key <&- >&- 2>&- && diff -r d out/d
+        {sys.executable} -c 'import os, sys
+from pqvault_cli import main
+main._fill_closed()
+sys.exit(os.open("/", 0))' <&- >&- 2>&- || echo $?
+    """
+    done = subprocess.run(
+        ["sh", "-ec", script], env=shell, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"sealed: 1 part, .*\n[3-9]\n", done.stdout)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_no_half_of_a_file(
     tmp_path: Path, shell: dict[str, str], number: signal.Signals
