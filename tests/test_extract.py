@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import shutil
 import stat
@@ -53,6 +54,7 @@ def leftovers(root: Path) -> list[str]:
 @pytest.fixture(autouse=True)
 def no_handle_leaks() -> Iterator[None]:
     """Whatever a test does, it ends with as many open handles as it began with."""
+    gc.collect()  # of other tests
     before = open_handles()
     yield
     assert open_handles() == before
