@@ -108,8 +108,15 @@ def test_sql_over_the_tables_of_an_archive(archive: Path, tmp_path: Path) -> Non
 
 
 def test_sql_over_types_that_duckdb_does_not_have(tmp_path: Path) -> None:
-    """Floats of 16 bits are not there, and said to be; durations come as intervals."""
+    """What it lacks is not there, and said to be; durations come as intervals."""
+    wide = pa.array([None, decimal.Decimal(10) ** 60], pa.decimal256(70, 0))
     rows = {
+        "wide": wide,
+        "wides": wide.dictionary_encode(),
+        "point": pa.ExtensionArray.from_storage(
+            pa.fixed_shape_tensor(pa.float16(), (1,)),
+            pa.array([[1.5], None], pa.list_(pa.float16(), 1)),
+        ),
         "half": pa.array([1.5, 2.5], pa.float16()),
         "halves": pa.array([[1.5], None], pa.list_(pa.float16())),
         "took": pa.array([1_500_000_000, None], pa.duration("ns")),
@@ -123,9 +130,13 @@ def test_sql_over_types_that_duckdb_does_not_have(tmp_path: Path) -> None:
     assert plain(found["took"].combine_chunks()) == ["P0M0DT1.5S", None]
     with tables.query(path, "select count(*) c from runs", identities=[KEY]) as reader:
         assert reader.read_all().to_pylist() == [{"c": 2}]
-    for sql in ("select half from runs", "select n from runs where halves is null"):
+    for sql, said in (
+        ("select half from runs", "floats of 16 bits"),
+        ("select n from runs where halves is null", "floats of 16 bits"),
+        ("select wide from runs", "decimals of 256 bits"),
+    ):
         with (
-            pytest.raises(UsageError, match="floats of 16 bits"),
+            pytest.raises(UsageError, match=said),
             tables.query(path, sql, identities=[KEY]) as reader,
         ):
             reader.read_all()

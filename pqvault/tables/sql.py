@@ -41,7 +41,7 @@ class _Known(TableDataset):
     def schema(self) -> pa.Schema:
         """The columns that DuckDB is told of."""
         whole = super().schema
-        return pa.schema([f for f in whole if not _has_half_floats(f.type)], whole.metadata)
+        return pa.schema([f for f in whole if _unknown(f.type) is None], whole.metadata)
 
     def scanner(self, columns: Any = None, *more: Any, **options: Any) -> Any:
         """Of those columns, unless told which."""
@@ -53,16 +53,24 @@ class _Known(TableDataset):
         for field in set(super().schema).difference(self.schema):
             if re.search(rf"\b{re.escape(field.name.lower())}\b", sql.lower()):
                 raise UsageError(
-                    f"the column {field.name!r} of {name} holds floats of 16 bits, which DuckDB"
-                    " does not know",
+                    f"the column {field.name!r} of {name} holds {_unknown(field.type)}, which"
+                    " DuckDB does not know",
                     hint="read it with `pqvault table export`, or with pqvault.tables.dataset",
                 )
 
 
-def _has_half_floats(kind: pa.DataType) -> bool:
-    if kind.num_fields:
-        return any(_has_half_floats(kind.field(i).type) for i in range(kind.num_fields))
-    return bool(kind == pa.float16())
+def _unknown(kind: pa.DataType) -> str | None:
+    """What DuckDB has no type for, anywhere in a type."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _unknown(kind.storage_type)
+    if pa.types.is_dictionary(kind):
+        return _unknown(kind.value_type)
+    if kind == pa.float16():
+        return "floats of 16 bits"
+    if pa.types.is_decimal256(kind):
+        return "decimals of 256 bits"
+    inner = (_unknown(kind.field(i).type) for i in range(kind.num_fields))
+    return next(filter(None, inner), None)
 
 
 @contextmanager
