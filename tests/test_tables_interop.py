@@ -78,6 +78,43 @@ def test_polars_and_duckdb_read_the_columns_of_groups(tmp_path: Path) -> None:
         assert connection.from_arrow(data).count("*").fetchall() == [(300,)]
 
 
+def test_a_frame_of_polars_is_written_and_filtered(tmp_path: Path) -> None:
+    """Its texts are views, which Arrow filters nowhere and writes in no struct."""
+    talks = [[{"role": "user", "content": "hi"}], None, [{"role": "tool", "content": None}]]
+    texts = {"text": ["a", None, "b" * 30], "blob": [b"a", b"b", b"c"], "n": [1, 2, 3]}
+    frame = polars.DataFrame({**texts, "talk": talks, "kind": ["x", "y", None]})
+    frame = frame.with_columns(polars.col("kind").cast(polars.Categorical))
+    for groups in ([], [tables.ColumnGroup("pii", ("text", "talk"), (KEY.recipient,))]):
+        archive = tmp_path / f"{len(groups)}.pqv"
+        write(archive, frame, groups=groups, row_groups=RowGroups(rows=2))
+        data = tables.dataset(archive, "runs", identities=[KEY])
+        assert data.schema.field("text").type == pa.string_view()
+        assert polars.from_arrow(data.to_table()).equals(frame)
+        field = pc.field
+        for wanted, left in (
+            (field("text") == "a", [1]),
+            (field("text") > "a", [3]),
+            (field("text").is_null(), [2]),
+            (field("blob") >= b"b", [2, 3]),
+            (field("n") > 1, [2, 3]),
+        ):
+            found = data.to_table(filter=wanted)
+            assert found["n"].to_pylist() == left and found.schema == data.schema
+            assert polars.from_arrow(found).equals(frame.filter(polars.col("n").is_in(left)))
+        upper = data.to_table(columns={"text": pc.utf8_upper(field("text"))})
+        assert upper["text"].to_pylist() == ["A", None, "B" * 30]
+        lazy = polars.scan_pyarrow_dataset(data).filter(polars.col("n") > 1)
+        assert lazy.collect().equals(frame[1:])
+
+
+def test_columns_of_extension_types_are_asked_whether_they_have_values(tmp_path: Path) -> None:
+    """Arrow compares no UUIDs, so their statistics rule nothing out."""
+    ids = pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"0" * 16, None], pa.binary(16)))
+    write(tmp_path / "a.pqv", pa.table({"id": ids, "n": [1, 2]}))
+    found = read(tmp_path / "a.pqv", filter=pc.field("id").is_valid())
+    assert found["n"].to_pylist() == [1]
+
+
 def test_sql_over_the_tables_of_an_archive(archive: Path, tmp_path: Path) -> None:
     """query: by path and by short name, joins, and nothing but the archive."""
     write(archive, pa.table({"n": [1, 2], "label": ["x", "y"]}), "labels")

@@ -10,6 +10,7 @@ import pyarrow as pa
 from pqvault.errors import FormatError, UsageError
 from pqvault.lazy import LazyModule
 from pqvault.tablefile.dictionaries import with_type
+from pqvault.tablefile.views import storable
 
 __all__ = [
     "Sorting",
@@ -82,6 +83,7 @@ def sorting_of(metadata: Any) -> Sorting:
 
 def check_schema(schema: pa.Schema, what: str) -> None:
     """Raise UsageError, naming the column, unless all of it can be kept and given back."""
+    schema = storable(schema)
     if not len(schema):
         raise UsageError(f"{what} has no columns")
     if len(set(schema.names)) != len(schema):

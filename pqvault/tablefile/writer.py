@@ -31,6 +31,7 @@ from pqvault.tablefile.schemas import (
     same_types,
     sorting_columns,
 )
+from pqvault.tablefile.views import storable
 
 if TYPE_CHECKING:
     from pqvault.sources import Source
@@ -73,8 +74,9 @@ class OutFile:
 class TableSink:
     """One table of one part on its way. Used by one thread.
 
-    ``files``: the first has the group "". ``schema``: what every batch has. ``sorting``: how the
-    caller's rows are sorted. ``on_bytes`` is told what was taken.
+    ``files``: the first has the group "". ``schema``: what every batch has; the attribute
+    is what is kept of it. ``sorting``: how the caller's rows are sorted. ``on_bytes`` is told what
+    was taken.
     """
 
     def __init__(
@@ -90,7 +92,7 @@ class TableSink:
         sorting: Sorting = (),
         on_bytes: Callable[[int], object] = lambda _: None,
     ) -> None:
-        self.schema = schema
+        self._taken, self.schema = schema, storable(schema)
         self.rows = 0
         self._what = what
         self._storage = storage
@@ -103,14 +105,14 @@ class TableSink:
         self._out: list[_File] = []
         try:
             for file in files:
-                self._out.append(_File(storage, schema, file, digest, level, sorting))
+                self._out.append(_File(storage, self.schema, file, digest, level, sorting))
         except BaseException:
             self.abort()
             raise
 
     def write(self, data: pa.RecordBatch | pa.Table) -> None:
         """Take rows, any number of them."""
-        if not same_types(data.schema, self.schema):
+        if not same_types(data.schema, self._taken):
             raise UsageError(
                 f"{self._what} got rows of other columns or types than those before",
                 hint="cast them to the schema of the table first",

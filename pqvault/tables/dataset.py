@@ -6,7 +6,7 @@ One Parquet format, with the decryption properties of its own file, for each fra
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +17,7 @@ from pqvault.archive.tablerows import TableRows
 from pqvault.tablefile import trouble
 from pqvault.tablefile.dictionaries import is_by_hand
 from pqvault.tablefile.filesystem import on_disk
+from pqvault.tablefile.views import without_views
 from pqvault.tables.scanner import TableScanner, columns_of
 
 __all__ = ["TableDataset"]
@@ -75,6 +76,8 @@ class TableDataset(pds.FileSystemDataset):  # type: ignore[misc]
         chosen, asked = columns_of(self._rows, columns, filter)
         names = {*chosen, *asked}
         by_hand = any(is_by_hand(self._rows.schema.field(name).type) for name in names)
+        if filter is not None or isinstance(columns, Mapping):
+            by_hand = by_hand or not _takes_expressions(self._rows.schema, names)
         if by_hand or not self._local or not names.isdisjoint(self._rows.groups):
             return TableScanner(self._rows, columns, filter, batch_size)
         if batch_size is not None:
@@ -114,3 +117,10 @@ class TableDataset(pds.FileSystemDataset):  # type: ignore[misc]
             # largest values match: NaN is in no statistics.
             batches = self.scanner([], filter, **options).to_batches()
             return sum(len(batch) for batch in batches)
+
+
+def _takes_expressions(schema: pa.Schema, names: Iterable[str]) -> bool:
+    """Whether Arrow filters rows with these columns, and compares statistics of them."""
+    some = pa.schema([schema.field(name) for name in names])
+    extensions = any(isinstance(kind, pa.BaseExtensionType) for kind in some.types)
+    return not extensions and bool(without_views(some).equals(some))

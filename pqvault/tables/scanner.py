@@ -19,6 +19,7 @@ from pqvault.archive.tablerows import PartRows, TableRows, shaped
 from pqvault.errors import NotFound, UsageError
 from pqvault.tablefile import trouble
 from pqvault.tablefile.schemas import first_line
+from pqvault.tablefile.views import without_views
 
 __all__ = ["TableScanner", "columns_of"]
 
@@ -44,7 +45,7 @@ def columns_of(rows: TableRows, columns: Any, filter: Any) -> tuple[list[str], l
 def _named(rows: TableRows, expression: Any) -> list[str]:
     """The columns that an expression names, which pyarrow does not tell: without one of them
     it does not fit the rest."""
-    whole = rows.whole.empty_table()
+    whole = without_views(rows.whole).empty_table()
     try:
         _bind(whole, expression)
     except (pa.ArrowException, KeyError) as error:
@@ -89,10 +90,13 @@ class TableScanner:
         self._batch = batch_size or BATCH_ROWS
         self._chosen, self._asked = columns_of(rows, columns, filter)
         self.dataset_schema: pa.Schema = rows.schema
+        # What expressions see; rows that none is asked of stay as they are.
+        self._seen = without_views(rows.schema)
+        self._given = self._seen if isinstance(columns, Mapping) else rows.schema
         self.projected_schema: pa.Schema = self._project(self._empty()).schema
 
     def _empty(self) -> pa.Table:
-        return _some(self._rows.schema, self._chosen).empty_table()
+        return _some(self._given, self._chosen).empty_table()
 
     def _project(self, table: pa.Table) -> pa.Table:
         if isinstance(self._columns, Mapping):
@@ -116,17 +120,19 @@ class TableScanner:
         left = set(range(count))
         for file in entry.files.values():
             with trouble(file.path):
-                pieces = file.fragment.split_by_row_group(self._filter, self._rows.schema)
+                try:
+                    pieces = file.fragment.split_by_row_group(self._filter, self._seen)
+                except pa.ArrowNotImplementedError:  # such as the least of UUIDs
+                    continue
                 left &= {group.id for piece in pieces for group in piece.row_groups}
         return sorted(left)
 
     def _row_group(
         self, entry: TableEntry, part: PartRows, index: int, chosen: Sequence[str]
     ) -> pa.Table | None:
-        rows, schema = part.rows[index], self._rows.schema
+        rows, schema, given = part.rows[index], self._seen, _some(self._given, chosen)
         if self._filter is None:
-            columns = part.read(index, chosen)
-            return shaped(columns, rows, _some(schema, chosen), entry.what)
+            return shaped(part.read(index, chosen), rows, given, entry.what)
         asked = shaped(part.read(index, self._asked), rows, _some(schema, self._asked), entry.what)
         # A name that none of its columns has: what becomes of each row is asked by its number.
         number = "#" + max((*asked.schema.names, ""), key=len)
@@ -141,7 +147,7 @@ class TableScanner:
             other = other.take(places)
         columns = {name: kept.column(name) for name in self._asked}
         columns |= {name: other.column(name) for name in rest}
-        return shaped(columns, len(kept), _some(schema, chosen), entry.what)
+        return shaped(columns, len(kept), given, entry.what)
 
     def to_batches(self) -> Iterator[pa.RecordBatch]:
         """The rows, a batch at a time."""

@@ -1,0 +1,58 @@
+"""Texts and bytes as views (`string_view`), as Polars hands them over.
+
+Arrow filters, takes and compares none, so expressions see large texts in their place; and it writes
+none within structs or dictionaries to Parquet, so there large texts are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import pyarrow as pa
+
+from pqvault.lazy import LazyModule
+
+__all__ = ["storable", "without_views"]
+
+pt = LazyModule("pyarrow.types")
+
+_PLAIN: Final = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+
+
+def without_views(schema: pa.Schema) -> pa.Schema:
+    """A schema with large texts and bytes in the place of views, at any depth."""
+    return pa.schema([f.with_type(_plain(f.type)) for f in schema], schema.metadata)
+
+
+def storable(schema: pa.Schema) -> pa.Schema:
+    """A schema with views only where they are columns themselves."""
+    fields = [f if f.type in _PLAIN else f.with_type(_plain(f.type)) for f in schema]
+    return pa.schema(fields, schema.metadata)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    if kind in _PLAIN:
+        return _PLAIN[kind]
+    if pt.is_dictionary(kind):
+        return pa.dictionary(kind.index_type, _plain(kind.value_type), kind.ordered)
+    if not kind.num_fields:
+        return kind
+    inner = [kind.field(i).with_type(_plain(kind.field(i).type)) for i in range(kind.num_fields)]
+    if pt.is_struct(kind):
+        return pa.struct(inner)
+    if pt.is_map(kind):
+        key, item = (f.with_type(_plain(f.type)) for f in (kind.key_field, kind.item_field))
+        return pa.map_(key, item, kind.keys_sorted)
+    if pt.is_fixed_size_list(kind):
+        return pa.list_(inner[0], kind.list_size)
+    return next((make(inner[0]) for is_it, make in _lists() if is_it(kind)), kind)
+
+
+def _lists() -> list[tuple[Callable[[pa.DataType], bool], Any]]:
+    return [
+        (pt.is_list, pa.list_),
+        (pt.is_large_list, pa.large_list),
+        (pt.is_list_view, pa.list_view),
+        (pt.is_large_list_view, pa.large_list_view),
+    ]
