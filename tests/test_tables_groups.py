@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from tables_kit import GROUP, KEY, MEMBER, read, talk, write
+from tables_kit import GROUP, KEY, MEMBER, files, read, talk, write
 
 import pqvault
 from pqvault import tables
@@ -251,3 +251,40 @@ def test_leftovers_of_groups_are_collected(archive: Path) -> None:
         (archive / "envelopes" / name).write_bytes(b"x")
     pqvault.gc(archive, older_than=0)
     assert {p.name for p in (archive / "envelopes").iterdir()} == kept | {f"{lost}.not a group"}
+
+
+@pytest.mark.parametrize("groups", [[], [GROUP]], ids=["one file", "groups"])
+def test_what_pyarrow_makes_of_a_dataset(archive: Path, groups: Any) -> None:
+    """filter, take and sort_by give rows of all columns."""
+    write(archive, talk(9), groups=groups)
+    data = tables.dataset(archive, "runs", identities=[MEMBER if groups else KEY])
+    late = data.filter(pc.field("n") > 4).filter(pc.field("prompt") != "ask 7")
+    assert late.to_table(["answer", "n"]).to_pydict() == {"answer": [5, 6, 1], "n": [5, 6, 8]}
+    assert late.count_rows() == 3 and late.count_rows(pc.field("answer") > 5) == 1
+    assert late.head(1, columns=["n"]).to_pydict() == {"n": [5]}
+    assert sum(map(len, late.to_batches())) == 3 == late.reader().read_all().num_rows
+    assert data.take([8, 0])["prompt"].to_pylist() == ["ask 8", "ask 0"]
+    assert data.sort_by([("answer", "descending")]).head(1)["n"].to_pylist() == [6]
+
+
+@pytest.mark.parametrize("groups", [[], [GROUP]], ids=["one file", "groups"])
+def test_an_expression_that_fails_is_not_damage(archive: Path, groups: Any) -> None:
+    """Unless the rows are damaged too, which is said first."""
+    part = write(archive, talk(9), groups=groups)
+    data = tables.dataset(archive, "runs", identities=[MEMBER if groups else KEY])
+    for wrong in (
+        pc.scalar(1) / pc.field("answer") > 1,
+        pc.field("prompt").cast("int64") > 1,
+        pc.match_substring_regex(pc.field("prompt"), "("),
+    ):
+        for asked in ({"filter": wrong}, {"columns": {"it": wrong}}):
+            with pytest.raises(UsageError, match="table runs does not take the expression"):
+                data.to_table(**asked)
+        with pytest.raises(UsageError, match="does not take"):
+            data.count_rows(wrong)
+    for file in files(archive, part):
+        content = bytearray(file.read_bytes())
+        content[len(content) // 3] ^= 1
+        file.write_bytes(content)
+    with pytest.raises(IntegrityError, match="damaged"):
+        data.to_table(filter=pc.field("prompt").cast("int64") > 1)

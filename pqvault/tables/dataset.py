@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -14,9 +15,11 @@ import pyarrow.dataset as pds
 
 from pqvault.archive.tableentry import TableEntry
 from pqvault.archive.tablerows import TableRows
+from pqvault.errors import UsageError
 from pqvault.tablefile import trouble
 from pqvault.tablefile.dictionaries import is_by_hand
 from pqvault.tablefile.filesystem import on_disk
+from pqvault.tablefile.schemas import first_line
 from pqvault.tablefile.views import without_views
 from pqvault.tables.scanner import TableScanner, columns_of
 
@@ -42,6 +45,7 @@ class TableDataset(pds.FileSystemDataset):  # type: ignore[misc]
             schema = pa.schema(main, schema.metadata)
         super().__init__(fragments, schema, files[0].format, fragments[0].filesystem)
         self._local = all(on_disk(e.part.storage) for e in entries)
+        self._filter: Any = None
 
     @property
     def schema(self) -> pa.Schema:
@@ -65,6 +69,18 @@ class TableDataset(pds.FileSystemDataset):  # type: ignore[misc]
         """The group of each column that is in one and that the keys at hand open."""
         return self._rows.groups
 
+    def filter(self, expression: Any) -> TableDataset:
+        """See `pyarrow.dataset.Dataset.filter`."""
+        found: TableDataset = super().filter(expression)
+        found._rows, found._local = self._rows, self._local
+        found._filter = self._with_own(expression)
+        return found
+
+    def _with_own(self, filter: Any) -> Any:
+        if self._filter is None or filter is None:
+            return self._filter if filter is None else filter
+        return self._filter & filter
+
     def scanner(
         self,
         columns: Any = None,
@@ -73,6 +89,7 @@ class TableDataset(pds.FileSystemDataset):  # type: ignore[misc]
         **options: Any,
     ) -> Any:
         """See `pyarrow.dataset.Dataset.scanner`. Raises NoKeyFits, NotFound for names."""
+        filter = self._with_own(filter)
         chosen, asked = columns_of(self._rows, columns, filter)
         names = {*chosen, *asked}
         by_hand = any(is_by_hand(self._rows.schema.field(name).type) for name in names)
@@ -86,14 +103,14 @@ class TableDataset(pds.FileSystemDataset):  # type: ignore[misc]
 
     def to_table(self, columns: Any = None, filter: Any = None, **options: Any) -> pa.Table:
         """See `pyarrow.dataset.Dataset.to_table`."""
-        with trouble(self._rows.what):
+        with self._explained(columns, filter):
             return self.scanner(columns, filter, **options).to_table()
 
     def to_batches(
         self, columns: Any = None, filter: Any = None, **options: Any
     ) -> Iterator[pa.RecordBatch]:
         """See `pyarrow.dataset.Dataset.to_batches`."""
-        with trouble(self._rows.what):
+        with self._explained(columns, filter):
             yield from self.scanner(columns, filter, **options).to_batches()
 
     def reader(self, columns: Any = None, filter: Any = None) -> pa.RecordBatchReader:
@@ -103,20 +120,48 @@ class TableDataset(pds.FileSystemDataset):  # type: ignore[misc]
             scanner.projected_schema, self.to_batches(columns, filter)
         )
 
-    def head(self, num_rows: int, **options: Any) -> pa.Table:
+    def head(
+        self, num_rows: int, columns: Any = None, filter: Any = None, **options: Any
+    ) -> pa.Table:
         """The first rows."""
-        with trouble(self._rows.what):
-            return self.scanner(**options).head(num_rows)
+        with self._explained(columns, filter):
+            return self.scanner(columns, filter, **options).head(num_rows)
 
     def count_rows(self, filter: Any = None, **options: Any) -> int:
         """How many rows there are, or match a filter."""
-        if filter is None:
+        if self._with_own(filter) is None:
             return self._rows.rows
-        with trouble(self._rows.what):
+        with self._explained([], filter):
             # Not by the scanner's own count, which takes all rows of a row group when its least and
             # largest values match: NaN is in no statistics.
             batches = self.scanner([], filter, **options).to_batches()
             return sum(len(batch) for batch in batches)
+
+    def take(self, indices: Any, **options: Any) -> pa.Table:
+        """See `pyarrow.dataset.Dataset.take`."""
+        return self.to_table(**options).take(indices)
+
+    def sort_by(self, sorting: Any, **options: Any) -> Any:
+        """See `pyarrow.dataset.Dataset.sort_by`."""
+        return pds.InMemoryDataset(self.to_table()).sort_by(sorting, **options)
+
+    @contextmanager
+    def _explained(self, columns: Any, filter: Any) -> Iterator[None]:
+        """Raise UsageError for what an expression makes of sound rows, such as a division by zero,
+        and IntegrityError for rows that are not."""
+        with trouble(self._rows.what):
+            try:
+                yield
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                filter = self._with_own(filter)
+                if filter is None and not isinstance(columns, Mapping):
+                    raise
+                chosen, asked = columns_of(self._rows, columns, filter)
+                for _ in self._rows.row_groups(list(dict.fromkeys((*chosen, *asked)))):
+                    pass  # it raises what is wrong with the rows
+                raise UsageError(
+                    f"{self._rows.what} does not take the expression: {first_line(error)}"
+                ) from None
 
 
 def _takes_expressions(schema: pa.Schema, names: Iterable[str]) -> bool:
