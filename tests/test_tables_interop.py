@@ -107,6 +107,20 @@ def test_a_frame_of_polars_is_written_and_filtered(tmp_path: Path) -> None:
         assert lazy.collect().equals(frame[1:])
 
 
+def test_views_that_only_some_parts_have(tmp_path: Path) -> None:
+    """Nobody names the column, and Arrow filters it all the same."""
+    for values in (pa.nulls(2), pa.array(["a", None], pa.string_view())):
+        write(tmp_path / "a.pqv", pa.table({"text": values, "n": [1, 2]}), mode="append")
+    assert read(tmp_path / "a.pqv", columns=["n"], filter=pc.field("n") > 1)["n"].to_pylist() == [
+        2,
+        2,
+    ]
+    with tables.query(
+        tmp_path / "a.pqv", "select n from runs where n > 1", identities=[KEY]
+    ) as rows:
+        assert rows.read_all().num_rows == 2
+
+
 def test_columns_of_extension_types_are_asked_whether_they_have_values(tmp_path: Path) -> None:
     """Arrow compares no UUIDs, so their statistics rule nothing out."""
     ids = pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"0" * 16, None], pa.binary(16)))

@@ -94,7 +94,9 @@ class TableDataset(pds.FileSystemDataset):  # type: ignore[misc]
         names = {*chosen, *asked}
         by_hand = any(is_by_hand(self._rows.schema.field(name).type) for name in names)
         if filter is not None or isinstance(columns, Mapping):
-            by_hand = by_hand or not _takes_expressions(self._rows.schema, names)
+            # Where parts differ, Arrow filters columns that nobody named, too.
+            seen = names if len(self._rows.entries) == 1 else self._rows.schema.names
+            by_hand = by_hand or not _takes_expressions(self._rows.schema, seen)
         if by_hand or not self._local or not names.isdisjoint(self._rows.groups):
             return TableScanner(self._rows, columns, filter, batch_size)
         if batch_size is not None:
