@@ -53,11 +53,8 @@ class InferenceLogHandler(logging.Handler):
             return  # what a log says of itself must not feed it
         try:
             self.log.log(self.fields(record))
-        except Exception:
-            if logging.raiseExceptions:
-                self.handleError(record)
-                return
-            raise
+        except Exception:  # noqa: BLE001  as handlers do: an argument may raise anything
+            self.handleError(record)
 
     def fields(self, record: logging.LogRecord) -> dict[str, object]:
         """What is logged of a record."""

@@ -77,6 +77,18 @@ def test_a_message_is_formatted_when_it_is_logged(
     assert rows(archive)[0]["extra"]["message"] == "words: ['before']"
 
 
+def test_a_wrong_argument_does_not_reach_the_program(
+    handler: InferenceLogHandler, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """As with any handler: it is shown, or not where `logging.raiseExceptions` is off."""
+    logger = logger_with(handler)
+    logger.warning("%d", "x")
+    assert "TypeError" in capsys.readouterr().err
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    logger.warning("%d", "x")
+    assert not capsys.readouterr().err
+
+
 def test_a_formatter_is_used(handler: InferenceLogHandler, archive: Path) -> None:
     handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
     logger_with(handler).warning("hot")
