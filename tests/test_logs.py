@@ -479,6 +479,30 @@ def test_what_cannot_be_a_record_is_counted(archive: Path) -> None:
     assert ids(archive) == ["0"] and lost(archive) == 2
 
 
+def test_whatever_an_object_raises_is_counted(archive: Path) -> None:
+    """Errors of libraries (Django's, SQLAlchemy's) come of no class that Python has."""
+
+    class TheirOwnError(Exception):
+        pass
+
+    class Lazy:
+        def __init__(self, error: type[Exception]) -> None:
+            self.error = error
+
+        def __str__(self) -> str:
+            raise self.error("not from here")
+
+        def __float__(self) -> float:
+            raise self.error("not from here")
+
+    with make(archive) as log:
+        for error in (TheirOwnError, AssertionError, StopIteration, MemoryError):
+            assert not log.log({"user": Lazy(error)})
+            assert not log.log({"duration_s": Lazy(error)})
+        log.log({"request_id": "1"})
+    assert dict(log.stats.dropped) == {"not encodable": 8} and lost(archive) == 8
+
+
 def test_spill_takes_what_the_disk_does_not(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

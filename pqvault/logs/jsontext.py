@@ -17,23 +17,12 @@ from collections.abc import Iterable, Mapping
 from datetime import date, datetime, time
 from typing import Any, Final
 
-__all__ = ["DEPTH", "UNENCODABLE", "escape_surrogates", "to_json"]
+__all__ = ["DEPTH", "escape_surrogates", "to_json"]
 
 DEPTH: Final = 200  # levels that are kept of what is too deep
 _NODES: Final = 1_000_000  # values that are kept of what is too deep: it may hold itself
 _DEEP: Final = "(nested too deep)"
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
-
-# What an object of a caller may raise while it is looked at.
-UNENCODABLE: Final = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 
 
 def _other(value: Any) -> Any:
@@ -76,7 +65,7 @@ _pieces: Final = _encoder()
 def to_json(value: object) -> tuple[str, bool]:
     """JSON text, and whether it says all: False when something nested too deep was left out.
 
-    Raises what an object raises that does not let itself be looked at, see ``UNENCODABLE``.
+    Raises what an object raises that does not let itself be looked at: anything.
     """
     try:
         return "".join(_pieces(value, 0)), True

@@ -22,7 +22,6 @@ from pqvault.errors import Incomplete, PQVaultError, UsageError
 from pqvault.keys import Recipient, one_profile
 from pqvault.logs.closer import Closer
 from pqvault.logs.encoder import ESCAPED, Encoder, Row
-from pqvault.logs.jsontext import UNENCODABLE
 from pqvault.logs.part import LogPart
 from pqvault.logs.places import local
 from pqvault.logs.queue import RowQueue
@@ -205,7 +204,7 @@ class InferenceLog(Closing):
             row, size, whole = self._encoder.encode(record)
             if size > self.settings.max_record // ESCAPED:
                 size = self._encoder.settled_size(row)
-        except UNENCODABLE:
+        except Exception:  # noqa: BLE001  an object of the caller may raise anything
             self._stats.drop("not encodable")
             return False
         if size > self.settings.max_record:
