@@ -211,6 +211,45 @@ def test_two_logs_in_one_archive(archive: Path) -> None:
     assert sorted(map(int, ids(archive))) == list(range(20))
 
 
+def test_a_function_that_has_no_recipients_now_is_asked_again(archive: Path) -> None:
+    """Each part asks it: an hour in which the network is away must not end the log."""
+    calls = 0
+
+    def recipients() -> list[Any]:
+        nonlocal calls
+        calls += 1
+        if calls in (3, 4):
+            raise ConnectionError("no route to the keys")
+        return [OPS.recipient]
+
+    with InferenceLog(archive, recipients=recipients, part_size=1) as log:
+        numbered(log, 1)
+        log.flush()
+        numbered(log, 2, 1)
+        log.flush()
+    assert calls > 4 and ids(archive) == ["0", "1", "2"] and not log.stats.dropped
+    assert any("raised ConnectionError: no route" in said for said in log.stats.problems)
+
+
+def test_a_fork_while_another_thread_begins_the_log(archive: Path) -> None:
+    """What that thread holds, the child does not wait for."""
+    code = """
+    import os, signal, sys
+    from pqvault.logs import InferenceLog
+    log = InferenceLog(sys.argv[1], recipients=[sys.argv[2]], fsync="flush")
+    with log._start_lock:
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(10)
+            log.log({"request_id": "0"})
+            log.close()
+            os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    """
+    run(code, archive)
+    assert ids(archive) == ["0"]
+
+
 def test_a_fork_has_a_part_of_its_own(archive: Path) -> None:
     """attack 16: the child does not go on with its parent's keys, file or queue."""
     code = """

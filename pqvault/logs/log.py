@@ -83,7 +83,6 @@ class InferenceLog(Closing):
             )
         self._spill = local(spill) if spill is not None else None
         self._archive_id = self._prepare()
-        self._start_lock = threading.Lock()
         self._reset()
         _at_exit(self)
 
@@ -116,6 +115,7 @@ class InferenceLog(Closing):
     def _reset(self) -> None:
         """Begin with nothing: at first, and in a forked child, whose parent goes on by itself."""
         self._pid = os.getpid()
+        self._start_lock = threading.Lock()  # a thread of the parent may have held it
         self._closed = False
         self._stats = LogStats()
         settings = self.settings
@@ -292,7 +292,7 @@ def _settings(fields: Mapping[str, Any]) -> LogSettings:
 
 def _resolve(recipients: Recipients) -> list[Recipient]:
     found: list[Recipient] = []
-    for item in recipients() if callable(recipients) else recipients:
+    for item in _asked(recipients) if callable(recipients) else recipients:
         if isinstance(item, Recipient):
             found.append(item)
         elif item.startswith("@"):
@@ -302,6 +302,18 @@ def _resolve(recipients: Recipients) -> list[Recipient]:
     if not found:
         raise UsageError("a log needs recipients, or nobody could read it")
     return list(dict.fromkeys(found))
+
+
+def _asked(recipients: Callable[[], Sequence[Recipient | str]]) -> list[Recipient | str]:
+    """What the caller's function gives. Whatever it raises is a reason to ask it again later."""
+    try:
+        return list(recipients())
+    except PQVaultError:
+        raise
+    except Exception as error:  # noqa: BLE001
+        raise PQVaultError(
+            f"the function that gives a log its recipients raised {type(error).__name__}: {error}"
+        ) from error
 
 
 # -- the end of the process, and forks -----------------------------------------------------
