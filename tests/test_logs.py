@@ -384,6 +384,35 @@ def test_a_full_disk_while_the_process_ends(archive: Path, tmp_path: Path) -> No
     assert "1 records were lost: no space is left" in run(code, archive)
 
 
+# -- read while it is written --------------------------------------------------------------
+
+
+def of(tables: Iterator[pa.Table] | list[pa.Table]) -> list[str]:
+    return [i for table in tables for i in table["request_id"].to_pylist()]
+
+
+def test_a_part_that_is_committed_while_others_are_read_is_not_left_out(archive: Path) -> None:
+    """`log cat --open` may take an hour for the parts before it."""
+    with make(archive) as log:
+        numbered(log, 3)
+    with make(archive) as log:
+        numbered(log, 3, 3)
+        log.flush()
+        view = LogView(archive, [OPS])
+        reading = view.rows(open_parts=True)
+        assert of([next(reading)]) == strings(3)
+    assert of(reading) == strings(3, 3) and view.problems == []
+    with make(archive) as log:
+        numbered(log, 3, 6)
+        log.flush()
+        early = LogView(archive, [OPS])
+        again = [of(early.rows(open_parts=True)) for _ in range(2)]
+        assert again == [strings(9), strings(9)]
+    assert of(early.last(4)) == strings(4, 5)
+    assert [part.state for part in early.parts()] == ["committed"] * 3
+    assert of(view.rows(open_parts=True)) == strings(9)
+
+
 # -- before it begins ----------------------------------------------------------------------
 
 

@@ -310,7 +310,7 @@ def _asked(recipients: Callable[[], Sequence[Recipient | str]]) -> list[Recipien
         return list(recipients())
     except PQVaultError:
         raise
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise PQVaultError(
             f"the function that gives a log its recipients raised {type(error).__name__}: {error}"
         ) from error

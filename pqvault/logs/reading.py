@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 from typing import Any, Final
 
 import pyarrow as pa
@@ -122,6 +123,9 @@ class LogView(Closing):
 
     def parts(self) -> list[LogPartFacts]:
         """All parts of the log, the committed ones first. Reads every open one."""
+        storage = self._storage
+        found = find_parts(storage) if isinstance(storage, LocalStorage) else []
+        self._opened.refresh()  # in this order: a part that is committed meanwhile is listed once
         facts = [
             LogPartFacts(
                 entry.part.id,
@@ -133,9 +137,7 @@ class LogView(Closing):
             for entry in self._entries()
         ]
         committed = {part.id for part in self._opened.parts}
-        storage = self._storage
         if isinstance(storage, LocalStorage):
-            found = find_parts(storage)
             facts += [self._facts_of(storage, part) for part in found if part.id not in committed]
         return facts
 
@@ -172,11 +174,32 @@ class LogView(Closing):
         entries = self._entries()
         if columns is not None and entries:
             TableRows(entries).check_names(columns)
-        for entry in entries:
-            yield from _within(TableRows([entry]).row_groups(), since, until, columns)
+        tables = chain.from_iterable(TableRows([entry]).row_groups() for entry in entries)
         if open_parts:
-            for part in self._found():
-                yield from _within(self._read_open(part), since, until, columns)
+            tables = chain(tables, self._read_rest({entry.part.id for entry in entries}))
+        yield from _within(tables, since, until, columns)
+
+    def _read_rest(self, seen: set[str]) -> Iterator[pa.Table]:
+        """Rows of open parts, and of those that were committed while others were read: that may
+        have taken an hour."""
+        self._open.clear()
+        yield from self._committed_since(seen)
+        for part in self._found():
+            yield from self._read_open(part)
+        yield from self._committed_since(seen)
+
+    def _committed_since(self, seen: set[str]) -> Iterator[pa.Table]:
+        """Rows of parts that are committed and not in ``seen``, without those that were given
+        while the part was open."""
+        self._opened.refresh()
+        for entry in self._entries():
+            if entry.part.id in seen:
+                continue
+            seen.add(entry.part.id)
+            given = self._open.pop(entry.part.id, None)
+            yield from _skipping(
+                TableRows([entry]).row_groups(), given.rows.rows if given is not None else 0
+            )
 
     def _read_open(self, part: _Open) -> Iterator[pa.Table]:
         try:
@@ -191,6 +214,7 @@ class LogView(Closing):
         """The last ``count`` rows, those of open parts included."""
         kept: list[pa.Table] = []
         rows = 0
+        self._open.clear()
         for part in self._found():
             for table in self._read_open(part):
                 kept.append(table)
@@ -198,9 +222,13 @@ class LogView(Closing):
                 while kept and rows - len(kept[0]) >= count:
                     rows -= len(kept.pop(0))
         older: list[pa.Table] = []
+        self._opened.refresh()  # a part may have been committed since
         for entry in reversed(self._entries()):
             if rows >= count:
                 break
+            given = self._open.get(entry.part.id)
+            if given is not None and given.rows.rows:
+                continue
             tables = list(TableRows([entry]).row_groups())
             older[:0] = tables
             rows += sum(map(len, tables))
@@ -220,15 +248,7 @@ class LogView(Closing):
         while not stop():
             for part in list(self._found()):
                 yield from self._read_open(part)
-            self._opened.refresh()
-            for entry in self._entries():
-                if entry.part.id in seen:
-                    continue
-                seen.add(entry.part.id)
-                given = self._open.pop(entry.part.id, None)
-                yield from _skipping(
-                    TableRows([entry]).row_groups(), given.rows.rows if given is not None else 0
-                )
+            yield from self._committed_since(seen)
             time.sleep(_POLL)
 
     def close(self) -> None:
