@@ -413,6 +413,38 @@ def test_a_part_that_is_committed_while_others_are_read_is_not_left_out(archive:
     assert of(view.rows(open_parts=True)) == strings(9)
 
 
+def test_damage_in_an_open_part_is_said(archive: Path) -> None:
+    """What opens is read, but silence would say that it is all."""
+    code = """
+    import os, sys
+    from pqvault.logs import InferenceLog
+    log = InferenceLog(sys.argv[1], recipients=[sys.argv[2]], fsync="flush")
+    for n in range(3):
+        log.log({"request_id": str(n)})
+        log.flush()
+    os._exit(0)
+    """
+    for _ in range(2):
+        run(code, archive)
+    wal = wals(archive)[0]
+    content = bytearray(wal.read_bytes())
+    content[len(content) // 2] ^= 1
+    wal.write_bytes(content)
+    for look in (
+        lambda view: of(view.rows(open_parts=True)),
+        lambda view: of(view.last(9)),
+        lambda view: ["row"] * sum(part.rows for part in view.parts()),
+    ):
+        with LogView(archive, [OPS]) as view:
+            assert len(look(view)) == 5
+            (problem,) = view.problems
+        assert isinstance(problem, IntegrityError) and "record 1 of the log" in problem.message
+    (archive / "envelopes" / wal.parent.name).unlink()
+    with LogView(archive, [OPS]) as view:
+        assert sorted(part.rows or 0 for part in view.parts()) == [0, 3]
+        assert "without which nobody can open that part" in view.problems[0].message
+
+
 # -- before it begins ----------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from pqvault.signing import SigningKey
 from pqvault.storage import LocalStorage
 from pqvault.tablefile import RowGroups
 
-__all__ = ["LEVEL", "close_part", "rows_of"]
+__all__ = ["LEVEL", "close_part", "damage_of", "rows_of"]
 
 LEVEL: Final = 1  # of zstd: what a serving host has to spare
 _ROW_GROUPS: Final = RowGroups(size=16 * 1024 * 1024)  # in memory twice while a part closes
@@ -63,8 +63,8 @@ def close_part(
                     row_groups=_ROW_GROUPS,
                 )
             sink.write(batch)
-        if not accept_damage:
-            _refuse_damage(rows)
+        if not accept_damage and (damage := damage_of(rows)) is not None:
+            raise damage
         rows.check_end()
         if sink is None:
             return False
@@ -81,16 +81,18 @@ def _clear(into: LocalStorage, part: str) -> None:
             into.remove(name)
 
 
-def _refuse_damage(rows: LogRows) -> None:
-    hint = "restore parts/ from a copy, or pass --damaged to keep what opens"
+def damage_of(rows: LogRows) -> IntegrityError | None:
+    """What is wrong with records that were read, beyond a torn tail."""
+    hint = "restore parts/ from a copy, or recover what opens with `pqvault log recover --damaged`"
     part = rows.part
     if rows.damaged:
-        raise IntegrityError(
+        return IntegrityError(
             f"record {rows.damaged[0].sequence} of the log in part {part} is damaged, and others"
             " follow it",
             hint=hint,
         )
     if rows.torn and not rows.rows and not rows.unfinished:
-        raise IntegrityError(
+        return IntegrityError(
             f"no record opens in the {rows.torn:,} bytes of the log in part {part}", hint=hint
         )
+    return None

@@ -17,8 +17,9 @@ from pqvault.archive.archive import Archive
 from pqvault.archive.tableentry import TableEntry
 from pqvault.archive.tablerows import TableRows
 from pqvault.closing import Closing
-from pqvault.errors import NoKeyFits, NotFound, PQVaultError
+from pqvault.errors import NotFound, PQVaultError
 from pqvault.keys import Identity
+from pqvault.logs.closing import damage_of
 from pqvault.logs.log import TABLE
 from pqvault.logs.openparts import FoundPart, find_parts, open_keys, state_of
 from pqvault.logs.rows import LogRows
@@ -39,7 +40,7 @@ class LogPartFacts:
     ``live``: being written on this host; ``open or cut``: nobody here writes it, and nobody can
     tell whether something is missing at its end.
 
-    ``rows``: None when no key opens it. ``size``: bytes as sealed. ``time``: Unix ms of its
+    ``rows``: None when it cannot be read. ``size``: bytes as sealed. ``time``: Unix ms of its
     commit, or of when it began. ``torn``: bytes at the end that hold no record.
     """
 
@@ -148,9 +149,10 @@ class LogView(Closing):
             rows = self._rows_of(storage, found)
             for _ in rows.batches():
                 pass
-        except NoKeyFits as error:
+        except PQVaultError as error:
             self._note(error)
             return LogPartFacts(found.id, state, None, found.size, began)
+        self._note_damage(rows)
         if rows.end is not None and state == "open or cut":
             state = "complete"
         return LogPartFacts(found.id, state, rows.rows, found.size, began, rows.torn)
@@ -209,6 +211,12 @@ class LogView(Closing):
             return  # committed or expired meanwhile: its files are gone
         except PQVaultError as error:
             self._note(error)
+        else:
+            self._note_damage(part.rows)
+
+    def _note_damage(self, rows: LogRows) -> None:
+        if (damage := damage_of(rows)) is not None:
+            self._note(damage)
 
     def last(self, count: int) -> list[pa.Table]:
         """The last ``count`` rows, those of open parts included."""
