@@ -251,6 +251,10 @@ def test_no_plain_comparison_of_macs() -> None:
     assert list(secret_comparisons(ast.parse(broken))) == [1, 2]
 
 
+# How a log tells of what an object of its caller raised, which may be anything: it raises nothing.
+TELLS = ("self._stats.drop", "self.handleError")
+
+
 def test_no_error_is_swallowed_whole() -> None:
     """No bare except, and no except of everything that goes on as if nothing had been."""
     found = []
@@ -259,7 +263,11 @@ def test_no_error_is_swallowed_whole() -> None:
             if not isinstance(node, ast.ExceptHandler):
                 continue
             broad = node.type is None or ast.unparse(node.type) in ("Exception", "BaseException")
-            if broad and not any(isinstance(inner, ast.Raise) for inner in ast.walk(node)):
+            if broad and not any(
+                isinstance(inner, ast.Raise)
+                or (isinstance(inner, ast.Call) and ast.unparse(inner.func) in TELLS)
+                for inner in ast.walk(node)
+            ):
                 found.append(f"{path.name}:{node.lineno} catches everything and does not raise.")
     assert found == []
 
