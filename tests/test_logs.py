@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -443,6 +444,21 @@ def test_damage_in_an_open_part_is_said(archive: Path) -> None:
     with LogView(archive, [OPS]) as view:
         assert sorted(part.rows or 0 for part in view.parts()) == [0, 3]
         assert "without which nobody can open that part" in view.problems[0].message
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_times_that_no_key_opens(archive: Path, committed: bool) -> None:
+    """`--since` goes by a column that may be in a group."""
+    groups = {"groups": {"g": [PRIVACY.recipient]}, "group_columns": {"g": ["time"]}}
+    early = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))  # in UTC there is no such year
+    with make(archive, **groups) as log:
+        numbered(log, 2)
+        log.close() if committed else log.flush()
+        with LogView(archive, [PRIVACY]) as view:
+            assert of(view.rows(open_parts=True, since=early)) == strings(2)
+            assert of(view.rows(open_parts=True, until=early)) == []
+        with LogView(archive, [OPS]) as view, pytest.raises(NoKeyFits, match="time"):
+            of(view.rows(open_parts=True, since=early))
 
 
 # -- before it begins ----------------------------------------------------------------------

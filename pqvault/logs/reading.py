@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from pqvault.archive.archive import Archive
 from pqvault.archive.tableentry import TableEntry
 from pqvault.archive.tablerows import TableRows
 from pqvault.closing import Closing
-from pqvault.errors import NotFound, PQVaultError
+from pqvault.errors import NoKeyFits, NotFound, PQVaultError
 from pqvault.keys import Identity
 from pqvault.logs.closing import damage_of
 from pqvault.logs.log import TABLE
@@ -32,6 +32,7 @@ from pqvault.storage import LocalStorage, Storage, storage_at
 __all__ = ["LogPartFacts", "LogView"]
 
 _POLL: Final = 0.5  # seconds
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,8 +175,9 @@ class LogView(Closing):
         that other keys open.
         """
         entries = self._entries()
-        if columns is not None and entries:
-            TableRows(entries).check_names(columns)
+        if entries:
+            asked = [TIME] if since is not None or until is not None else []
+            TableRows(entries).check_names([*asked, *(columns or ())])
         tables = chain.from_iterable(TableRows([entry]).row_groups() for entry in entries)
         if open_parts:
             tables = chain(tables, self._read_rest({entry.part.id for entry in entries}))
@@ -271,6 +273,8 @@ def _within(
     columns: Sequence[str] | None,
 ) -> Iterator[pa.Table]:
     for table in tables:
+        if (since is not None or until is not None) and TIME not in table.schema.names:
+            raise NoKeyFits("no identity opens the times of the rows of an open part")
         if since is not None:
             table = table.filter(pc.greater_equal(table[TIME], _moment(since, table)))
         if until is not None:
@@ -282,7 +286,10 @@ def _within(
 
 
 def _moment(when: datetime, table: pa.Table) -> Any:
-    return pa.scalar(when.astimezone(), table.schema.field(TIME).type)
+    # By subtraction, which the year 1 of a zone in the east does not overflow.
+    past = (when if when.tzinfo else when.astimezone()) - _EPOCH
+    micros = pa.scalar(past // timedelta(microseconds=1), pa.int64())
+    return micros.cast(pa.timestamp("us", "UTC")).cast(table.schema.field(TIME).type)
 
 
 def _skipping(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
