@@ -288,3 +288,20 @@ def test_an_expression_that_fails_is_not_damage(archive: Path, groups: Any) -> N
         file.write_bytes(content)
     with pytest.raises(IntegrityError, match="damaged"):
         data.to_table(filter=pc.field("prompt").cast("int64") > 1)
+
+
+@pytest.mark.parametrize("groups", [(), ("", "s.b")], ids=["one file", "groups"])
+def test_columns_of_any_name(archive: Path, groups: Any) -> None:
+    """The first of many CSV files has none; Arrow's scans have names of their own."""
+    names = ["", "#", "##", "a.b", "A", "a", "s.b", "__filename", "__fragment_index", "*", 'q"q']
+    columns = {name: [number, number + 100] for number, name in enumerate(names)}
+    table = pa.table({**columns, "s": [{"b": 1}, {"b": 2}]})
+    group = [tables.ColumnGroup("g", groups, (KEY.recipient,))] if groups else []
+    write(archive, table, groups=group)
+    data = tables.dataset(archive, "runs", identities=[KEY])
+    assert data.to_table().equals(table)
+    for number, name in enumerate(names):
+        assert data.to_table([name])[name].to_pylist() == columns[name]
+        if not name.startswith("__"):
+            assert data.to_table(["s"], pc.field(name) > 50)["s"].to_pylist() == [{"b": 2}]
+            assert data.count_rows(pc.field(name) == number) == 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.dataset as pds
@@ -24,6 +24,11 @@ from pqvault.tablefile.views import without_views
 from pqvault.tables.scanner import TableScanner, columns_of
 
 __all__ = ["TableDataset"]
+
+
+# What Arrow's scans give each row besides its columns, by which a scan goes: a table with a column
+# of such a name is not read by one.
+_ARROWS_OWN: Final = {"__filename", "__fragment_index", "__batch_index", "__last_in_fragment"}
 
 
 class TableDataset(pds.FileSystemDataset):  # type: ignore[misc]
@@ -97,6 +102,7 @@ class TableDataset(pds.FileSystemDataset):  # type: ignore[misc]
             # Where parts differ, Arrow filters columns that nobody named, too.
             seen = names if len(self._rows.entries) == 1 else self._rows.schema.names
             by_hand = by_hand or not _takes_expressions(self._rows.schema, seen)
+        by_hand = by_hand or not _ARROWS_OWN.isdisjoint(self._rows.schema.names)
         if by_hand or not self._local or not names.isdisjoint(self._rows.groups):
             return TableScanner(self._rows, columns, filter, batch_size)
         if batch_size is not None:

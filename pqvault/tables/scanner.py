@@ -46,13 +46,15 @@ def _named(rows: TableRows, expression: Any) -> list[str]:
     """The columns that an expression names, which pyarrow does not tell: without one of them
     it does not fit the rest."""
     whole = without_views(rows.whole).empty_table()
+    more = _no_name_of(whole.schema)  # because a table of no columns is none
+    whole = whole.append_column(more, pa.array([], pa.null()))
     try:
         _bind(whole, expression)
     except (pa.ArrowException, KeyError) as error:
         sentence = f"{rows.what}: {first_line(error)}"
         raise (NotFound if "No match for FieldRef" in sentence else UsageError)(sentence) from None
     found: list[str] = []
-    pending = [whole.schema.names]
+    pending = [rows.whole.names]
     while pending:
         names = pending.pop()
         try:
@@ -68,10 +70,12 @@ def _named(rows: TableRows, expression: Any) -> list[str]:
 
 
 def _bind(table: pa.Table, expression: Any) -> None:
-    # With a column of its own, because a table of no columns is none.
-    pds.dataset(table.append_column("", pa.array([], pa.null()))).scanner(
-        columns={"it": expression}
-    )
+    pds.dataset(table).scanner(columns={"it": expression})
+
+
+def _no_name_of(schema: pa.Schema) -> str:
+    """A name that none of the columns has."""
+    return "#" + max(schema.names, key=len, default="")
 
 
 class TableScanner:
@@ -134,8 +138,7 @@ class TableScanner:
         if self._filter is None:
             return shaped(part.read(index, chosen), rows, given, entry.what)
         asked = shaped(part.read(index, self._asked), rows, _some(schema, self._asked), entry.what)
-        # A name that none of its columns has: what becomes of each row is asked by its number.
-        number = "#" + max((*asked.schema.names, ""), key=len)
+        number = _no_name_of(asked.schema)  # what becomes of each row is asked by its number
         numbered = asked.append_column(number, pa.array(range(rows), pa.int32()))
         kept = numbered.filter(self._filter)
         if not len(kept):
