@@ -305,3 +305,18 @@ def test_columns_of_any_name(archive: Path, groups: Any) -> None:
         if not name.startswith("__"):
             assert data.to_table(["s"], pc.field(name) > 50)["s"].to_pylist() == [{"b": 2}]
             assert data.count_rows(pc.field(name) == number) == 1
+
+
+def test_columns_by_their_place(archive: Path) -> None:
+    """`pc.field(0)` is the first of the columns that are seen, whatever file it is in."""
+    write(archive, talk(9), groups=[tables.ColumnGroup("g", ("n", "prompt"), (MEMBER.recipient,))])
+    data = tables.dataset(archive, "runs", identities=[MEMBER])
+    assert data.to_table(["prompt"], pc.field(0) > 7).to_pydict() == {"prompt": ["ask 8"]}
+    assert data.count_rows(pc.field(3) == 6) == 1
+    both = {"model": pc.field("model"), "n": pc.field(0)}
+    assert data.to_table(both, pc.field("n") == 3).to_pydict() == {"model": ["a"], "n": [3]}
+    less = tables.dataset(archive, "runs", identities=[KEY])
+    assert less.schema.names == ["model", "answer"]
+    assert less.to_table({"it": pc.field(1)})["it"].to_pylist() == talk(9)["answer"].to_pylist()
+    with pytest.raises(UsageError, match="evaluate to bool"):
+        data.to_table(filter=pc.field("n"))

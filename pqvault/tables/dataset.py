@@ -160,7 +160,7 @@ class TableDataset(pds.FileSystemDataset):  # type: ignore[misc]
         with trouble(self._rows.what):
             try:
                 yield
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            except pa.ArrowException as error:
                 filter = self._with_own(filter)
                 if filter is None and not isinstance(columns, Mapping):
                     raise

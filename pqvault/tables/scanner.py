@@ -34,7 +34,8 @@ def columns_of(rows: TableRows, columns: Any, filter: Any) -> tuple[list[str], l
     if columns is None:
         chosen = list(rows.schema.names)
     elif isinstance(columns, Mapping):
-        chosen = [n for expression in columns.values() for n in _named(rows, expression)]
+        named = {n for expression in columns.values() for n in _named(rows, expression)}
+        chosen = [name for name in rows.schema.names if name in named]
     else:
         rows.check_names(columns)
         chosen = list(columns)
@@ -45,7 +46,8 @@ def columns_of(rows: TableRows, columns: Any, filter: Any) -> tuple[list[str], l
 def _named(rows: TableRows, expression: Any) -> list[str]:
     """The columns that an expression names, which pyarrow does not tell: without one of them
     it does not fit the rest."""
-    whole = without_views(rows.whole).empty_table()
+    by_place = "FieldPath(" in str(expression)  # among the columns that are seen
+    whole = without_views(rows.schema if by_place else rows.whole).empty_table()
     more = _no_name_of(whole.schema)  # because a table of no columns is none
     whole = whole.append_column(more, pa.array([], pa.null()))
     try:
@@ -53,6 +55,8 @@ def _named(rows: TableRows, expression: Any) -> list[str]:
     except (pa.ArrowException, KeyError) as error:
         sentence = f"{rows.what}: {first_line(error)}"
         raise (NotFound if "No match for FieldRef" in sentence else UsageError)(sentence) from None
+    if by_place:  # all have to be there, in their order
+        return list(rows.schema.names)
     found: list[str] = []
     pending = [rows.whole.names]
     while pending:
