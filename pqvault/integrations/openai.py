@@ -99,6 +99,7 @@ class StreamedAnswer:
         self._fields: dict[str, object] = {}
         self._choices: dict[int, _Choice] = {}
         self._plain: list[str] = []
+        self._blocks: dict[int, _Block] = {}
 
     def feed(self, data: bytes) -> None:
         """The next bytes."""
@@ -114,9 +115,16 @@ class StreamedAnswer:
             ordered = [self._choices[index] for index in sorted(self._choices)]
             found["finish_reason"] = [c.reason for c in ordered if c.reason]
             found["output_messages"] = [c.message() for c in ordered]
-        elif self._plain and "output_messages" not in found:
-            found["output_messages"] = [{"role": "assistant", "content": "".join(self._plain)}]
+        elif (content := self._content()) and "output_messages" not in found:
+            found["output_messages"] = [{"role": "assistant", "content": content}]
         return found
+
+    def _content(self) -> object:
+        """Of an answer without choices: its text, or its blocks when some are something else."""
+        blocks = [self._blocks[index].whole() for index in sorted(self._blocks)]
+        if any(block.get("type") != "text" for block in blocks):
+            return blocks
+        return "".join(self._plain)
 
     def _take(self, line: bytes) -> None:
         event = _parsed(line[5:].strip()) if line.startswith(b"data:") else None
@@ -133,9 +141,22 @@ class StreamedAnswer:
                 self._choices.setdefault(_index(choice), _Choice()).add(choice)
         delta = event.get("delta")
         if isinstance(delta, dict):
-            delta = delta.get("text")  # the messages API
+            delta = self._part_of_message(event, delta)
         if isinstance(delta, str):
             self._plain.append(delta)
+        if isinstance(event.get("message"), dict):  # the messages API, at its beginning
+            self._said(event["message"])
+        if isinstance(event.get("content_block"), dict):
+            self._blocks[_index(event)] = _Block(event["content_block"])
+
+    def _part_of_message(self, event: dict[str, Any], delta: dict[str, Any]) -> object:
+        """What the messages API says in pieces. Returns the text in it."""
+        if isinstance(delta.get("stop_reason"), str):
+            self._fields["finish_reason"] = delta["stop_reason"]
+        block = self._blocks.get(_index(event))
+        if block is not None and event.get("type") == "content_block_delta":
+            block.add(delta)
+        return delta.get("text")
 
     def _said(self, value: dict[str, Any]) -> None:
         self._fields |= {k: v for k, v in _common(value).items() if v is not None}
@@ -161,6 +182,27 @@ class _Pieces:
 
     def fields(self) -> dict[str, Any]:
         return {**self._others, **{name: "".join(t) for name, t in self._texts.items()}}
+
+
+class _Block:
+    """One block of the messages API: text, a call of a tool, thoughts."""
+
+    def __init__(self, begun: dict[str, Any]) -> None:
+        self._begun = begun
+        self._pieces = _Pieces()
+
+    def add(self, delta: dict[str, Any]) -> None:
+        for name, value in delta.items():
+            if name != "type":
+                self._pieces.add(name, value)
+
+    def whole(self) -> dict[str, Any]:
+        found = {**self._begun, **self._pieces.fields()}
+        if "partial_json" in found:  # the input of a tool; as text where it was cut
+            text = found.pop("partial_json")
+            parsed = _parsed(str(text).encode())
+            found["input"] = text if parsed is None else parsed
+        return found
 
 
 class _Choice:

@@ -310,6 +310,41 @@ def test_streams_of_the_other_apis() -> None:
     assert completions["output_messages"] == [{"role": "assistant", "content": "ab"}]
 
 
+def test_a_stream_of_the_messages_api_is_put_together() -> None:
+    """What is said at its beginning and end, and calls of tools, whose input comes in pieces."""
+
+    def block(index: int, **begun: str) -> dict[str, Any]:
+        return {"type": "content_block_start", "index": index, "content_block": begun}
+
+    def piece(index: int, **delta: str) -> dict[str, Any]:
+        return {"type": "content_block_delta", "index": index, "delta": delta}
+
+    usage = {"input_tokens": 25, "output_tokens": 1}
+    begun = {"type": "message_start", "message": {"id": "m1", "model": "c", "usage": usage}}
+    text = [block(0, type="text", text=""), piece(0, text="Hel"), piece(0, text="lo")]
+    ended = {
+        "type": "message_delta",
+        "delta": {"stop_reason": "end_turn"},
+        "usage": {"output_tokens": 9},
+    }
+    found = streamed(begun, *text, ended)
+    assert found["output_messages"] == [{"role": "assistant", "content": "Hello"}]
+    assert (found["response_id"], found["response_model"], found["finish_reason"]) == (
+        "m1",
+        "c",
+        "end_turn",
+    )
+    assert (found["input_tokens"], found["output_tokens"]) == (25, 9)
+    call = block(1, type="tool_use", id="t1", name="add")
+    pieces = [piece(1, partial_json='{"a":'), piece(1, partial_json="1}")]
+    for count, given in ((2, {"a": 1}), (1, '{"a":')):
+        (message,) = streamed(begun, *text, call, *pieces[:count], ended)["output_messages"]
+        assert message["content"] == [
+            {"type": "text", "text": "Hello"},
+            {"type": "tool_use", "id": "t1", "name": "add", "input": given},
+        ]
+
+
 @pytest.mark.parametrize(
     "hostile",
     [
@@ -318,6 +353,7 @@ def test_streams_of_the_other_apis() -> None:
         b"data: {\"choices\": [7, null, {\"delta\": []}]}\n\n",
         b'data: {"choices": [{"index": "x", "delta": {"tool_calls": [1, {"index": -9}]}}]}\n\n',
         b"data: {\"usage\": [], \"error\": \"broken\"}\n\n",
+        b'data: {"content_block": {"type": []}, "index": [], "message": {"id": {}}}\n\n',
         b"data: " + b"[" * 100_000 + b"\n\n",
         b"\x00\xff" * 1000,
     ],
