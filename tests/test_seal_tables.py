@@ -223,3 +223,16 @@ def test_an_empty_table_is_a_table(tmp_path: Path) -> None:
     with pqvault.open(archive, identities=[MEMBER]) as opened:
         assert opened.unseal(tmp_path / "out").tables == 1
     assert pq.read_table(tmp_path / "out/e.parquet").equals(talk(0))
+
+
+def test_nulls_where_none_may_be_are_named_and_the_rest_goes_on(source: Path) -> None:
+    """Arrow keeps such rows, and its cast raises an error of no kind of its own."""
+    schema = pa.schema([pa.field("n", pa.int64(), nullable=False)])
+    rows = pa.RecordBatch.from_arrays([pa.array([1, None])], schema=schema)
+    with pa.ipc.new_file(source / "nulls.arrow", schema) as out:
+        out.write_batch(rows)
+    with pytest.raises(
+        Incomplete, match=r"src/nulls\.arrow cannot hold these rows: .* null values"
+    ):
+        seal(source)
+    assert read(source.parent / "a.pqv", "ipc").equals(talk(5))

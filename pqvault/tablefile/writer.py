@@ -105,7 +105,7 @@ class TableSink:
         self._out: list[_File] = []
         try:
             for file in files:
-                self._out.append(_File(storage, self.schema, file, digest, level, sorting))
+                self._out.append(_File(storage, self.schema, file, what, digest, level, sorting))
         except BaseException:
             self.abort()
             raise
@@ -308,11 +308,13 @@ class _File:
         storage: Storage,
         schema: pa.Schema,
         file: OutFile,
+        what: str,
         digest: str,
         level: int,
         sorting: Sorting,
     ) -> None:
         self._name = file.name
+        self._what = what
         self._columns = [schema.names[i] for i in file.columns]
         self._schema = pa.schema([schema.field(i) for i in file.columns])
         self._options = {
@@ -340,8 +342,8 @@ class _File:
         try:
             rows = table.select(self._columns).cast(self._schema)
             self._begin(rows).write_table(rows, row_group_size=len(rows))
-        except pa.ArrowException as error:
-            raise UsageError(f"{self._name} cannot hold these rows: {first_line(error)}") from None
+        except (pa.ArrowException, ValueError) as error:  # the second: nulls where none may be
+            raise UsageError(f"{self._what} cannot hold these rows: {first_line(error)}") from None
 
     def finish(self) -> PartFile:
         self._begin(self._schema.empty_table()).close()
