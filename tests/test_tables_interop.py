@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import io
 import json
 import re
 from pathlib import Path
@@ -22,7 +23,7 @@ from pqvault.errors import IntegrityError, NoKeyFits, UsageError
 from pqvault.tablefile import RowGroups
 from pqvault.tablefile.union import promote
 from pqvault.tables.facts import file_keys
-from pqvault.tables.rows import plain
+from pqvault.tables.rows import plain, write_rows
 
 polars = pytest.importorskip("polars")
 duckdb = pytest.importorskip("duckdb")
@@ -156,6 +157,17 @@ def test_sql_over_the_tables_of_an_archive(archive: Path, tmp_path: Path) -> Non
         with pytest.raises(UsageError), tables.query(archive, sql, identities=[KEY]) as reader:
             reader.read_all()
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_rows_with_two_columns_of_one_name(archive: Path) -> None:
+    """A join has them easily: JSON lines would keep one of them, CSV keeps both."""
+    sql = "select a.n, b.n from runs a join runs b on a.n = b.n + 1 where a.n = 5"
+    with tables.query(archive, sql, identities=[KEY]) as reader:
+        with pytest.raises(UsageError, match="two columns are named 'n'"):
+            write_rows(reader, "jsonl", io.BytesIO())
+        out = io.BytesIO()
+        assert write_rows(reader, "csv", out) == 1
+    assert out.getvalue() == b"n,n\n5,4\n"
 
 
 def test_sql_over_types_that_duckdb_does_not_have(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as pt
 
+from pqvault.errors import UsageError
+
 __all__ = ["FORMATS", "plain", "write_rows"]
 
 FORMATS: Final = ("jsonl", "csv", "parquet", "arrow")
@@ -32,7 +34,19 @@ def write_rows(reader: pa.RecordBatchReader, kind: str, out: BinaryIO) -> int:
     if kind == "arrow":
         with pa.ipc.new_file(out, reader.schema) as arrow:
             return _count(reader, arrow.write_batch)
+    if kind == "jsonl":
+        _refuse_twice(reader.schema.names)
     return _count(reader, _csv(reader.schema, out) if kind == "csv" else _jsonl(out))
+
+
+def _refuse_twice(names: list[str]) -> None:
+    """An object keeps one value for each key, so the others would be left out."""
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UsageError(
+            f"two columns are named {twice!r}, of which JSON lines would keep one",
+            hint="give one of them another name: select a as b",
+        )
 
 
 def _count(reader: pa.RecordBatchReader, write: Any) -> int:
