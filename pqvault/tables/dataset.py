@@ -6,7 +6,7 @@ One Parquet format, with the decryption properties of its own file, for each fra
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -50,6 +50,10 @@ class TableDataset(pds.FileSystemDataset):  # type: ignore[misc]
             schema = pa.schema(main, schema.metadata)
         super().__init__(fragments, schema, files[0].format, fragments[0].filesystem)
         self._local = all(on_disk(e.part.storage) for e in entries)
+        # Of every part and column: Arrow filters columns that nobody named, too.
+        self._takes_expressions = all(
+            _takes_expressions(e.columns(e.doc.files[0])) for e in entries
+        )
         self._filter: Any = None
 
     @property
@@ -78,6 +82,7 @@ class TableDataset(pds.FileSystemDataset):  # type: ignore[misc]
         """See `pyarrow.dataset.Dataset.filter`."""
         found: TableDataset = super().filter(expression)
         found._rows, found._local = self._rows, self._local
+        found._takes_expressions = self._takes_expressions
         found._filter = self._with_own(expression)
         return found
 
@@ -99,9 +104,7 @@ class TableDataset(pds.FileSystemDataset):  # type: ignore[misc]
         names = {*chosen, *asked}
         by_hand = any(is_by_hand(self._rows.schema.field(name).type) for name in names)
         if filter is not None or isinstance(columns, Mapping):
-            # Where parts differ, Arrow filters columns that nobody named, too.
-            seen = names if len(self._rows.entries) == 1 else self._rows.schema.names
-            by_hand = by_hand or not _takes_expressions(self._rows.schema, seen)
+            by_hand = by_hand or not self._takes_expressions
         by_hand = by_hand or not _ARROWS_OWN.isdisjoint(self._rows.schema.names)
         if by_hand or not self._local or not names.isdisjoint(self._rows.groups):
             return TableScanner(self._rows, columns, filter, batch_size)
@@ -172,8 +175,7 @@ class TableDataset(pds.FileSystemDataset):  # type: ignore[misc]
                 ) from None
 
 
-def _takes_expressions(schema: pa.Schema, names: Iterable[str]) -> bool:
+def _takes_expressions(schema: pa.Schema) -> bool:
     """Whether Arrow filters rows with these columns, and compares statistics of them."""
-    some = pa.schema([schema.field(name) for name in names])
-    extensions = any(isinstance(kind, pa.BaseExtensionType) for kind in some.types)
-    return not extensions and bool(without_views(some).equals(some))
+    extensions = any(isinstance(kind, pa.BaseExtensionType) for kind in schema.types)
+    return not extensions and bool(without_views(schema).equals(schema))
