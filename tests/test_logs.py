@@ -481,6 +481,18 @@ def test_what_is_refused_at_once(archive: Path, tmp_path: Path) -> None:
         InferenceLog("memory://bucket/x.pqv", recipients=[OPS.recipient])
 
 
+def test_columns_that_are_declared_without_nulls(archive: Path) -> None:
+    """What does not fit is null there all the same, or the part would never become a table."""
+    inner = pa.struct([pa.field("q", pa.int64(), nullable=False)])
+    schema = pa.schema([pa.field("n", pa.int64(), nullable=False), pa.field("s", inner)])
+    with make(archive, schema=schema) as log:
+        for record in ({"n": 1, "s": {"q": 1}}, {"n": "one"}, {"s": {"q": None}}):
+            log.log(record)
+    table = tables.read_table(archive, "inference", identities=[OPS])
+    assert table["n"].to_pylist() == [1, None, None]
+    assert table["s"].to_pylist() == [{"q": 1}, None, {"q": None}]
+
+
 def test_a_retired_key_is_refused(archive: Path) -> None:
     make(archive).close()
     (archive / "retired").mkdir()

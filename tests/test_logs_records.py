@@ -307,6 +307,8 @@ def test_schemas_of_ones_own() -> None:
         pa.schema([("d", pa.list_(pa.dictionary(pa.int8(), pa.string())))]),
         pa.schema([("time", pa.string())]),
         pa.schema([("a", pa.string()), ("a", pa.string())]),
+        pa.schema([("a", pa.month_day_nano_interval())]),  # no table has it
+        pa.schema([("a", pa.sparse_union([pa.field("b", pa.int8())]))]),
     ],
 )
 def test_schemas_that_no_log_has(schema: pa.Schema) -> None:

@@ -19,6 +19,7 @@ from pqvault.errors import UsageError
 from pqvault.logs.held import Held, hold
 from pqvault.logs.jsontext import escape_surrogates, to_json
 from pqvault.logs.schema import ALIASES, DEFAULT, DROPPED, EXTRA, JSON, TIME, complete
+from pqvault.tablefile import check_schema
 
 __all__ = ["ESCAPED", "Encoder", "Row"]
 
@@ -44,6 +45,8 @@ class Encoder:
                 raise UsageError(f"the column {field.name!r} of a log cannot be {field.type}")
         if len(set(names)) != len(names):
             raise UsageError("the schema of a log has two columns of one name")
+        if schema is not DEFAULT:
+            check_schema(self.schema, "a log")  # now, and not when its first part becomes a table
         fits = [_converter(field) for field in self.schema]
         slots = {name: (index, fits[index]) for index, name in enumerate(names)}
         aliases = {
@@ -131,6 +134,8 @@ class Encoder:
 
     def batch(self, rows: Sequence[Row]) -> pa.RecordBatch:
         """Rows as columns; they are settled, if they were not."""
+        if not rows:
+            return pa.RecordBatch.from_pylist([], schema=self.schema)
         self.settle(rows)
         columns = zip(*rows, strict=True)
         arrays = [_array(c, f) for c, f in zip(columns, self.schema, strict=True)]

@@ -11,6 +11,8 @@ from typing import Final
 
 import pyarrow as pa
 
+from pqvault.tablefile.views import with_fields
+
 __all__ = ["ALIASES", "CONTENT", "DEFAULT", "DROPPED", "EXTRA", "JSON", "TIME", "complete"]
 
 TIME: Final = "time"  # of the record; now, when it has none
@@ -102,7 +104,9 @@ ALIASES: Final = MappingProxyType(
 
 
 def complete(schema: pa.Schema) -> pa.Schema:
-    """A schema with the three columns that every log has: time, dropped, extra."""
+    """A schema with the three columns that every log has: time, dropped, extra. All others may be
+    null at any depth, whatever it says: a value that does not fit is."""
+    schema = pa.schema([f if f.name == TIME else _nullable(f) for f in schema], schema.metadata)
     for field in (_TIME, _DROPPED, _json(EXTRA)):
         place = schema.get_field_index(field.name)
         if place < 0:
@@ -110,3 +114,7 @@ def complete(schema: pa.Schema) -> pa.Schema:
         elif not schema.field(place).type.equals(field.type):
             raise pa.ArrowInvalid(f"the column {field.name} of a log is {field.type}")
     return schema
+
+
+def _nullable(field: pa.Field) -> pa.Field:
+    return field.with_type(with_fields(field.type, _nullable)).with_nullable(True)

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pqvault.lazy import LazyModule
 
-__all__ = ["storable", "without_views"]
+__all__ = ["storable", "with_fields", "without_views"]
 
 pt = LazyModule("pyarrow.types")
 
@@ -36,17 +36,20 @@ def _plain(kind: pa.DataType) -> pa.DataType:
         return _PLAIN[kind]
     if pt.is_dictionary(kind):
         return pa.dictionary(kind.index_type, _plain(kind.value_type), kind.ordered)
-    if not kind.num_fields:
-        return kind
-    inner = [kind.field(i).with_type(_plain(kind.field(i).type)) for i in range(kind.num_fields)]
+    return with_fields(kind, lambda field: field.with_type(_plain(field.type)))
+
+
+def with_fields(kind: pa.DataType, change: Callable[[pa.Field], pa.Field]) -> pa.DataType:
+    """A nested type with other fields; any other type as it is."""
     if pt.is_struct(kind):
-        return pa.struct(inner)
+        return pa.struct([change(kind.field(i)) for i in range(kind.num_fields)])
     if pt.is_map(kind):
-        key, item = (f.with_type(_plain(f.type)) for f in (kind.key_field, kind.item_field))
-        return pa.map_(key, item, kind.keys_sorted)
+        key = change(kind.key_field).with_nullable(False)
+        return pa.map_(key, change(kind.item_field), kind.keys_sorted)
     if pt.is_fixed_size_list(kind):
-        return pa.list_(inner[0], kind.list_size)
-    return next((make(inner[0]) for is_it, make in _lists() if is_it(kind)), kind)
+        return pa.list_(change(kind.value_field), kind.list_size)
+    lists = (make(change(kind.value_field)) for is_it, make in _lists() if is_it(kind))
+    return next(lists, kind)
 
 
 def _lists() -> list[tuple[Callable[[pa.DataType], bool], Any]]:
