@@ -78,7 +78,8 @@ def command(src: tuple[str, ...], output: Output, **options: Any) -> None:
     """Seal files and folders into an archive. Run again, it seals only what has changed.
 
     Needs no private key: an archive on a host that was broken into cannot be read there.
-    Owners, ACLs and extended attributes are not kept; sockets, FIFOs and devices are skipped.
+    Owners, ACLs and extended attributes are not kept; sockets, FIFOs, devices and the keystore are
+    skipped.
 
     With --tables, *.parquet, *.jsonl(.gz, .zst), *.csv and *.arrow become tables: encrypted Parquet
     that is queried without being extracted. A table is values, not bytes. Recipients behind a

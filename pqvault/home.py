@@ -9,7 +9,7 @@ import platformdirs
 
 from pqvault.errors import PQVaultError
 
-__all__ = ["folder", "has_keystore", "keystore"]
+__all__ = ["folder", "has_keystore", "journals", "keystore"]
 
 
 def folder(*names: str) -> Path:
@@ -23,6 +23,11 @@ def folder(*names: str) -> Path:
             hint="set PQVAULT_HOME to a folder that can be written",
         ) from None
     return path
+
+
+def journals() -> Path:
+    """The folder of the journals of seals. It need not be there, and nothing is made."""
+    return _root() / "journals"
 
 
 def keystore() -> Path:

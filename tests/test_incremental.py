@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import sqlite3
+import subprocess
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -16,15 +17,17 @@ import pytest
 from conftest import Box, make_tree, noise, snapshot
 
 import pqvault
-from pqvault.archive import plan
+from pqvault.archive import adopting, objects, plan, sourcefile
 from pqvault.archive import seal as seal_module
 from pqvault.archive.committing import make_commit
+from pqvault.archive.walk import Found
 from pqvault.errors import (
     FormatError,
     Incomplete,
     IntegrityError,
     NotFound,
     PolicyRefused,
+    PQVaultError,
     UsageError,
 )
 from pqvault.format.commit import Commit
@@ -47,9 +50,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     seen: list[bytes] = []
     real = plan._digest
 
-    def digest(source: bytes, name: str, of: plan.Plan) -> bytes | None:
-        seen.append(source)
-        return real(source, name, of)
+    def digest(found: Found, prior: plan.Prior, of: plan.Plan) -> bytes | None:
+        seen.append(found.source)
+        return real(found, prior, of)
 
     monkeypatch.setattr(plan, "_digest", digest)
     return seen
@@ -193,6 +196,83 @@ def test_checksum_needs_an_identity(box: Box) -> None:
     with pytest.raises(UsageError, match="--checksum") as caught:
         box.seal(checksum=True)
     assert caught.value.exit_code == 2 and "-i" in caught.value.hint
+
+
+def test_a_copy_of_the_source_is_known_by_its_content(box: Box) -> None:
+    """With an identity, files of which only inode and ctime changed (a copy, another owner) are
+    compared and not sealed again; the next run knows without reading."""
+    box.tree({"a": {"x": b"1", "y": noise(100_000)}, "b": b""})
+    (box.source / "link").symlink_to("a/x")
+    box.seal()
+    kept = box.root / "kept"
+    box.source.rename(kept)
+    subprocess.run(["cp", "-a", kept, box.source], check=True)
+    report = box.seal(know=True)
+    assert (report.parts, report.unchanged) == ([], 6)
+    assert box.seal().parts == []
+
+
+def test_adopted_rows_do_not_gather(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is known by its content goes to the journal while the walk goes on, and stays there
+    though the run fails; a part that was replaced meanwhile is no error."""
+    monkeypatch.setattr(adopting, "_AT_ONCE", 10)
+    box.tree({f"{n:03}": b"%d" % n for n in range(100)})
+    box.seal()
+    forget(monkeypatch, box.root)
+    real = plan.Plan.check
+    calls = iter(range(10**9))
+
+    def check(of: plan.Plan) -> None:
+        if next(calls) > 150:  # two for each file
+            raise PQVaultError("interrupted")
+        real(of)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(plan.Plan, "check", check)
+        with pytest.raises(PQVaultError, match="interrupted"):
+            box.seal(know=True)
+    ((count,),) = journal_of(box).execute("SELECT count(*) FROM files")
+    assert 50 <= count < 100 and count % 10 == 0
+    assert box.seal(know=True).parts == []
+
+
+def test_reading_begins_when_the_clock_has_moved(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is read only when who writes it again will give it another time: else a file that is
+    written twice in one tick of the file system's clock would look unchanged for ever."""
+    box.tree({"x": b"1" * 100})
+    ages = []
+    read, opened = os.preadv, objects.open_regular
+
+    def preadv(fd: int, buffers: Any, offset: int) -> int:
+        if os.readlink(f"/proc/self/fd/{fd}").endswith("/src/x"):
+            ages.append(time.time_ns() - os.fstat(fd).st_ctime_ns)
+        return read(fd, buffers, offset)
+
+    def write_and_open(source: bytes) -> Any:
+        Path(os.fsdecode(source)).write_bytes(b"2" * 100)
+        return opened(source)
+
+    monkeypatch.setattr(objects.os, "preadv", preadv)
+    monkeypatch.setattr(objects, "open_regular", write_and_open)
+    box.seal(allow_changed=True)
+    assert len(ages) == 1 and ages[0] >= 20_000_000
+    assert box.contents()["src/x"][1] == b"2" * 100
+
+
+def test_times_of_whole_seconds_and_of_other_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that stamps whole seconds has ticks of one; a time to come is no reason to
+    wait, and neither is one long ago."""
+    slept: list[float] = []
+    monkeypatch.setattr(sourcefile.time, "sleep", slept.append)
+    now = 1_800_000_000_000_000_000
+    monkeypatch.setattr(sourcefile.time, "time_ns", lambda: now + 400_000_000)
+    sourcefile.wait_for_tick(now)
+    assert slept == [pytest.approx(0.6)]
+    sourcefile.wait_for_tick(now + 395_000_000)
+    assert slept[1:] == [pytest.approx(0.015)]
+    for other in (1, now - 1, now + 379_000_000, now + 500_000_000):
+        sourcefile.wait_for_tick(other)
+    assert len(slept) == 2
 
 
 # ---- without a journal ---------------------------------------------------------------------

@@ -44,6 +44,16 @@ def test_the_newest_part_of_a_path_counts() -> None:
         assert list(journal.known({PART: "d1"})) == [row(b"b")]
 
 
+def test_inodes_have_no_sign() -> None:
+    """Inodes of 2^63 and more, which network file systems have, and SQLite's integers do not."""
+    with Journal(ARCHIVE) as journal:
+        rows = [
+            row(b"%d" % n)._replace(inode=i) for n, i in enumerate((0, 2**63 - 1, 2**63, 2**64 - 1))
+        ]
+        journal.record(PART, "d1", rows)
+        assert list(journal.known({PART: "d1"})) == rows
+
+
 def test_rows_are_read_while_others_are_written() -> None:
     """Recording a part does not disturb a reading that has begun."""
     with Journal(ARCHIVE) as journal:

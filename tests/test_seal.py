@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,10 @@ from conftest import Box, files_below, handles, make_tree, noise, snapshot
 
 import pqvault
 from pqvault.archive import deal, layout
+from pqvault.crypto.passphrase import Cost
 from pqvault.errors import Incomplete, PolicyRefused, PQVaultError, RolledBack, UsageError
+from pqvault.keystore.seen import Seen
+from pqvault.keystore.store import Keystore
 from pqvault.progress import Report
 from pqvault.storage import LocalStorage
 
@@ -177,6 +181,41 @@ def test_the_archive_inside_its_source(box: Box) -> None:
     box.seal()
     box.seal(know=True)
     assert set(box.contents()) == {"src", "src/a"}
+
+
+def test_home_inside_its_source(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Journals and the keystore change with each seal and are not sealed, so that a home folder
+    can be; of the keystore it is said. What else lies beside them is sealed."""
+    box.tree({"a": b"1", "home": {"mine": b"2"}})
+    home = box.source / "home"
+    monkeypatch.setenv("PQVAULT_HOME", str(home))
+    with Keystore.create(b"word", cost=Cost(8, 1, 1)), Seen() as memory:
+        report = box.seal(memory=memory)
+    assert report.failed == [] and report.warnings == []
+    assert report.skipped == [
+        "src/home/keystore.sqlite is the keystore, which `pqvault key backup` copies: skipped"
+    ]
+    assert set(box.contents()) == {"src", "src/a", "src/home", "src/home/mine"}
+    box.seal()  # the folder has got another time
+    assert box.seal().parts == []
+
+
+def test_times_beyond_64_bits(box: Box) -> None:
+    """File systems know times before 1678 and after 2262; the nearest that the format knows is
+    kept, and they are no change when they are read again."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        source = make_tree(Path(folder) / "src", {"a": b"1", "b": b"2"})
+        os.utime(source / "a", ns=(0, 10**19))
+        os.utime(source / "b", ns=(0, -(10**19)))
+        if os.stat(source / "a").st_mtime_ns < 2**63:
+            pytest.skip("the file system knows no such times")
+        report = box.seal(source)
+        assert report.warnings == [] and report.files == 2
+        assert box.seal(source).parts == [] and box.seal(source, know=True).parts == []
+        with box.open() as archive:
+            archive.unseal(Path(folder) / "out")
+        assert (Path(folder) / "out/src/a").stat().st_mtime_ns == 2**63 - 1
+        assert (Path(folder) / "out/src/b").stat().st_mtime_ns == -(2**63 - 1)
 
 
 # ---- options -------------------------------------------------------------------------------

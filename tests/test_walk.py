@@ -182,6 +182,14 @@ def test_listed_below_an_excluded_folder(box: Box) -> None:
     assert set(box.contents()) == {"src", "src/b", "src/b/y"}
 
 
+def test_a_listed_path_outside_makes_no_archive(box: Box) -> None:
+    """A list with a path outside of the sources is refused before anything is written."""
+    box.tree({"a": b"1"})
+    with pytest.raises(UsageError, match="not inside a source"):
+        listed(box, box.source / "a", box.root / "b")
+    assert not box.archive.exists()
+
+
 # ---- file systems --------------------------------------------------------------------------
 
 
@@ -203,6 +211,17 @@ def test_one_file_system(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [f.path for f in found] == [b"src", b"src/a", b"src/mount"]
     assert found[2].kind == Kind.FOLDER
     assert len(list(Walker(sources, lambda *note: None).walk())) == 4
+
+
+def test_one_file_system_through_a_link(box: Box) -> None:
+    """A source that is a link to another file system is that file system, with all its folders."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
+        if os.stat(other).st_dev == os.stat(box.root).st_dev:
+            pytest.skip("there is one file system only")
+        make_tree(Path(other), {"a": {"x": b"1"}, "y": b"2"})
+        box.source.symlink_to(other)
+        box.seal(one_file_system=True)
+        assert set(box.contents()) == {"src", "src/a", "src/a/x", "src/y"}
 
 
 def test_folder_that_vanishes_while_walked(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:

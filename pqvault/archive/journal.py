@@ -42,6 +42,7 @@ BEGIN
 END;
 """
 _AT_ONCE = 64  # rows a statement: each statement costs as much as three rows
+_INODES = 2**64  # SQLite's integers have a sign, inodes none
 _BUSY = 60  # seconds to wait for another process's short transaction
 
 
@@ -122,7 +123,8 @@ class Journal(Closing):
             with closing(self._connect()) as db:
                 for row in db.execute("SELECT * FROM files ORDER BY path"):
                     if row[6] in ours:
-                        yield Known(*row)
+                        known = Known(*row)
+                        yield known if known.inode >= 0 else _with_inode(known, _INODES)
         except sqlite3.Error as error:
             raise self._failed(error) from None
 
@@ -131,7 +133,7 @@ class Journal(Closing):
         try:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute("INSERT OR REPLACE INTO parts VALUES (?, ?)", (part, commit_digest))
-            rows = iter(rows)
+            rows = (r if r.inode < _INODES // 2 else _with_inode(r, -_INODES) for r in rows)
             while some := list(islice(rows, _AT_ONCE)):
                 places = ",".join(["(?,?,?,?,?,?,?)"] * len(some))
                 statement = f"INSERT OR REPLACE INTO files VALUES {places}"
@@ -145,3 +147,7 @@ class Journal(Closing):
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+
+def _with_inode(row: Known, more: int) -> Known:
+    return row._replace(inode=row.inode + more)

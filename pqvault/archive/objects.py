@@ -7,15 +7,15 @@ own, so that a try that lost is garbage and never a clash.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Final, TypeAlias
+from typing import Final
 
 from pqvault.archive.deal import DigestJob, ObjectJob, Piece
 from pqvault.archive.layout import part_file
+from pqvault.archive.sourcefile import facts_of, open_regular, wait_for_tick
 from pqvault.archive.turns import Turns
 from pqvault.crypto import digest as digests
 from pqvault.format.commit import PartFile
@@ -25,7 +25,6 @@ from pqvault.storage import Sink, Storage
 __all__ = [
     "SealOptions",
     "Sealed",
-    "file_facts",
     "hash_file",
     "seal_file",
     "seal_object",
@@ -37,7 +36,6 @@ _ZEROS: Final = memoryview(bytes(1024 * 1024))
 _READ: Final = 512 * 1024
 _SMALL: Final = 64 * 1024  # bytes; reading such files is mostly system calls
 _TELL: Final = 64 * 1024  # bytes between two reports of progress, at least
-Facts: TypeAlias = tuple[int, int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +166,9 @@ def _seal_piece(
     reached = 0 if piece.whole else data[0][0]
     taken = 0
     try:
-        fd, before = _open(piece.source)
+        fd, before = open_regular(piece.source)
         try:
+            wait_for_tick(before[2])
             writer.begin_file(size)
             at = 0  # where in the file the digest stands
             for start, length in data:
@@ -184,7 +183,7 @@ def _seal_piece(
                 at = start + done
                 if done < length:
                     break
-            after = _facts(os.fstat(fd))
+            after = facts_of(os.fstat(fd))
         finally:
             os.close(fd)
     except OSError as error:
@@ -229,23 +228,14 @@ def _copy(
     return done
 
 
-def file_facts(source: bytes) -> Facts | None:
-    """What ``fstat`` says of a file now, None when it is no regular file any more."""
-    try:
-        fd, facts = _open(source)
-    except OSError:
-        return None
-    os.close(fd)
-    return facts
-
-
-def hash_file(source: bytes, digest: str) -> str:
-    """Hex of the digest of a file. Raises OSError."""
+def hash_file(source: bytes, digest: str, check: Callable[[], object] = lambda: None) -> str:
+    """Hex of the digest of a file. Raises OSError, and what ``check`` does."""
     hasher = digests.new(digest)
     buffer = memoryview(bytearray(_READ))
-    fd, _ = _open(source)
+    fd, _ = open_regular(source)
     try:
         while count := os.readv(fd, [buffer]):
+            check()
             hasher.update(buffer[:count])
     finally:
         os.close(fd)
@@ -258,7 +248,7 @@ def take_digest(job: DigestJob, digest: str, check: Callable[[], object]) -> Sea
     hasher = digests.new(digest)
     buffer = memoryview(bytearray(_READ))
     try:
-        fd, _ = _open(piece.source)
+        fd, _ = open_regular(piece.source)
         try:
             at = 0
             for start, length in piece.data():
@@ -272,7 +262,7 @@ def take_digest(job: DigestJob, digest: str, check: Callable[[], object]) -> Sea
                     hasher.update(buffer[:count])
                     at += count
             _hash_zeros(hasher, piece.expected.size - at, check)
-            facts = _facts(os.fstat(fd))
+            facts = facts_of(os.fstat(fd))
         finally:
             os.close(fd)
     except OSError as error:
@@ -286,21 +276,6 @@ def take_digest(job: DigestJob, digest: str, check: Callable[[], object]) -> Sea
             result.ends.append((piece.row, facts[0]))
         result.changed.append((piece.row, "changed while it was read"))
     return result
-
-
-def _open(source: bytes) -> tuple[int, Facts]:
-    # O_NONBLOCK: a FIFO put in the file's place must not hang us; fstat then tells.
-    fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    info = os.fstat(fd)
-    if not stat.S_ISREG(info.st_mode):
-        os.close(fd)
-        raise OSError(0, "it is no regular file any more")
-    return fd, _facts(info)
-
-
-def _facts(info: os.stat_result) -> Facts:
-    """What compares with :class:`~pqvault.archive.deal.Expected`."""
-    return (info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, info.st_dev)
 
 
 def _hash_zeros(

@@ -1,14 +1,21 @@
-"""The folder that an archive is: nothing is sealed from it, or written into it by an unseal."""
+"""What is ours on this host: the folder that an archive is, of which nothing is sealed and into
+which nothing is unsealed, and the journals and the keystore, which change with each seal."""
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
+from pqvault import home
 from pqvault.errors import UsageError
 from pqvault.storage import Storage
 
-__all__ = ["check_target", "own_folder"]
+__all__ = ["check_target", "own_files", "own_folder"]
+
+
+_KEYSTORE: Final = "the keystore, which `pqvault key backup` copies"
 
 
 def own_folder(storage: Storage) -> list[tuple[int, int]]:
@@ -18,6 +25,22 @@ def own_folder(storage: Storage) -> list[tuple[int, int]]:
     except OSError:
         return []
     return [(info.st_dev, info.st_ino)]
+
+
+def own_files(storage: Storage) -> dict[tuple[int, int], str]:
+    """Device and inode of what a seal leaves out, and what to say of it.
+
+    A copy of a keystore that is in use may be no keystore; `pqvault key backup` makes one that is.
+    """
+    found = dict.fromkeys(own_folder(storage), "")
+    store = home.keystore()
+    ours = {home.journals(): "", store: _KEYSTORE}
+    ours |= {Path(f"{store}{end}"): "" for end in ("-wal", "-shm")}
+    for path, why in ours.items():
+        with suppress(OSError):
+            info = os.stat(path)
+            found[info.st_dev, info.st_ino] = why
+    return found
 
 
 def check_target(storage: Storage, target: Path) -> None:

@@ -8,7 +8,6 @@ those that no entry needs.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +16,10 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from pqvault.archive.objects import hash_file
+from pqvault.archive.sourcefile import wait_for_tick
 from pqvault.archive.spool import Spool
 from pqvault.archive.walk import Found, Walker
-from pqvault.crypto import digest as digests
 from pqvault.errors import PolicyRefused, PQVaultError
 from pqvault.format.entries import Kind
 
@@ -65,7 +65,6 @@ class Plan:
     size: int = 0
     unchanged: int = 0
     tombstones: int = 0
-    adopted: list[tuple[Prior, Found]] = field(default_factory=list, repr=False)
     _spool: Spool = field(default_factory=Spool, repr=False)
     _thread: ThreadPoolExecutor = field(default_factory=_one_thread, repr=False)
     _stop: threading.Event = field(default_factory=threading.Event, repr=False)
@@ -101,16 +100,18 @@ class Plan:
         delete: bool,
         yes: bool,
         on_row: Callable[[], object],
+        adopt: Callable[[Prior, Found], object],
         after: Callable[[], object],
     ) -> None:
         """Walk and compare, in a thread; what is wrong is raised by who reads or waits.
 
         PolicyRefused when ``delete`` would remove more than half. ``on_row`` is called by the
-        thread for each thing found, and ``after`` when the plan is complete.
+        thread for each thing found, ``adopt`` for what was found unchanged by its content alone,
+        and ``after`` when the plan is complete.
         """
 
         def run() -> None:
-            covered = self._compare(walk, priors, walker, checksum, delete, on_row)
+            covered = self._compare(walk, priors, walker, checksum, delete, on_row, adopt)
             if self.tombstones * 2 > covered and not yes:
                 raise PolicyRefused(
                     f"--delete would remove {self.tombstones} of {covered} entries, more than half",
@@ -129,6 +130,7 @@ class Plan:
         checksum: bool,
         delete: bool,
         on_row: Callable[[], object],
+        adopt: Callable[[Prior, Found], object],
     ) -> int:
         """How many entries the archive has below the sources."""
         rows = _Rows(self._spool, self)
@@ -139,7 +141,7 @@ class Plan:
                 covered += 1
             if found is not None:
                 on_row()
-                changed = prior is None or _changed(found, prior, checksum, self)
+                changed = prior is None or _changed(found, prior, checksum, self, adopt)
                 rows.add(found, changed)
             elif prior is not None and delete and _is_gone(prior.path, walker):
                 rows.add(_tombstone(prior.path), True)
@@ -220,7 +222,13 @@ def _join(
             found, prior = next(walk, None), next(priors, None)
 
 
-def _changed(found: Found, prior: Prior, checksum: bool, plan: Plan) -> bool:
+def _changed(
+    found: Found,
+    prior: Prior,
+    checksum: bool,
+    plan: Plan,
+    adopt: Callable[[Prior, Found], object],
+) -> bool:
     kind = Kind.FILE if prior.kind == Kind.HARDLINK else prior.kind
     if found.kind != kind or found.size != prior.size:
         return True
@@ -229,33 +237,28 @@ def _changed(found: Found, prior: Prior, checksum: bool, plan: Plan) -> bool:
     with_digest = found.kind in (Kind.FILE, Kind.TABLE)
     if prior.ctime_ns >= 0 and not (checksum and with_digest):
         now = (found.mtime_ns, found.ctime_ns, found.inode)
-        return now != (prior.mtime_ns, prior.ctime_ns, prior.inode)
-    # Only the catalog knows it: another host sealed it, or the journal is gone. Content decides.
+        if now == (prior.mtime_ns, prior.ctime_ns, prior.inode):
+            return False
+        # A file of several names is sealed with them: that they are one would be lost.
+        if prior.mode < 0 or (with_digest and found.links > 1) or prior.kind == Kind.HARDLINK:
+            return True
+    # The catalog knows more than the times: another host sealed it, the journal is gone, or the
+    # file was copied, moved or given to another owner. Content decides.
     link = prior.link if kind == Kind.SYMLINK else None
     if (found.mode, found.mtime_ns, found.target) != (prior.mode, prior.mtime_ns, link):
         return True
-    if with_digest and _digest(found.source, prior.digest_name, plan) != prior.digest:
+    if with_digest and _digest(found, prior, plan) != prior.digest:
         return True
-    plan.adopted.append((prior, found))
+    adopt(prior, found)
     return False
 
 
-def _digest(source: bytes, name: str, plan: Plan) -> bytes | None:
+def _digest(found: Found, prior: Prior, plan: Plan) -> bytes | None:
     try:
-        with open(source, "rb", buffering=0, opener=_plain) as file:
-            hasher = digests.new(name)
-            buffer = bytearray(1024 * 1024)
-            while count := file.readinto(buffer):
-                plan.check()
-                hasher.update(memoryview(buffer)[:count])
-        return hasher.digest()
+        wait_for_tick(found.ctime_ns)
+        return bytes.fromhex(hash_file(found.source, prior.digest_name, plan.check))
     except OSError:
         return None  # sealing it will say what is wrong
-
-
-def _plain(path: str, flags: int) -> int:
-    # Not through a link, and not waiting for whoever writes to a FIFO put in the file's place.
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
 def _is_gone(path: bytes, walker: Walker) -> bool:

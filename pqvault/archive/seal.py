@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pqvault.archive import layout
+from pqvault.archive.adopting import Adopting
 from pqvault.archive.archive import Archive
 from pqvault.archive.columngroups import ColumnGroup, PartKeys, check_groups, everybody
 from pqvault.archive.committing import (
@@ -19,9 +20,9 @@ from pqvault.archive.committing import (
 )
 from pqvault.archive.deal import Dealer, DigestJob, Job, PartRows, TableJob, object_size
 from pqvault.archive.engine import THREADS, Engine
-from pqvault.archive.journal import Journal, Known
+from pqvault.archive.journal import Journal
 from pqvault.archive.objects import Sealed, SealOptions
-from pqvault.archive.ownfolder import own_folder
+from pqvault.archive.ownfolder import own_files
 from pqvault.archive.partwriter import PartTables, load_partwriter, write_catalog
 from pqvault.archive.plan import Plan, Prior
 from pqvault.archive.priors import committed, holders, priors_of
@@ -37,7 +38,7 @@ from pqvault.archive.sealreport import SealReport
 from pqvault.archive.sealtable import TableOptions, as_table, seal_table
 from pqvault.archive.tasks import default_jobs, run_tasks
 from pqvault.archive.trim import give_back
-from pqvault.archive.walk import Source, Walker
+from pqvault.archive.walk import Source, Walker, inside
 from pqvault.crypto import digest as digests
 from pqvault.errors import Incomplete, PQVaultError, UsageError
 from pqvault.format.commit import object_number
@@ -121,6 +122,10 @@ class SealRun:
     def _check_options(self) -> None:
         check_options(self.level, self.frame_size)
         check_sources(self.storage, self.sources)
+        if self.listed is not None:  # told before anything is written
+            self.listed = list(self.listed)
+            for name in self.listed:
+                inside(self.sources, name)
         if self.delete and (self.append or self.listed is not None):
             raise UsageError("--delete does not go with --append or --files-from")
         if (self.delete or self.checksum) and not self.identities:
@@ -135,7 +140,7 @@ class SealRun:
     def _run(self, archive: str | None, began: float) -> None:
         report = self.report
         if archive is None:
-            self._plan_only(iter(()))
+            self._plan_only()
         else:
             report.archive_id = archive
             state = PublicState(self.storage, self.memory)
@@ -151,12 +156,14 @@ class SealRun:
                 opened = self._open(state, journal)
                 try:
                     priors = self._priors(state, journal, opened)
-                    plan = self._start_plan(priors)
+                    adopting = Adopting(state)
+                    plan = self._start_plan(priors, None if self.dry_run else adopting)
                     try:
                         if self.dry_run:
                             self._tell(plan)
                         else:
                             self._seal(plan, state, journal, can_read=opened is not None)
+                            adopting.flush()
                     finally:
                         plan.close()
                 finally:
@@ -183,7 +190,7 @@ class SealRun:
             return (Prior(*row) for row in known)
         return priors_of(opened, known, holders(state))
 
-    def _start_plan(self, priors: Iterator[Prior]) -> Plan:
+    def _start_plan(self, priors: Iterator[Prior], adopting: Adopting | None) -> Plan:
         count = 0
 
         def on_row() -> None:
@@ -197,7 +204,7 @@ class SealRun:
             self._note,
             exclude=self.exclude,
             one_file_system=self.one_file_system,
-            skip=own_folder(self.storage),
+            skip=own_files(self.storage),
         )
         walk = walker.walk() if self.listed is None else walker.listed(self.listed)
         if self.tables is not None:
@@ -211,12 +218,13 @@ class SealRun:
             delete=self.delete,
             yes=self.yes,
             on_row=on_row,
+            adopt=(lambda prior, found: None) if adopting is None else adopting.add,
             after=load_partwriter,
         )
         return plan
 
-    def _plan_only(self, priors: Iterator[Prior]) -> None:
-        plan = self._start_plan(priors)
+    def _plan_only(self) -> None:
+        plan = self._start_plan(iter(()), None)
         try:
             self._tell(plan)
         finally:
@@ -232,18 +240,6 @@ class SealRun:
     def _note(self, path: bytes, sentence: str, failed: bool) -> None:
         notes = self.report.failed if failed else self.report.skipped
         notes.append(f"{printable(path)} {sentence}")
-
-    def _adopt(self, plan: Plan, journal: Journal, state: PublicState) -> None:
-        """Remember what was found unchanged by its content, so that times do next time."""
-        by_part: dict[str, list[Known]] = {}
-        for prior, found in plan.adopted:
-            row = Known(
-                found.path, found.kind, found.size, found.mtime_ns, found.ctime_ns, found.inode,
-                prior.part,
-            )  # fmt: skip
-            by_part.setdefault(prior.part, []).append(row)
-        for part, rows in by_part.items():
-            journal.record(part, state.parts[part].commit_digest, rows)
 
     # -- sealing ---------------------------------------------------------------------------
 
@@ -277,7 +273,6 @@ class SealRun:
                     pool.shutdown(wait=True, cancel_futures=True)
                     discard(self.storage, keys.root.part)
                     raise
-        self._adopt(plan, journal, state)
         self.report.unchanged = plan.unchanged
 
     def _run_jobs(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from pqvault.archive.columngroups import ColumnGroup, PartKeys, plan_files
 from pqvault.archive.deal import TableJob
-from pqvault.archive.objects import Sealed, SealOptions, file_facts, hash_file
+from pqvault.archive.objects import Sealed, SealOptions, hash_file
+from pqvault.archive.sourcefile import file_facts, wait_for_tick
 from pqvault.archive.walk import Found
 from pqvault.errors import NotFound, UsageError
 from pqvault.format.entries import Kind
@@ -56,6 +57,7 @@ def seal_table(
     name = printable(job.path)
     try:
         path = os.fsdecode(job.source)
+        wait_for_tick(job.expected.ctime_ns)
         with sources.open_source(path, name=name, bad_lines=tables.bad_lines) as source:
             groups = _groups_of(source, tables)
             files = plan_files(source.schema, keys, groups, f"table {name}")

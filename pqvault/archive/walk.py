@@ -6,17 +6,19 @@ import errno
 import heapq
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
+from types import MappingProxyType
 from typing import NamedTuple
 
 from pqvault.archive.globs import Globs
+from pqvault.archive.sourcefile import file_time
 from pqvault.errors import UsageError
 from pqvault.format.entries import MAX_NAME, MAX_PATH, Kind
 from pqvault.names import printable
 
-__all__ = ["Found", "Source", "Walker", "name_sources"]
+__all__ = ["Found", "Source", "Walker", "inside", "name_sources"]
 
 # Plain numbers: corpora have entries by the million, and what is done once for each counts.
 _FILE, _FOLDER = int(Kind.FILE), int(Kind.FOLDER)
@@ -91,6 +93,22 @@ def name_sources(
     return sorted(found.values(), key=lambda source: source.name)
 
 
+def inside(sources: Sequence[Source], name: bytes) -> tuple[Source, bytes]:
+    """The source that a path on disk lies in, and the path of its entry. Raises UsageError."""
+    disk = os.path.abspath(name)
+    for source in sources:
+        root = os.path.abspath(source.root)
+        if disk == root or disk.startswith(root.rstrip(b"/") + b"/"):
+            rest = disk[len(root) :].strip(b"/")
+            path = b"/".join(part for part in (source.name, rest) if part)
+            if path:
+                return source, path
+    raise UsageError(
+        f"{printable(name)} of --files-from is not inside a source",
+        hint="list paths as `find SRC` prints them, with SRC as it is given to seal",
+    )
+
+
 def _within(path: bytes, folder: bytes) -> bool:
     return not folder or path.startswith(folder + b"/")
 
@@ -99,7 +117,8 @@ class Walker:
     """Goes through sources; what cannot be read or is no file is told to ``report``.
 
     ``report(path, sentence, failed)``: ``failed`` is False for what is skipped by design
-    (sockets, FIFOs, devices).
+    (sockets, FIFOs, devices). ``skip``: device and inode of what is left out, the archive itself
+    above all, and what to report of it; nothing when that is empty.
     """
 
     def __init__(
@@ -109,14 +128,14 @@ class Walker:
         *,
         exclude: Iterable[str | bytes] = (),
         one_file_system: bool = False,
-        skip: Iterable[tuple[int, int]] = (),
+        skip: Mapping[tuple[int, int], str] = MappingProxyType({}),
     ) -> None:
         self._sources = sources
         self._report = report
         self._exclude = Globs(exclude)
         self._excludes = bool(self._exclude)
         self._one_file_system = one_file_system
-        self._skip = frozenset(skip)  # (device, inode): the archive itself, when it lies inside
+        self._skip = skip
         self.unread: list[bytes] = []  # paths below which things may exist that were not seen
 
     def walk(self) -> Iterator[Found]:
@@ -132,7 +151,7 @@ class Walker:
         """Only what is named: paths on disk inside a source. Folders are not entered."""
         wanted = {found.path: found for s in self._sources for found in _prefix_folders(s.name)}
         for name in names:
-            source, path = self._inside(name)
+            source, path = inside(self._sources, name)
             self._add(wanted, source, path)
         yield from (wanted[path] for path in sorted(wanted))
 
@@ -169,20 +188,6 @@ class Walker:
             not s.name or path == s.name or path.startswith(s.name + b"/") for s in self._sources
         )
 
-    def _inside(self, name: bytes) -> tuple[Source, bytes]:
-        disk = os.path.abspath(name)
-        for source in self._sources:
-            root = os.path.abspath(source.root)
-            if disk == root or disk.startswith(root.rstrip(b"/") + b"/"):
-                rest = disk[len(root) :].strip(b"/")
-                path = b"/".join(part for part in (source.name, rest) if part)
-                if path:
-                    return source, path
-        raise UsageError(
-            f"{printable(name)} of --files-from is not inside a source",
-            hint="list paths as `find SRC` prints them, with SRC as it is given to seal",
-        )
-
     def _source(self, source: Source) -> Iterator[Found]:
         if not source.name:
             yield from self._folder(b"", source.root, os.stat(source.root).st_dev)
@@ -196,19 +201,24 @@ class Walker:
 
     def _folder(self, path: bytes, disk: bytes, device: int) -> Iterator[Found]:
         # An explicit stack: trees may be deeper than Python's recursion.
-        stack = [self._children(path, disk)]
+        stack = [self._children(path, disk, device)]
         while stack:
             item = next(stack[-1], None)
             if item is None:
                 stack.pop()
             elif item[1] is None:
                 below, where = item[0], item[2]
-                stack.append(self._children(below, where))
+                stack.append(self._children(below, where, device))
             else:
                 yield item[1]
 
-    def _children(self, path: bytes, disk: bytes) -> Iterator[tuple[bytes, Found | None, bytes]]:
-        """What is in a folder, sorted; (path, None, disk) where a folder's content is due."""
+    def _children(
+        self, path: bytes, disk: bytes, device: int
+    ) -> Iterator[tuple[bytes, Found | None, bytes]]:
+        """What is in a folder, sorted; (path, None, disk) where a folder's content is due.
+
+        ``device``: of the source.
+        """
         try:
             with os.scandir(disk) as entries:
                 names = [entry.name for entry in entries]
@@ -232,13 +242,8 @@ class Walker:
             if found is None:
                 continue
             yield found.path, found, b""
-            if found.kind == _FOLDER and self._enters(found, disk):
+            if found.kind == _FOLDER and (not self._one_file_system or found.device == device):
                 folders[name] = (found.path, found.source)
-
-    def _enters(self, found: Found, above: bytes) -> bool:
-        if not self._one_file_system:
-            return True
-        return os.lstat(above).st_dev == found.device
 
     def _found(self, path: bytes, disk: bytes, *, root: bool) -> Found | None:
         if self._excludes and self._exclude.match(path):
@@ -256,6 +261,8 @@ class Walker:
             self._report(path, f"cannot be read: {error.strerror}", True)
             return None
         if (info.st_dev, info.st_ino) in self._skip:
+            if why := self._skip[info.st_dev, info.st_ino]:
+                self._report(path, f"is {why}: skipped", False)
             return None
         kind = _KINDS.get(stat.S_IFMT(info.st_mode))
         if kind is None:
@@ -269,8 +276,8 @@ class Walker:
             kind,
             info.st_size if is_file else 0,
             stat.S_IMODE(info.st_mode),
-            info.st_mtime_ns,
-            info.st_ctime_ns,
+            file_time(info.st_mtime_ns),
+            file_time(info.st_ctime_ns),
             info.st_ino,
             info.st_dev,
             info.st_nlink,
