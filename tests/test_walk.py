@@ -224,6 +224,21 @@ def test_one_file_system_through_a_link(box: Box) -> None:
         assert set(box.contents()) == {"src", "src/a", "src/a/x", "src/y"}
 
 
+def test_a_file_that_becomes_a_folder_while_walked(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What became a folder after its folder was listed is named, exit 3, and nothing in it is taken
+    for gone; the next run seals it."""
+    box.tree({"a": {"x": b"1"}, **{f"b{n}": b"2" for n in range(5)}})
+    box.seal()
+    real = walk._due
+    monkeypatch.setattr(walk, "_due", lambda disk: [n for n in real(disk) if n != b"a/"])
+    with pytest.raises(Incomplete, match="src/a became a folder just now"):
+        box.seal(know=True, delete=True)
+    monkeypatch.undo()
+    assert "src/a/x" in box.contents()
+
+
 def test_folder_that_vanishes_while_walked(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that is gone when it is entered is named, exit 3; the rest is sealed."""
     box.tree({"a": {"x": b"1"}, "b": b"2"})

@@ -6,6 +6,7 @@ import errno
 import heapq
 import os
 import stat
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -220,15 +221,11 @@ class Walker:
         ``device``: of the source.
         """
         try:
-            with os.scandir(disk) as entries:
-                names = [entry.name for entry in entries]
+            due = _due(disk)
         except OSError as error:
             self.unread.append(path)
             self._report(path, f"cannot be read: {error.strerror}", True)
             return
-        # A folder's content sorts under its name with "/" behind, which other names may precede:
-        # "a", "a-b", "a/x".
-        due = sorted([*names, *(name + b"/" for name in names)])
         folders: dict[bytes, tuple[bytes, bytes]] = {}
         base = path + b"/" if path else b""
         above = disk if disk.endswith(b"/") else disk + b"/"
@@ -243,7 +240,12 @@ class Walker:
                 continue
             yield found.path, found, b""
             if found.kind == _FOLDER and (not self._one_file_system or found.device == device):
-                folders[name] = (found.path, found.source)
+                at = bisect_left(due, name + b"/")
+                if at < len(due) and due[at] == name + b"/":
+                    folders[name] = (found.path, found.source)
+                else:
+                    self.unread.append(found.path)
+                    self._report(found.path, "became a folder just now: it was not read", True)
 
     def _found(self, path: bytes, disk: bytes, *, root: bool) -> Found | None:
         if self._excludes and self._exclude.match(path):
@@ -284,6 +286,19 @@ class Walker:
             is_file and info.st_blocks * 512 < info.st_size,
             target,
         )
+
+
+def _due(disk: bytes) -> list[bytes]:
+    """The names in a folder, and once more those of folders with "/" behind: where their content is
+    due, for other names may precede it ("a", "a-b", "a/x")."""
+    due = []
+    with os.scandir(disk) as entries:
+        for entry in entries:
+            due.append(entry.name)
+            if entry.is_dir(follow_symlinks=False):
+                due.append(entry.name + b"/")
+    due.sort()
+    return due
 
 
 def _prefix_folders(name: bytes) -> Iterator[Found]:
