@@ -160,10 +160,12 @@ def test_random_histories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed:
         told = _dry_run(source, archive, how)
         wanted = source.model()
         report = pqvault.seal(os.fsdecode(source.root), archive, **how)
-        assert (told.files, told.links, told.deleted) == (
+        assert (told.files, told.folders, told.links, told.deleted, told.size) == (
             report.files,
+            report.folders,
             report.links,
             report.deleted,
+            report.size,
         )
         model = _after(model, wanted, delete=mode == "delete")
         assert _held(archive) == model

@@ -342,8 +342,11 @@ def test_many_parts_of_one_run(
     )
     os.link(box.source / "a/c", box.source / "z/hard")
     before = snapshot(box.source)
+    told = box.seal(dry_run=True)
     report = box.seal()
     assert (len(report.parts) > 2) == (limit != "OBJECT_FILES")
+    assert (report.folders, report.files, report.links) == (13, 13, 1), "each is told once"
+    assert (told.folders, told.files, told.links) == (13, 13, 1)
     box.check()
     out = snapshot(box.unseal() / "src")
     assert {p: n._replace(group=b"") for p, n in out.items()} == {

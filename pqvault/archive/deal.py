@@ -103,6 +103,7 @@ class PartRows:
 
     batches: list[pa.RecordBatch] = field(default_factory=list)  # without what only dealing needs
     count: int = 0
+    again: int = 0  # the first of them: folders that the part before has, too
     size: int = 0  # bytes of content dealt
     holes: list[tuple[int, int, int]] = field(default_factory=list)  # row, start, length
     same_as: dict[int, int] = field(default_factory=dict)  # row of a hard link -> first row
@@ -146,7 +147,7 @@ class Dealer:
             return None
         self._leave_folders(self._rows[self._at][0])
         rows = [_kept(row) for _, row in self._folders]
-        return PartRows(batches=rows, count=len(rows))
+        return PartRows(batches=rows, count=len(rows), again=len(rows))
 
     def jobs(self, part: PartRows) -> Iterator[Job]:
         """What is to be done for ``part``; its rows are complete when this is exhausted."""

@@ -27,7 +27,7 @@ __all__ = ["Plan", "Prior"]
 
 
 # Plain numbers: there are rows by the million.
-_FILE, _FOLDER, _SYMLINK = int(Kind.FILE), int(Kind.FOLDER), int(Kind.SYMLINK)
+_FILE, _FOLDER = int(Kind.FILE), int(Kind.FOLDER)
 _TABLE, _TOMBSTONE = int(Kind.TABLE), int(Kind.TOMBSTONE)
 
 
@@ -57,11 +57,12 @@ def _one_thread() -> ThreadPoolExecutor:
 
 @dataclass(slots=True)
 class Plan:
-    """What a run has to do. Sizes in bytes; numbers grow until :attr:`is_complete`."""
+    """What a run has to do. Numbers grow until :attr:`is_complete`.
 
-    files: int = 0
+    ``folders``: those that changed; ``size``: bytes of files, some of them under several names.
+    """
+
     folders: int = 0
-    links: int = 0
     size: int = 0
     unchanged: int = 0
     tombstones: int = 0
@@ -192,13 +193,10 @@ class _Rows:
     def _tally(self, found: Found) -> None:
         plan, kind = self._plan, found.kind
         if kind in (_FILE, _TABLE):
-            plan.files += 1
             plan.size += found.size
         elif kind == _FOLDER:
             plan.folders += 1
-        elif kind == _SYMLINK:
-            plan.links += 1
-        else:
+        elif kind == _TOMBSTONE:
             plan.tombstones += 1
 
     def finish(self) -> None:

@@ -232,10 +232,8 @@ class SealRun:
 
     def _tell(self, plan: Plan) -> None:
         plan.wait()
-        report = self.report
-        report.files, report.folders, report.links = plan.files, plan.folders, plan.links
-        report.size, report.deleted = plan.size, plan.tombstones
-        report.unchanged = plan.unchanged
+        self.report.count_planned(plan.batches())
+        self.report.unchanged = plan.unchanged
 
     def _note(self, path: bytes, sentence: str, failed: bool) -> None:
         notes = self.report.failed if failed else self.report.skipped
@@ -330,7 +328,7 @@ class SealRun:
         if tables.failed and not plan.folders and _only_folders(table):
             # Those around what failed, and none has changed: a run every hour over a file that
             # cannot be read is not to add a part every hour.
-            self.report.folders -= table.num_rows
+            self.report.folders -= table.num_rows - rows.again
             table = table.slice(0, 0)
         if not table.num_rows:
             discard(self.storage, key.part)

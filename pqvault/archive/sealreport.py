@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pqvault.errors import Incomplete
+from pqvault.format.entries import Kind
 from pqvault.names import printable
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from pqvault.archive.deal import PartRows
     from pqvault.archive.partwriter import PartTables
 
 __all__ = ["SealReport"]
+
+_FOLDER: Final = int(Kind.FOLDER)
 
 
 @dataclass(slots=True)
@@ -37,9 +44,32 @@ class SealReport:
     skipped: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
 
+    def count_planned(self, batches: Iterable[pa.RecordBatch]) -> None:
+        """Count what would be sealed. ``batches``: of the plan."""
+        kinds: Counter[int] = Counter()
+        names: set[tuple[int, int]] = set()  # device and inode of files of several names
+        for batch in batches:
+            columns = (
+                batch.column(n).to_pylist() for n in ("kind", "size", "links", "device", "inode")
+            )
+            for kind, size, links, device, inode in zip(*columns, strict=True):
+                kinds[kind] += 1
+                known = (device, inode) in names
+                if size and links > 1:
+                    names.add((device, inode))
+                self.size += 0 if known else size
+        self._add(kinds)
+
+    def _add(self, kinds: Mapping[int, int]) -> None:
+        self.files += kinds[ord("f")]
+        self.tables += kinds[ord("t")]
+        self.folders += kinds[ord("d")]
+        self.links += kinds[ord("l")]
+        self.deleted += kinds[ord("x")]
+
     def count(self, rows: PartRows, tables: PartTables, *, allow_changed: bool) -> None:
         """Count what a part holds. Raises Incomplete when files changed and that is not allowed."""
-        row, kinds = 0, dict.fromkeys(b"fdlhxt", 0)
+        row, kinds = 0, Counter[int]()
         for batch in rows.batches:
             columns = (batch.column(n).to_pylist() for n in ("path", "kind", "size"))
             for path, kind, size in zip(*columns, strict=True):
@@ -58,9 +88,6 @@ class SealReport:
                             " or pass --allow-changed to seal what was read",
                         )
                 row += 1
-        self.files += kinds[ord("f")]
-        self.tables += kinds[ord("t")]
         self.warnings += tables.notes
-        self.folders += kinds[ord("d")]
-        self.links += kinds[ord("l")]
-        self.deleted += kinds[ord("x")]
+        kinds[_FOLDER] -= rows.again
+        self._add(kinds)
