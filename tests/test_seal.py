@@ -19,7 +19,7 @@ from conftest import Box, files_below, handles, make_tree, noise, snapshot
 import pqvault
 from pqvault.archive import deal, layout
 from pqvault.crypto.passphrase import Cost
-from pqvault.errors import Incomplete, PolicyRefused, PQVaultError, RolledBack, UsageError
+from pqvault.errors import Incomplete, NotFound, PolicyRefused, PQVaultError, RolledBack, UsageError
 from pqvault.keystore.seen import Seen
 from pqvault.keystore.store import Keystore
 from pqvault.progress import Report
@@ -670,6 +670,39 @@ def test_storage_fails_while_sealing(box: Box, monkeypatch: pytest.MonkeyPatch) 
         with pytest.raises(PQVaultError, match="no space left"):
             box.seal()
     assert files_below(box.archive) == ["pqvault.json"]
+
+
+def test_what_failed_is_told_and_not_what_failed_after_it(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that goes away in the middle also refuses what clears up: the first error is told."""
+    box.tree({"f": noise(100_000)})
+    layout.create_archive(LocalStorage(box.archive))
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.EIO, "gone")
+
+    monkeypatch.setattr(os, "write", broken)
+    monkeypatch.setattr(os, "unlink", broken)
+    monkeypatch.setattr(os, "rmdir", broken)
+    with pytest.raises(PQVaultError, match=r"cannot write .*objects/000000"):
+        box.seal()
+
+
+def test_a_lost_header_is_no_new_archive(box: Box) -> None:
+    """Parts without `pqvault.json`: under a new id nothing would open them, so nothing is sealed;
+    readers and writers say what the file was, and with it all is there again."""
+    box.tree({"f": b"1"})
+    box.seal()
+    line = (box.archive / "pqvault.json").read_text()
+    (box.archive / "pqvault.json").unlink()
+    for act in (box.seal, box.open, lambda: box.seal(append=True)):
+        with pytest.raises(NotFound, match=r"has parts, but its pqvault\.json is lost") as caught:
+            act()
+        assert line.strip() in caught.value.hint
+    assert not (box.archive / "pqvault.json").exists()
+    (box.archive / "pqvault.json").write_text(line)
+    assert box.seal().parts == []
 
 
 def test_a_missing_parent_stops_the_seal(box: Box) -> None:

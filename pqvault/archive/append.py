@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pqvault.archive import layout, retired
 from pqvault.archive.committing import (
-    discard,
+    give_up,
     make_commit,
     make_envelope,
     put_part,
@@ -335,4 +335,4 @@ class AppendPart:
             self._busy, self._free = [], []
         for target in left:
             target.abort()
-        discard(self._storage, self._key.part)
+        give_up(self._storage, self._key.part)

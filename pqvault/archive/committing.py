@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from pqvault.archive.layout import commit_name, envelope_name, group_envelope_name, part_file
 from pqvault.archive.publicstate import PublicState
 from pqvault.crypto.profiles import Profile
-from pqvault.errors import IntegrityError, PolicyRefused, UsageError
+from pqvault.errors import IntegrityError, PolicyRefused, PQVaultError, UsageError
 from pqvault.format.commit import Commit, PartFile
 from pqvault.format.envelope import Envelope
 from pqvault.keys import Recipient
@@ -18,6 +19,7 @@ from pqvault.storage import Storage
 
 __all__ = [
     "discard",
+    "give_up",
     "make_commit",
     "make_envelope",
     "put_part",
@@ -121,3 +123,10 @@ def discard(storage: Storage, part: str) -> None:
     for name in storage.list("envelopes"):
         if name.partition(".")[0] == part:
             storage.remove(f"envelopes/{name}")
+
+
+def give_up(storage: Storage, part: str) -> None:
+    """The same while an error is on its way, which must stay the one reported: what cannot be
+    removed is for gc."""
+    with suppress(PQVaultError):
+        discard(storage, part)

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from pqvault.archive import layout, retired
 from pqvault.archive.archive import Archive
-from pqvault.archive.committing import discard, make_envelope, put_part
+from pqvault.archive.committing import give_up, make_envelope, put_part
 from pqvault.archive.deal import OBJECT_SIZE
 from pqvault.archive.entryfile import EntryFile
 from pqvault.archive.merged import (
@@ -241,7 +241,7 @@ class Compaction:
             put_part(self.storage, [envelope], commit, commit.marshal())
         except BaseException:
             self._stop.set()
-            discard(self.storage, key.part)
+            give_up(self.storage, key.part)
             raise
         try:
             self._refresh(state, parts, key.part)

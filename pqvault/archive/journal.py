@@ -97,9 +97,12 @@ class Journal(Closing):
         )
 
     def _failed(self, error: Exception) -> PQVaultError:
+        full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
         return PQVaultError(
             f"the journal {self.path} cannot be used: {error}",
-            hint="remove it to seal without it: files are then sealed again",
+            hint="free some space there, or set PQVAULT_HOME to another folder"
+            if full
+            else "remove it to seal without it: files are then sealed again",
         )
 
     def valid_parts(self, committed: Mapping[str, str]) -> set[str]:

@@ -9,8 +9,10 @@ from collections.abc import Container, Iterator
 from typing import Final
 
 from pqvault.errors import FormatError, NotFound
+from pqvault.format.commit import Commit
 from pqvault.format.entries import Kind
 from pqvault.format.table import is_group
+from pqvault.format.textdoc import MAX_SIZE
 from pqvault.format.wal import WAL
 from pqvault.ids import new_id
 from pqvault.storage import Storage
@@ -122,6 +124,7 @@ def read_header(storage: Storage) -> str:
     try:
         data = storage.read(HEADER, _HEADER_LIMIT)
     except NotFound:
+        _refuse_lost_header(storage)
         raise NotFound(
             f"{storage.where('')} is not an archive: it has no {HEADER}",
             hint="name the folder that `pqvault seal` made, usually NAME.pqv; `pqvault decrypt`"
@@ -140,12 +143,28 @@ def read_header(storage: Storage) -> str:
 
 
 def create_archive(storage: Storage) -> str:
-    """The archive id of a new archive; of the existing one when another writer was first."""
+    """The archive id of a new archive; of the existing one when another writer was first.
+
+    Raises NotFound where there are parts and no header: under a new id nothing would open them.
+    """
     for folder in ("", "commits", "envelopes", "parts"):
         storage.make_folder(folder)
     if not storage.exists(HEADER):
+        _refuse_lost_header(storage)
         storage.put_new(HEADER, header(new_id()))
     return read_header(storage)
+
+
+def _refuse_lost_header(storage: Storage) -> None:
+    parts = listed_ids(storage, "commits")[0]
+    if not parts or storage.exists(HEADER):  # another writer has made it just now
+        return
+    commit = Commit.parse(storage.read(commit_name(parts[0]), MAX_SIZE), commit_name(parts[0]))
+    raise NotFound(
+        f"{storage.where('')} has parts, but its {HEADER} is lost",
+        hint="put it back from a copy, or with `pqvault key restore --archive`; by its parts, it is"
+        f" the line {header(commit.archive).decode().strip()}",
+    )
 
 
 # Kinds that have content in objects.

@@ -15,6 +15,7 @@ from pqvault.archive.archive import Archive
 from pqvault.archive.columngroups import ColumnGroup, PartKeys, check_groups, everybody
 from pqvault.archive.committing import (
     discard,
+    give_up,
     make_commit,
     put_part,
 )
@@ -269,7 +270,7 @@ class SealRun:
                 except BaseException:
                     self._stop.set()
                     pool.shutdown(wait=True, cancel_futures=True)
-                    discard(self.storage, keys.root.part)
+                    give_up(self.storage, keys.root.part)
                     raise
         self.report.unchanged = plan.unchanged
 

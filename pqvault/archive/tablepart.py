@@ -20,7 +20,7 @@ from pqvault.archive.columngroups import (
     plan_files,
 )
 from pqvault.archive.committing import (
-    discard,
+    give_up,
     make_commit,
     put_part,
     refuse_digests,
@@ -184,7 +184,7 @@ class TablePart:
         for _, sink in self._sinks.values():
             sink.abort()
         if self.keys is None:
-            discard(self.storage, self.part)
+            give_up(self.storage, self.part)
 
     def __enter__(self) -> TablePart:
         return self

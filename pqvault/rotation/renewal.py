@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from pqvault.archive import layout
-from pqvault.archive.committing import discard, put_part
+from pqvault.archive.committing import give_up, put_part
 from pqvault.archive.engine import THREADS, Engine
 from pqvault.archive.processes import processes_for
 from pqvault.archive.publicpart import PublicPart, read_envelope, read_public
@@ -219,7 +219,7 @@ class ArchiveRenewal:
             new = self._write(part, old, key, recipients, groups, pool, engine)
         except BaseException:
             self._stop.set()
-            discard(self.storage, key.part)
+            give_up(self.storage, key.part)
             raise
         try:
             self._verify(new, key)
