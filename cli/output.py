@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from pqvault.errors import PQVaultError
-from pqvault.names import printable
+from pqvault.names import printable, quiet
 
 __all__ = ["Output", "name", "number", "size", "when"]
 
@@ -51,7 +51,7 @@ class Output:
 
     def warning(self, text: str) -> None:
         """A sentence on standard error, shown when quiet too: silence means that all is well."""
-        self._say({"message_type": "warning", "message": text}, f"pqvault: warning: {text}")
+        self._say({"message_type": "warning", "message": text}, f"pqvault: warning: {quiet(text)}")
 
     def failure(self, error: PQVaultError, code: int | None = None) -> None:
         """An error on standard error, with its hint."""
@@ -62,8 +62,8 @@ class Output:
             "message": error.message,
             "hint": error.hint,
         }
-        hint = f"\nhint: {error.hint}" if error.hint else ""
-        self._say(document, f"pqvault: {error.message}{hint}")
+        hint = f"\nhint: {quiet(error.hint)}" if error.hint else ""
+        self._say(document, f"pqvault: {quiet(error.message)}{hint}")
 
     def failures(self, errors: Iterable[PQVaultError]) -> None:
         """Every one of them."""

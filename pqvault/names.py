@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote_to_bytes
 
-__all__ = ["from_printable", "printable"]
+__all__ = ["from_printable", "printable", "quiet"]
 
 # Nothing to escape, which is nearly every name: visible ASCII and the space, without % and \.
 _PLAIN = re.compile(rb"[ -$&-\[\]-~]*")
@@ -46,6 +46,17 @@ def printable(path: bytes) -> str:
 def from_printable(text: str) -> bytes:
     """The bytes that :func:`printable` shows as ``text``; a ``%`` without two digits is itself."""
     return unquote_to_bytes(text.encode("utf-8", "surrogateescape"))
+
+
+def quiet(text: str) -> str:
+    """A sentence with words of others in it (a library's, about a file of a stranger): what could
+    drive a terminal is escaped as :func:`printable` does, and nothing else, so that names in it
+    that were escaped before stay as they are."""
+    return text if text.isascii() and text.isprintable() else "".join(map(_heard, text))
+
+
+def _heard(char: str) -> str:
+    return char if char in "%\\" else _shown(char)
 
 
 def _shown(char: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pqvault.names import from_printable, printable
+from pqvault.names import from_printable, printable, quiet
 
 HOSTILE = [
     (b"plain name-1.txt", "plain name-1.txt"),
@@ -54,3 +56,13 @@ def test_a_name_typed_by_a_person_needs_no_escapes() -> None:
     """A stray % and a lone byte from the command line stand for themselves."""
     assert from_printable("50% off") == b"50% off"
     assert from_printable("latin-\udce9") == b"latin-\xe9"
+
+
+@pytest.mark.parametrize("path, text", HOSTILE)
+def test_words_of_others_do_not_drive_the_terminal(path: bytes, text: str) -> None:
+    """attack 28: a sentence with a name in it is harmless too, and one that was escaped before is
+    not escaped twice."""
+    assert quiet(text) == text
+    said = quiet(path.decode("utf-8", "surrogateescape"))
+    assert from_printable(said) == from_printable(os.fsdecode(path))
+    assert printable(said.encode()).replace("%25", "%").replace("%5C", "\\") == said
