@@ -380,8 +380,17 @@ def test_a_folder_that_was_made_is_there_and_empty(sealed: SealedCorpus) -> None
     assert len(fs.ls("data/rows")) == 3
     with pytest.raises(FileNotFoundError):
         fs.ls("made/there")
+    fs.mkdir("made/gone")
+    fs.rmdir("made/gone")
+    assert not fs.exists("made/gone")
+    with pytest.raises(FileNotFoundError):
+        fs.rmdir("made/gone")
+    with pytest.raises(UsageError, match="is not removed"):
+        fs.rmdir("data/rows")
     fs.pipe_file("made/here/x", b"x")
     assert fs.ls("made/here", detail=False) == ["made/here/x"]
+    with pytest.raises(UsageError, match="is not removed"):
+        fs.rmdir("made/here")
 
 
 def test_transactions_are_not_nested(sealed: SealedCorpus) -> None:

@@ -348,3 +348,12 @@ class PQVaultFileSystem(ChainedFileSystem):
     def makedirs(self, path: str, exist_ok: bool = False) -> None:
         """The same."""
         self.mkdir(path)
+
+    def rmdir(self, path: str) -> None:
+        """A folder that was made and holds nothing yet. Raises Unchangeable for what is sealed,
+        MissingFile."""
+        inside = str(self._strip_protocol(path)).strip("/")
+        made = inside in self._made
+        self._made.discard(inside)
+        if not made or self.exists(inside):
+            self._refuse(inside)
