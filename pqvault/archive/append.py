@@ -145,7 +145,10 @@ def check_path(path: bytes) -> None:
         or b"\0" in path
         or any(part in (b"", b".", b"..") or len(part) > MAX_NAME for part in parts)
     ):
-        raise UsageError(f"{printable(path)[:80]} is not a path that an entry can have")
+        raise UsageError(
+            f"{printable(path)[:80] or 'the empty path'} is not a path that an entry can have",
+            hint=f"names of 1 to {MAX_NAME} bytes with one / between them, none of them . or ..",
+        )
 
 
 class AppendPart:

@@ -543,6 +543,39 @@ def test_writing_is_refused(sealed: SealedCorpus) -> None:
         fs.open("x", "wb")
 
 
+def test_a_written_file_hides_no_other(sealed: SealedCorpus) -> None:
+    """A file in the place of a folder, or below a file, would take what is there out of sight."""
+    fs = sealed.fs(recipients=sealed.identity.recipient.text)
+    before = fs.find("")
+    for name in ("data", "data/rows", "/data/rows/"):
+        with pytest.raises(IsADirectoryError, match="would hide all that is in it"):
+            fs.pipe_file(name, b"1")
+    with pytest.raises(NotADirectoryError, match=r"data/table\.csv is no folder"), fs.transaction:
+        fs.pipe_file("data/table.csv/part/0", b"1")
+    assert sealed.fs().find("") == before
+    fs.pipe_file("data/table.csv", b"new")
+    assert fs.cat_file("data/table.csv") == b"new" and fs.find("") == before
+
+
+def test_an_archive_is_no_file(sealed: SealedCorpus) -> None:
+    """A URL that names no file in an archive is refused, for reading and for writing."""
+    options = sealed.options | {"recipients": sealed.identity.recipient.text}
+    before = sealed.fs().find("")
+    for url in (f"pqvault::file://{sealed.archive}", sealed.url()):
+        for mode in ("rb", "wb"):
+            with pytest.raises(IsADirectoryError, match=r"data\.pqv is an archive, and no file"):
+                fsspec.open(url, mode, **options).open()
+    assert sealed.fs().find("") == before
+
+
+def test_lines_are_written_as_to_other_files(sealed: SealedCorpus) -> None:
+    """`writelines`, which every file of Python has."""
+    fs = sealed.fs(recipients=sealed.identity.recipient.text)
+    with fs.open("lines.bin", "wb") as file:
+        file.writelines([b"one\n", memoryview(b"two\n")])
+    assert fs.cat_file("lines.bin") == b"one\ntwo\n"
+
+
 def test_nothing_is_removed_or_moved(sealed: SealedCorpus) -> None:
     """Refused with a sentence, of the kind that hosts expect; a path that is not there as such."""
     fs = sealed.fs(recipients=sealed.identity.recipient.text)

@@ -8,7 +8,7 @@ import sys
 import time
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from types import TracebackType
 from typing import Any, Final, Protocol
@@ -18,7 +18,17 @@ import pyarrow as pa
 from pqvault.errors import NotFound, PQVaultError, UsageError
 from pqvault.sealed import RangeFile
 
-__all__ = ["MissingFile", "Part", "Unchangeable", "VaultFile", "VaultText", "VaultWriter", "Window"]
+__all__ = [
+    "IsFolder",
+    "IsNoFolder",
+    "MissingFile",
+    "Part",
+    "Unchangeable",
+    "VaultFile",
+    "VaultText",
+    "VaultWriter",
+    "Window",
+]
 
 _BUFFER: Final = 128 * 1024  # bytes; a line or a header costs one trip through Python
 _PATIENCE: Final = 0.2  # seconds at the end of the process
@@ -27,6 +37,14 @@ _LITTLE: Final = 0.01  # the same
 
 class MissingFile(NotFound, FileNotFoundError):
     """A path that is not there, as both pqvault and the callers of file systems know it."""
+
+
+class IsFolder(UsageError, IsADirectoryError):
+    """A folder where a file belongs, as both pqvault and the callers of file systems know it."""
+
+
+class IsNoFolder(UsageError, NotADirectoryError):
+    """A file or link where a folder belongs, the same."""
 
 
 class Unchangeable(UsageError, NotImplementedError):
@@ -174,6 +192,11 @@ class VaultWriter:
         self._position += len(view)
         return len(view)
 
+    def writelines(self, lines: Iterable[Any]) -> None:
+        """Take all of them."""
+        for line in lines:
+            self.write(line)
+
     def tell(self) -> int:
         """Bytes taken so far."""
         return self._position
@@ -227,7 +250,10 @@ class VaultWriter:
     def commit(self) -> None:
         """For fsspec's transactions. Raises PQVaultError when the file was not closed."""
         if not self.kept:
-            raise PQVaultError(f"{self.name} was not written to its end")
+            raise PQVaultError(
+                f"{self.name} was not written to its end",
+                hint="close each file before the transaction ends",
+            )
 
     def discard(self) -> None:
         """Drop what was written."""

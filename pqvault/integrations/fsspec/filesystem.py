@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -16,9 +17,10 @@ from fsspec.utils import tokenize
 
 from pqvault.archive.append import AppendPart
 from pqvault.archive.archive import Archive
-from pqvault.errors import PQVaultError, UsageError
+from pqvault.errors import NoKeyFits, NotFound, PQVaultError, UsageError
 from pqvault.integrations import places, references
 from pqvault.integrations.fsspec.files import (
+    IsFolder,
     MissingFile,
     Unchangeable,
     VaultFile,
@@ -41,6 +43,7 @@ from pqvault.integrations.fsspec.writing import (
 )
 from pqvault.integrations.references import References
 from pqvault.names import printable
+from pqvault.sealed import RangeFile
 from pqvault.sealed.writer import DEFAULT_FRAME, DEFAULT_LEVEL
 from pqvault.streams import open_stream, open_stream_at
 
@@ -235,7 +238,7 @@ class PQVaultFileSystem(ChainedFileSystem):
 
     def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
         if mode == "rb":
-            return VaultFile(self._tree.open(self._inside(path)))
+            return VaultFile(self._content(path))
         if mode in ("wb", "xb"):
             if mode == "xb" and self.exists(path):
                 raise FileExistsError(path)
@@ -243,6 +246,18 @@ class PQVaultFileSystem(ChainedFileSystem):
         raise UsageError(
             f"mode {mode!r} is not possible: what is sealed is not changed",
             hint="open it with rb, or write a new file with wb",
+        )
+
+    def _content(self, path: str) -> RangeFile:
+        inside = self._inside(path)
+        if not inside and self._is_folder():
+            raise self._no_file_named()
+        return self._tree.open(inside)
+
+    def _no_file_named(self) -> IsFolder:
+        return IsFolder(
+            f"{self.fo} is an archive, and no file in it is named",
+            hint="write pqvault://path/inside::file:///data/corpus.pqv",
         )
 
     def open(self, path: str, mode: str = "rb", *args: Any, **options: Any) -> Any:
@@ -262,7 +277,7 @@ class PQVaultFileSystem(ChainedFileSystem):
         self, path: str, start: int | None = None, end: int | None = None, **options: Any
     ) -> bytes:
         """The bytes of a range; negative numbers count from the end."""
-        file = self._tree.open(self._inside(path))
+        file = self._content(path)
         first, last, _ = slice(start, end).indices(file.size)
         return bytes(file.pread(first, max(0, last - first)))
 
@@ -300,12 +315,15 @@ class PQVaultFileSystem(ChainedFileSystem):
 
     def _writer(self, name: str) -> VaultWriter:
         fs, place = self._place()
-        if self._is_stream(fs, place, name):
+        if name in ("", place.strip("/")):
+            if places.is_archive(fs, place):
+                raise self._no_file_named()
             return VaultWriter(
                 StreamPart(fs, place, self._recipient_keys(), self._level, self._frame_size),
                 name,
                 self._written,
             )
+        self._check_new(name)
         if not self._intrans:
             part = self._new_part(fs, place)
             return VaultWriter(SinglePart(part, name), name, self._written)
@@ -314,8 +332,12 @@ class PQVaultFileSystem(ChainedFileSystem):
                 self.part = self._new_part(fs, place)
         return VaultWriter(self.part.create(os.fsencode(name)), name)
 
-    def _is_stream(self, fs: Any, place: str, name: str) -> bool:
-        return name in ("", place.strip("/")) and not places.is_archive(fs, place)
+    def _check_new(self, name: str) -> None:
+        # With public keys alone nobody can tell; a key that is not here is as good as none.
+        if self._opened is None and not (self._identities or os.environ.get("PQVAULT_IDENTITY")):
+            return
+        with suppress(NotFound, NoKeyFits):
+            self._tree.check_new(name)
 
     def _new_part(self, fs: Any, place: str) -> AppendPart:
         return AppendPart(

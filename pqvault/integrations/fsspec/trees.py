@@ -13,7 +13,7 @@ from pqvault.archive.archive import Archive
 from pqvault.archive.entryfile import EntryFile
 from pqvault.errors import NotFound, UsageError
 from pqvault.format.entries import Entry, Kind
-from pqvault.integrations.fsspec.files import MissingFile, Window
+from pqvault.integrations.fsspec.files import IsFolder, IsNoFolder, MissingFile, Window
 from pqvault.names import printable
 from pqvault.sealed import RangeFile, SealedReader
 
@@ -42,6 +42,9 @@ class Tree(Protocol):
 
     def key(self, path: str) -> str:
         """What changes when the content under a path does."""
+
+    def check_new(self, path: str) -> None:
+        """Raises IsFolder, IsNoFolder where a file written to a path would hide others."""
 
 
 class ArchiveTree:
@@ -162,7 +165,7 @@ class ArchiveTree:
         """The content of a file."""
         part, entry = self._located(path)
         if entry.kind == Kind.FOLDER:
-            raise IsADirectoryError(f"{printable(entry.path)} is a folder")
+            raise IsFolder(f"{printable(entry.path)} is a folder", hint="name a file in it")
         if entry.kind == Kind.TABLE and entry.digest is None:
             raise UsageError(
                 f"{printable(entry.path)} is a table, kept as rows and not as a file",
@@ -176,6 +179,28 @@ class ArchiveTree:
             return " ".join(part.id for part in self._archive.parts)
         part, entry = self._located(path)
         return f"{part.id} {printable(entry.path)} {(entry.digest or b'').hex()}"
+
+    def check_new(self, path: str) -> None:
+        """A file hides for good what is below its name, and what is below a file hides that."""
+        at = path
+        while at:
+            try:
+                kind = self._archive.find(at)[1].kind
+            except NotFound:
+                at = at.rpartition("/")[0]
+                continue
+            shown = printable(os.fsencode(at))
+            if at == path and kind == Kind.FOLDER:
+                raise IsFolder(
+                    f"{shown} is a folder, and a file of that name would hide all that is in it",
+                    hint="name a file in it, or another name",
+                )
+            if at != path and kind != Kind.FOLDER:
+                raise IsNoFolder(
+                    f"{shown} is no folder, and a file below it would hide it",
+                    hint="write below a folder, or below another name",
+                )
+            return
 
 
 def _onward(at: str, link: Entry) -> str | None:
@@ -238,6 +263,9 @@ class NewTree:
         self.info(path)
         return ""
 
+    def check_new(self, path: str) -> None:
+        """Nothing is hidden."""
+
 
 class StreamTree:
     """A sealed stream: one file, under its own path, its name, and its name without ``.pqv``."""
@@ -281,3 +309,6 @@ class StreamTree:
     def key(self, path: str) -> str:
         """A stream has no digest of its own: its size and end."""
         return f"{self._place} {self._reader.size} {self._reader.table.sealed[-1]}"
+
+    def check_new(self, path: str) -> None:
+        """Nothing is hidden."""
