@@ -211,8 +211,8 @@ class SampleFiles:
         return len(self.index)
 
     def path(self, number: int) -> str:
-        """The path of a file in the archive."""
-        return os.fsdecode(self.index.path(number))
+        """The path of a file in the archive; negative numbers count from the end."""
+        return os.fsdecode(self.index.path(range(len(self))[number]))
 
     def __getitem__(self, number: int) -> Any:
         return self._one(number)

@@ -138,6 +138,20 @@ def test_batches_count_from_the_end_too(seal_files: Make) -> None:
         data.__getitems__([0, -4])
 
 
+def test_paths_count_from_the_end_too(seal_files: Make) -> None:
+    """As items do, also when the paths are read in several batches."""
+    corpus = seal_files({"a": b"1", "b": b"2"})
+    for name in ("a", "b"):
+        (corpus.plain / name).rename(corpus.plain / f"z{name}")
+    pqvault.seal(corpus.plain, corpus.archive, recipients=[corpus.identity.recipient])
+    data = SealedFiles(corpus.archive, **corpus.options)
+    for number in (-1, -2, -3, -4):
+        assert data.path(number) == data[number].path
+    for number in (4, -5):
+        with pytest.raises(IndexError):
+            data.path(number)
+
+
 def test_pickles_hold_references_only(files: SealedCorpus) -> None:
     """attack 40: neither key nor path nor content goes to a worker in a pickle."""
     for data in (
