@@ -85,8 +85,7 @@ def add(keyset: str, names: tuple[str, ...], identity: tuple[str, ...], output: 
     from pqvault.keyset import Keyset
 
     with Keyset.open(keyset, load_identities(identity)) as opened:
-        for name in names:
-            opened.add(name)
+        opened.add(*names)
         output.document({"path": keyset, "id": opened.id, "keys": opened.keys})
         output.line(f"{keyset}: made {', '.join(names)}")
 

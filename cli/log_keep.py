@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from .log_read import name_option
 from .main import fail_with
 from .options import Duration, identity_option, load_identities, output_options
 from .output import Output, number, size
@@ -20,7 +19,7 @@ from .signing import sign_option
 @click.option(
     "--into", type=click.Path(), metavar="ARCHIVE", help="When ARCHIVE is a spill folder."
 )
-@name_option
+@click.option("--name", metavar="NAME", help="Another table than that of the log.")
 @click.option("--damaged", is_flag=True, help="Keep what opens where records in the middle do not.")
 @sign_option
 @output_options
@@ -28,7 +27,7 @@ def recover(
     archive: str,
     identity: tuple[str, ...],
     into: str | None,
-    name: str,
+    name: str | None,
     damaged: bool,
     sign: Any,
     output: Output,

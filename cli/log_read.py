@@ -53,7 +53,11 @@ def _view(archive: str, identity: tuple[str, ...], name: str, memory: Any, polic
     return LogView(archive, identities, name=name, memory=memory, policy=policy)
 
 
-def _finish(output: Output, view: Any) -> None:
+def _finish(output: Output, view: Any, *, empty: bool) -> None:
+    if empty and not view.problems and not view.parts():
+        output.warning(
+            f"there is no log {view.name!r} in {view.archive}: `pqvault table ls` lists tables"
+        )
     output.failures(view.problems)
     if view.problems:
         fail_with(max(3, view.problems[0].exit_code))
@@ -70,7 +74,8 @@ def ls(
     whether its end is missing; `pqvault log recover` commits it.
     """
     with _view(archive, identity, name, memory, policy) as view:
-        for part in view.parts():
+        parts = view.parts()
+        for part in parts:
             output.document(part)
             rows = "" if part.rows is None else f"{part.rows:,}"
             torn = f"  torn tail of {number(part.torn, 'byte')}" if part.torn else ""
@@ -78,7 +83,7 @@ def ls(
                 f"{part.part}  {when(part.time)}  {rows:>12} {size(part.size):>9}  "
                 f"{part.state}{torn}"
             )
-        _finish(output, view)
+        _finish(output, view, empty=not parts)
 
 
 @click.command(epilog="Example: pqvault log cat serving.pqv -i key.txt --since 2026-01-01")
@@ -107,10 +112,12 @@ def cat(
 
     wanted = columns.split(",") if columns else None
     with _view(archive, identity, name, memory, policy) as view:
+        empty = True
         for table in view.rows(open_parts=open_parts, columns=wanted, since=since, until=until):
+            empty = False
             for line in json_lines(table):
                 click.echo(line)
-        _finish(output, view)
+        _finish(output, view, empty=empty)
 
 
 @click.command(epilog="Example: pqvault log tail serving.pqv -i key.txt -n 3")
@@ -131,11 +138,12 @@ def tail(
     from pqvault.logs import json_lines
 
     with _view(archive, identity, name, memory, policy) as view:
-        for table in view.last(count):
+        last = view.last(count)
+        for table in last:
             for line in json_lines(table):
                 click.echo(line)
         if follow:
             for table in view.follow():
                 for line in json_lines(table):
                     click.echo(line)
-        _finish(output, view)
+        _finish(output, view, empty=not last and not follow)

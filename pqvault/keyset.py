@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from types import TracebackType
 from typing import Final, NoReturn
 
@@ -194,9 +195,9 @@ class Keyset:
 
     # -- editing: the root key, the envelope and the id stay
 
-    def add(self, name: str) -> None:
-        """Make a master key. Raises UsageError when there is one of that name."""
-        self._edit(lambda content: _with_new(content, name))
+    def add(self, *names: str) -> None:
+        """Make master keys, all or none. Raises UsageError when there is one of such a name."""
+        self._edit(lambda content: reduce(_with_new, names, content))
 
     def renew(self, name: str) -> int:
         """Make a new version of a master key, which wraps from now on; returns its number."""

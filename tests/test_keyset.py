@@ -187,7 +187,9 @@ def test_names(keyset: Keyset) -> None:
         with pytest.raises(UsageError, match="no name of a master key"):
             keyset.add(name)
     with pytest.raises(UsageError, match="already"):
-        keyset.add("pii")
+        keyset.add("new", "pii")
+    with pytest.raises(UsageError, match="already"):
+        keyset.add("new", "new")
     keyset.add("team/a_b-c.d@e")
     assert keyset.names == ["lake", "pii", "team/a_b-c.d@e"]
 

@@ -29,6 +29,7 @@ from pqvault.errors import (
 )
 from pqvault.logs import InferenceLog, LogView, recover
 from pqvault.logs import settings as log_settings
+from pqvault.logs.part import LogPart
 from pqvault.signing import SigningKey
 from pqvault.storage.appending import AppendFile
 
@@ -827,6 +828,51 @@ def test_recover_commits_what_is_whole_and_counts_the_tail(archive: Path) -> Non
     assert ids(archive) == strings(90)
     assert wals(archive) == [] and recover(archive, [OPS]).recovered == []
     assert pqvault.verify(archive, identities=[OPS]).problems == []
+
+
+def test_logs_of_several_names_stay_apart(archive: Path) -> None:
+    """Two logs with tables of their own in one archive, both left by killed processes: each reader
+    sees its own rows, and what is recovered goes where it belongs."""
+    orphan(archive, 20, name="logs/a")
+    orphan(archive, 30, name="logs/b", groups={"content": [OPS.recipient.text]})
+    for name, count in (("logs/a", 20), ("logs/b", 30)):
+        with LogView(archive, [OPS], name=name) as view:
+            assert [part.rows for part in view.parts()] == [count]
+            assert sum(len(t) for t in view.rows(open_parts=True)) == count
+            assert sum(map(len, view.last(100))) == count
+    with LogView(archive, [OPS]) as view:
+        assert view.parts() == [] and list(view.rows(open_parts=True)) == []
+    assert recover(archive, [OPS]).rows == 50
+    for name, count in (("logs/a", 20), ("logs/b", 30)):
+        table = tables.read_table(archive, name, identities=[OPS])
+        assert len(table) == count and b"pqvault.table" not in (table.schema.metadata or {})
+    orphan(archive, 5, name="logs/c")
+    assert recover(archive, [OPS], table="elsewhere").rows == 5
+    with LogView(archive, [OPS], name="elsewhere") as view:
+        assert sum(map(len, view.rows())) == 5
+
+
+def test_a_log_that_says_no_table_is_of_the_usual_one(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Write-ahead files of earlier versions do not say what table they become."""
+    real = LogPart.__init__
+
+    def without(self: LogPart, *arguments: Any) -> None:
+        real(self, *arguments[:5])
+
+    pid = os.fork()
+    if not pid:
+        monkeypatch.setattr(LogPart, "__init__", without)
+        log = make(archive, fsync="flush")
+        numbered(log, 10)
+        log.flush()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    with LogView(archive, [OPS]) as view:
+        assert sum(map(len, view.rows(open_parts=True))) == 10
+    assert recover(archive, [OPS]).rows == 10
+    assert ids(archive) == strings(10)
 
 
 def test_recover_leaves_a_live_log_alone(archive: Path) -> None:

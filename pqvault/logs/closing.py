@@ -17,8 +17,9 @@ from pqvault.signing import SigningKey
 from pqvault.storage import LocalStorage
 from pqvault.tablefile import RowGroups
 
-__all__ = ["LEVEL", "close_part", "damage_of", "rows_of"]
+__all__ = ["LEVEL", "TABLE", "close_part", "damage_of", "rows_of"]
 
+TABLE: Final = "inference"  # of a log that names none
 LEVEL: Final = 1  # of zstd: what a serving host has to spare
 _ROW_GROUPS: Final = RowGroups(size=16 * 1024 * 1024)  # in memory twice while a part closes
 _AHEAD: Final = 16 * 1024 * 1024  # bytes that are opened while a row group is packed
@@ -32,7 +33,7 @@ def rows_of(storage: LocalStorage, keys: PartKeys) -> LogRows:
 def close_part(
     rows: LogRows,
     keys: PartKeys,
-    table: str,
+    table: str | None,
     *,
     into: LocalStorage,
     sealed_to: Sequence[str],
@@ -41,9 +42,10 @@ def close_part(
 ) -> bool:
     """Write the rows as a table of their part and commit it; the write-ahead files stay.
 
-    ``into``: the archive. ``sealed_to``: the key ids that the part's envelopes name. Returns
-    False, and commits nothing, when there are no rows. Raises IntegrityError when records are
-    damaged, unless ``accept_damage``.
+    ``table``: its path; None: as the rows say, or :data:`TABLE`. ``into``: the archive.
+    ``sealed_to``: the key ids that the part's envelopes name. Returns False, and commits nothing,
+    when there are no rows. Raises IntegrityError when records are damaged, unless
+    ``accept_damage``.
     """
     _clear(into, rows.part)
     # Opening records and packing pages keep a processor busy each.
@@ -55,7 +57,7 @@ def close_part(
         for batch in batches:
             if sink is None:
                 sink = part.table(
-                    table,
+                    table or rows.table or TABLE,
                     batch.schema,
                     mode="append",
                     level=LEVEL,

@@ -21,6 +21,7 @@ from pqvault.closing import Closing
 from pqvault.errors import Incomplete, PQVaultError, UsageError
 from pqvault.keys import Recipient, one_profile
 from pqvault.logs.closer import Closer
+from pqvault.logs.closing import TABLE
 from pqvault.logs.encoder import ESCAPED, Encoder, Row
 from pqvault.logs.part import LogPart
 from pqvault.logs.places import local
@@ -31,9 +32,8 @@ from pqvault.logs.writer import Spill, Writer
 from pqvault.signing import SigningKey, check_suites
 from pqvault.storage import LocalStorage
 
-__all__ = ["TABLE", "InferenceLog", "Recipients"]
+__all__ = ["InferenceLog", "Recipients"]
 
-TABLE = "inference"
 Recipients: TypeAlias = Sequence[Recipient | str] | Callable[[], Sequence[Recipient | str]]
 _logger = logging.getLogger("pqvault.logs")
 
@@ -150,7 +150,7 @@ class InferenceLog(Closing):
         recipients, groups = self._sealed_to()
         members = [r for group in groups for r in group.recipients]
         retired.check(self._storage, [r.key_id for r in (*recipients, *members)])
-        return LogPart(storage, self._archive_id, recipients, groups, self._sign)
+        return LogPart(storage, self._archive_id, recipients, groups, self._sign, self._name)
 
     def _sealed_to(self) -> tuple[list[Recipient], list[ColumnGroup]]:
         groups = []

@@ -46,8 +46,10 @@ class LogPart:
         recipients: Sequence[Recipient],
         groups: Sequence[ColumnGroup],
         sign: Sequence[SigningKey] = (),
+        table: str = "",
     ) -> None:
         self.storage = storage
+        self._table = table
         self.groups = tuple(groups)
         members = [r for group in groups for r in group.recipients]
         self.sealed_to = tuple(dict.fromkeys(r.key_id for r in (*recipients, *members)))
@@ -77,7 +79,7 @@ class LogPart:
         file = self.storage.append(part_file(self.id, wal_name(group)))
         self._files.append(file)
         key = self.keys.groups[group] if group else self.keys.root
-        self._wals.append((columns, WalWriter(file, key, group)))
+        self._wals.append((columns, WalWriter(file, key, group, self._table)))
 
     @property
     def id(self) -> str:

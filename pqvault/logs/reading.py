@@ -19,8 +19,7 @@ from pqvault.archive.tablerows import TableRows
 from pqvault.closing import Closing
 from pqvault.errors import NoKeyFits, NotFound, PQVaultError
 from pqvault.keys import Identity
-from pqvault.logs.closing import damage_of
-from pqvault.logs.log import TABLE
+from pqvault.logs.closing import TABLE, damage_of
 from pqvault.logs.openparts import FoundPart, find_parts, open_keys, state_of
 from pqvault.logs.rows import LogRows
 from pqvault.logs.schema import TIME
@@ -140,16 +139,19 @@ class LogView(Closing):
         ]
         committed = {part.id for part in self._opened.parts}
         if isinstance(storage, LocalStorage):
-            facts += [self._facts_of(storage, part) for part in found if part.id not in committed]
+            for part in found:
+                if part.id not in committed and (one := self._facts_of(storage, part)) is not None:
+                    facts.append(one)
         return facts
 
-    def _facts_of(self, storage: LocalStorage, found: FoundPart) -> LogPartFacts:
+    def _facts_of(self, storage: LocalStorage, found: FoundPart) -> LogPartFacts | None:
         state: str = state_of(storage, found)
         began = found.began or 0
         try:
             rows = self._rows_of(storage, found)
             for _ in rows.batches():
-                pass
+                if rows.table not in ("", self.name):
+                    return None
         except PQVaultError as error:
             self._note(error)
             return LogPartFacts(found.id, state, None, found.size, began)
@@ -208,6 +210,8 @@ class LogView(Closing):
     def _read_open(self, part: _Open) -> Iterator[pa.Table]:
         try:
             for batch in part.rows.batches():
+                if part.rows.table not in ("", self.name):
+                    return  # another log's
                 yield pa.Table.from_batches([batch])
         except NotFound:
             return  # committed or expired meanwhile: its files are gone

@@ -12,7 +12,6 @@ from pqvault.errors import Locked, PQVaultError, UsageError
 from pqvault.format.textdoc import MAX_SIZE
 from pqvault.keys import Identity
 from pqvault.logs.closing import close_part, rows_of
-from pqvault.logs.log import TABLE
 from pqvault.logs.openparts import FoundPart, envelope_names, find_parts, locked, open_keys
 from pqvault.logs.places import local
 from pqvault.progress import Progress, Report, ignore
@@ -64,7 +63,7 @@ def recover(
     identities: Sequence[Identity],
     *,
     into: str | os.PathLike[str] | None = None,
-    table: str = TABLE,
+    table: str | None = None,
     sign: Sequence[SigningKey] = (),
     accept_damage: bool = False,
     progress: Progress = ignore,
@@ -72,9 +71,10 @@ def recover(
     """Commit every part that a process left as write-ahead files.
 
     ``archive``: where they are. ``into``: the archive that gets the parts, when that is another
-    folder: the one of a log that spilled. ``table``: their path in it. ``accept_damage``: commit
-    what opens where records in the middle do not. A part keeps its id, its root keys and who it is
-    sealed to, so this can be interrupted and repeated. Problems of one part are in the report.
+    folder: the one of a log that spilled. ``table``: their path in it, in place of the one that
+    the log says. ``accept_damage``: commit what opens where records in the middle do not. A part
+    keeps its id, its root keys and who it is sealed to, so this can be interrupted and repeated.
+    Problems of one part are in the report.
     """
     storage = local(archive)
     target = storage if into is None else local(into)
@@ -107,7 +107,7 @@ def _recover_one(
     archive: str,
     part: FoundPart,
     identities: Sequence[Identity],
-    table: str,
+    table: str | None,
     sign: Sequence[SigningKey],
     accept_damage: bool,
     report: RecoverReport,

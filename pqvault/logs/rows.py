@@ -45,6 +45,12 @@ class LogRows:
         return self.keys[""].part
 
     @property
+    def table(self) -> str:
+        """The table that the rows become, known from the first batch on; "" when no log says so:
+        those of before had one table an archive."""
+        return self._readers[0].table if self._readers else ""
+
+    @property
     def torn(self) -> int:
         """Bytes at the ends of the files in which no record opens."""
         return sum(reader.torn for reader in self._readers)

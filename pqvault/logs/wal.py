@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,8 +10,9 @@ from typing import Final, Protocol
 
 import pyarrow as pa
 
+from pqvault.archive.append import check_path
 from pqvault.crypto.cobblestone import MessageReader, MessageWriter
-from pqvault.errors import FormatError, IntegrityError, PQVaultError
+from pqvault.errors import FormatError, IntegrityError, PQVaultError, UsageError
 from pqvault.format import wal
 from pqvault.format.arrowipc import check_stream
 from pqvault.format.wal import Kind, RecordHeader
@@ -18,7 +20,9 @@ from pqvault.rootkey import RootKey
 from pqvault.storage import ReadAt
 from pqvault.storage.base import Buffer
 
-__all__ = ["Appending", "Damage", "End", "WalReader", "WalWriter"]
+__all__ = ["TABLE_KEY", "Appending", "Damage", "End", "WalReader", "WalWriter"]
+
+TABLE_KEY: Final = b"pqvault.table"  # metadata of the schema: what table the rows become
 
 _PIECE: Final = 256 * 1024  # bytes sealed at once: sealing holds the interpreter's lock
 _WINDOW: Final = 4 * 1024 * 1024  # bytes looked through at once for a record after damage
@@ -36,12 +40,14 @@ class Appending(Protocol):
 
 
 class WalWriter:
-    """Seals records into a file in order. Used by one thread.
+    """Seals records into a file in order. Used by one thread. ``table``: the path of the table that
+    the rows become, for who reads them before.
 
     Nothing that fails to be appended counts: the next record takes its place.
     """
 
-    def __init__(self, file: Appending, key: RootKey, group: str = "") -> None:
+    def __init__(self, file: Appending, key: RootKey, group: str = "", table: str = "") -> None:
+        self._table = {TABLE_KEY: os.fsencode(table)} if table else {}
         self._key, self._prefix = key.wal(wal.wal_name(group))
         self._file = file
         self._schema: pa.Schema | None = None
@@ -63,7 +69,8 @@ class WalWriter:
         """Append rows. Each record brings its schema, so that it needs no other."""
         if self._schema is None or not self._schema.equals(batch.schema, check_metadata=True):
             self._schema = batch.schema
-            self._schema_bytes = memoryview(batch.schema.serialize()).cast("B")
+            marked = batch.schema.with_metadata((batch.schema.metadata or {}) | self._table)
+            self._schema_bytes = memoryview(marked.serialize()).cast("B")
         self._append(Kind.BATCH, self._schema_bytes, memoryview(batch.serialize()).cast("B"))
 
     def end(self, rows: int, lost: int) -> None:
@@ -120,7 +127,8 @@ class WalReader:
     ``torn``: bytes at the end in which no record opens: a write that was cut off, or a file that
     was; ``unfinished``: they look like one record that should be longer, or are all zero.
     ``damaged``: what does not open before that. ``end``: the closing record, without which
-    nobody can say how many records there should be.
+    nobody can say how many records there should be. ``table``: what the first record says that the
+    rows become; "" when it does not say.
     """
 
     source: ReadAt
@@ -134,6 +142,7 @@ class WalReader:
     unfinished: bool = False
     damaged: list[Damage] = field(default_factory=list)
     end: End | None = None
+    table: str = ""
     _before: bytes = wal.FIRST
 
     def batches(self) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -157,8 +166,12 @@ class WalReader:
             self.end = End(*wal.parse_end(body, where))
         elif kind == Kind.BATCH:
             batch = _parse_batch(body, where)
+            metadata = dict(batch.schema.metadata or {})
+            table = metadata.pop(TABLE_KEY, b"")
+            if table and not self.table:
+                self.table = _table_of(table, where)
             self.rows += len(batch)
-            return batch
+            return batch.replace_schema_metadata(metadata or None)
         else:
             raise FormatError(f"{where} is of the kind {kind}, which is not known")
         return None
@@ -245,6 +258,14 @@ def _places(source: ReadAt, pattern: re.Pattern[bytes], start: int) -> Iterator[
             if match.start() < _WINDOW:
                 yield start + match.start()
         start += _WINDOW
+
+
+def _table_of(path: bytes, where: str) -> str:
+    try:
+        check_path(path)
+    except UsageError as error:
+        raise FormatError(f"{where} is of no table: {error.message}") from None
+    return os.fsdecode(path)
 
 
 def _parse_batch(body: memoryview, where: str) -> pa.RecordBatch:
