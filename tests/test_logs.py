@@ -846,10 +846,10 @@ def test_logs_of_several_names_stay_apart(archive: Path) -> None:
     for name, count in (("logs/a", 20), ("logs/b", 30)):
         table = tables.read_table(archive, name, identities=[OPS])
         assert len(table) == count and b"pqvault.table" not in (table.schema.metadata or {})
-    orphan(archive, 5, name="logs/c")
-    assert recover(archive, [OPS], table="elsewhere").rows == 5
+    orphan(archive, 10, name="logs/c")
+    assert recover(archive, [OPS], table="elsewhere").rows == 10
     with LogView(archive, [OPS], name="elsewhere") as view:
-        assert sum(map(len, view.rows())) == 5
+        assert sum(map(len, view.rows())) == 10
 
 
 def test_a_log_that_says_no_table_is_of_the_usual_one(
