@@ -247,6 +247,19 @@ def test_a_missing_object(sample: Sample, tmp_path: Path) -> None:
     assert h.tree(tmp_path / "out") == expected
 
 
+@pytest.mark.parametrize("fault", ["cut", "flipped", "gone"])
+def test_a_damaged_catalog_is_one_problem(sample: Sample, fault: str) -> None:
+    """Opening the part meets it and so does the check of its files: it is listed once."""
+    path = sample.file(f"parts/{sample.first}/catalog")
+    data = path.read_bytes()
+    path.unlink()
+    if fault != "gone":
+        path.write_bytes(data[:-1] if fault == "cut" else h.flip(data, len(data) // 2, 1))
+    for identities in ([], [KEY]):
+        (problem,) = pqvault.verify(sample.path, identities=identities).problems
+        assert f"parts/{sample.first}/catalog" in problem.message
+
+
 def test_a_missing_parent_is_a_roll_back(sample: Sample) -> None:
     (sample.path / "commits" / sample.first).unlink()
     error = h.fails(lambda: opened(sample.path), code=15, kind=RolledBack)
