@@ -1,15 +1,18 @@
 """An archive as many processes open it: the same parts, each with handles of its own.
 
 What is handed to workers is an :class:`Opening`: a place, references to keys, and the ids of the
-parts that were there. A worker opens the archive when it first reads, and never again.
+parts that were there. A worker opens the archive when it first reads, and keeps it open as long as
+there is the opening.
 """
 
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from pqvault.archive.archive import Archive
 from pqvault.errors import NotFound
@@ -19,8 +22,10 @@ from pqvault.sealed import FrameCache
 
 __all__ = ["Opening"]
 
-# Of this process; a child of fork opens its own.
-_opened: dict[Opening, Archive] = {}
+# Of this process; a child of fork opens its own. A dataset that is gone takes its archive along:
+# one is made anew again and again where parts are added.
+_opened: WeakKeyDictionary[Opening, Archive] = WeakKeyDictionary()
+_latest: deque[Opening] = deque(maxlen=4)  # kept: tasks that follow each other have one each
 os.register_at_fork(after_in_child=_opened.clear)
 
 Identities = str | os.PathLike[str] | Identity | Iterable[str | os.PathLike[str] | Identity]
@@ -28,7 +33,7 @@ Identities = str | os.PathLike[str] | Identity | Iterable[str | os.PathLike[str]
 _CACHE: Final = 64 * 1024 * 1024  # bytes of decoded frames a process keeps
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Opening:
     """Where an archive is, how it is opened, and which parts of it are meant. No secret."""
 
@@ -68,6 +73,7 @@ class Opening:
         archive = _opened.get(self)
         if archive is None:
             archive = _opened[self] = self._open(None)
+            _latest.append(self)
         return archive
 
     def _open(self, as_of: str | None) -> Archive:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import copy
+import gc
 import io
 import itertools
 import json
@@ -11,6 +13,7 @@ import pickle
 import signal
 import tarfile
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -150,6 +153,20 @@ def test_paths_count_from_the_end_too(seal_files: Make) -> None:
     for number in (4, -5):
         with pytest.raises(IndexError):
             data.path(number)
+
+
+@pytest.mark.parametrize("make", [SealedFiles, SealedRecords])
+def test_a_dataset_that_is_gone_keeps_nothing_open(files: SealedCorpus, make: Any) -> None:
+    """One that is made again and again, as parts are added, does not pile up files and frames."""
+    data = make(files.archive, identities=files.identity, globs="**/*.txt")
+    next(iter(data))
+    same = copy.deepcopy(data)
+    archive = weakref.ref(data._opening.archive())
+    assert same._opening.archive() is archive()
+    del data
+    gc.collect()
+    assert archive() is None
+    assert next(iter(same))
 
 
 def test_pickles_hold_references_only(files: SealedCorpus) -> None:
