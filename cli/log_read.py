@@ -56,7 +56,7 @@ def _view(archive: str, identity: tuple[str, ...], name: str, memory: Any, polic
 def _finish(output: Output, view: Any, *, empty: bool) -> None:
     if empty and not view.problems and not view.parts():
         output.warning(
-            f"there is no log {view.name!r} in {view.archive}: `pqvault table ls` lists tables"
+            f"{view.archive} holds nothing of a log {view.name!r}; `pqvault table ls` lists tables"
         )
     output.failures(view.problems)
     if view.problems:

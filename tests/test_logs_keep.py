@@ -338,7 +338,7 @@ def test_recover_says_what_it_found(work: Path, shell: dict[str, str]) -> None: 
     run(shell, work, "pqvault log cat l.pqv -i ops.txt --columns nothing", 10)
     for command in ("ls", "cat", "tail"):
         done = run(shell, work, f"pqvault log {command} l.pqv -i ops.txt --name typo")
-        assert done.stdout == "" and "there is no log 'typo' in l.pqv" in done.stderr
+        assert done.stdout == "" and "l.pqv holds nothing of a log 'typo'" in done.stderr
         assert run(shell, work, f"pqvault log {command} l.pqv -i ops.txt").stderr == ""
     run(shell, work, "pqvault log cat nowhere.pqv -i ops.txt", 10)
 
