@@ -23,7 +23,7 @@ from pqvault import keyfile
 from pqvault.errors import FormatError, PolicyRefused, UsageError
 from pqvault.format.commit import Commit
 from pqvault.format.envelope import Envelope
-from pqvault.signing import Document, Signer
+from pqvault.signing import Document, Signer, SigningKey
 
 __all__ = ["ANYBODY", "Policy"]
 
@@ -81,6 +81,17 @@ class Policy:
         and for a signature in the name of one of them that is wrong.
         """
         return self._check(commit, what, demanded=self.demands)
+
+    def check_writer(self, sign: Iterable[SigningKey]) -> None:
+        """Raise PolicyRefused for keys whose signatures do not make a part that is read."""
+        trusted = {signer.signer_id for _, signer in self.signers}
+        count = len(trusted.intersection(key.signer.signer_id for key in sign))
+        if self.demands and not self.allow_unsigned and count < self.threshold:
+            raise PolicyRefused(
+                f"what is written would be signed by {count} of the signers that are given, and"
+                f" {self.threshold} must have signed what is read",
+                hint="sign with --sign and the key of a signer, or pass --allow-unsigned",
+            )
 
     def check_envelope(self, envelope: Envelope, what: str) -> tuple[str, ...]:
         """The same of an envelope, which need not be signed unless ``envelopes``."""

@@ -271,7 +271,7 @@ def test_a_signed_record_says_who_retired_the_key(signed: Box) -> None:
         (Policy(), f"{signed.key.key_id} is retired"),
     ):
         with pytest.raises(PolicyRefused, match=words):
-            signed.seal(append=True, sign=[ALICE], policy=policy)
+            signed.seal(append=True, sign=[ALICE, BOB], policy=policy)
 
 
 def test_what_is_not_to_be_believed_counts_all_the_same(signed: Box) -> None:

@@ -312,6 +312,21 @@ def test_a_writer_does_not_go_on_unsigned(signed: Box) -> None:
     assert len(commits(signed)) == 2
 
 
+def test_what_the_policy_would_not_read_is_not_written(box: Box) -> None:
+    """A run with signers to go by writes nothing that the next such run would refuse."""
+    box.tree({"x": b"1"})
+    two = Policy((("a", ALICE.signer), ("b", BOB.signer)), 2)
+    for policy, keys in ((TRUST_ALICE, []), (TRUST_ALICE, [BOB]), (two, [ALICE])):
+        with pytest.raises(PolicyRefused, match="what is written would be signed by"):
+            box.seal(policy=policy, sign=keys)
+    assert not box.archive.exists()
+    box.seal(policy=two, sign=[ALICE, BOB])
+    box.tree({"x": b"2"})
+    box.seal(policy=TRUST_ALICE, sign=[ALICE])
+    box.tree({"x": b"3"})
+    box.seal(policy=Policy.of([ALICE.signer], allow_unsigned=True))
+
+
 def test_an_unsigned_part_after_a_signed_one(signed: Box) -> None:
     """Attack 7: refused, also by readers who name no signer, unless they allow it."""
     add_unsigned(signed, {})

@@ -137,6 +137,7 @@ class SealRun:
             )
         check_suites(one_profile(everybody(self.recipients, self._groups)), self.sign)
         check_key_ids(self.report.recipients, self.expect_key_ids)
+        self.policy.check_writer(self.sign)
 
     def _run(self, archive: str | None, began: float) -> None:
         report = self.report
