@@ -275,9 +275,20 @@ class VaultWriter:
         elif self._part is not None:  # its block ended well, whatever is handled around it
             self._keep()
 
-    def __del__(self) -> None:
-        if getattr(self, "_part", None) is not None:
+    def lose(self) -> None:
+        """Drop what was written to a file that nobody has any more, which is no quiet matter: files
+        of other file systems would be there."""
+        if self._part is not None:
             self.discard()
+            warnings.warn(
+                f"{self.name} is not kept: nobody closed it; write it in a `with` block",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
+    def __del__(self) -> None:
+        if hasattr(self, "_part"):
+            self.lose()
 
 
 class VaultText(io.TextIOWrapper):
@@ -298,4 +309,4 @@ class VaultText(io.TextIOWrapper):
 
     def __del__(self) -> None:
         if not self.closed:
-            self.buffer.discard()  # type: ignore[attr-defined]
+            self.buffer.lose()  # type: ignore[attr-defined]
