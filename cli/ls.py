@@ -40,7 +40,7 @@ def command(
     Characters that could deceive a terminal are shown as %XX.
     """
     from pqvault import api
-    from pqvault.archive.globs import Globs
+    from pqvault.archive.globs import Globs, nothing_matches
     from pqvault.archive.tableentry import TableEntry
     from pqvault.errors import UsageError
 
@@ -54,9 +54,9 @@ def command(
         if versions:
             _versions(opened, globs, output)
             return
-        for part, entry in opened.located():
-            if globs and not selected.match(entry.path):
-                continue
+        found = False
+        for part, entry in opened.located(globs=selected):
+            found = True
             table = TableEntry(part, entry) if entry.kind.letter == "t" else None
             facts = _facts(entry, part.id)
             if table is not None:
@@ -69,6 +69,8 @@ def command(
         output.failures(opened.problems)
         if opened.problems:
             fail_with(max(3, opened.problems[0].exit_code))
+        if globs and not found:
+            raise nothing_matches(globs)
 
 
 def _versions(opened: Any, paths: tuple[str, ...], output: Output) -> None:

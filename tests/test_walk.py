@@ -91,6 +91,37 @@ def test_exclude(box: Box, globs: list[str], left: set[str]) -> None:
     box.check()
 
 
+@pytest.mark.parametrize("glob", ["*.tmp", "/src/a", "a", "srd/*", "[a-r]rc/a", "./src/a"])
+def test_an_exclude_that_matches_nothing_is_refused(box: Box, glob: str) -> None:
+    """Globs match whole paths: what the user meant to leave out would be sealed."""
+    box.tree({"a": b"1", "b.tmp": b"2"})
+    with pytest.raises(
+        UsageError, match="matches nothing here: all paths begin with src/"
+    ) as caught:
+        box.seal(exclude=[glob])
+    assert "**/" in caught.value.hint
+    assert not box.archive.exists()
+
+
+@pytest.mark.parametrize("glob", ["src", "src/none", "s*/x", "**/*.tmp", "**", "[r-t]rc/a", "?rc/"])
+def test_an_exclude_that_may_match_is_taken(box: Box, glob: str) -> None:
+    """Whether there is something of that name today or not."""
+    box.tree({"c": b"1"})
+    box.seal(exclude=[glob])
+
+
+def test_excludes_of_a_prefix_and_of_no_name(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --prefix paths begin with that; with the source `.` they begin with anything."""
+    box.tree({"a": b"1", "b": b"2"})
+    box.seal(prefix="p/q", exclude=["p/*/src/a"])
+    assert "p/q/src/b" in box.contents() and "p/q/src/a" not in box.contents()
+    with pytest.raises(UsageError, match="begin with p/"):
+        box.seal(prefix="p/q", exclude=["src/a"])
+    monkeypatch.chdir(box.source)
+    box.seal(".", exclude=["a", "none"])
+    assert "b" in box.contents() and "a" not in box.contents()
+
+
 # ---- --files-from --------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,6 +13,7 @@ import pyarrow as pa
 
 from pqvault.archive import layout
 from pqvault.archive.entryfile import EntryFile
+from pqvault.archive.globs import Globs
 from pqvault.archive.part import OpenObjects, OpenPart
 from pqvault.archive.publicpart import PublicPart
 from pqvault.archive.publicstate import TRIES, PublicState
@@ -179,10 +181,16 @@ class Archive(Closing):
         for batch in self.batches(below, direct=direct):
             yield from entries_of(batch)
 
-    def located(self, below: Name = b"") -> Iterator[tuple[OpenPart, Entry]]:
-        """The entries with the part that holds the content of each."""
+    def located(
+        self, below: Name = b"", globs: Globs | None = None
+    ) -> Iterator[tuple[OpenPart, Entry]]:
+        """The entries with the part that holds the content of each; of ``globs``, those that one
+        of them matches."""
         parts = self.view.parts
         for batch, where in self.view.batches(_name(below)):
+            if globs:
+                mask = globs.mask(batch.column(0))
+                batch, where = batch.filter(mask), list(compress(where, mask.to_pylist()))
             for entry, index in zip(entries_of(batch), where, strict=True):
                 yield parts[index], entry
 

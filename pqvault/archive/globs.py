@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from pqvault.errors import NotFound
 from pqvault.lazy import LazyModule
+from pqvault.names import printable
 
-__all__ = ["Globs"]
+__all__ = ["Globs", "nothing_matches"]
 
 pc = LazyModule("pyarrow.compute")
 
@@ -39,9 +41,22 @@ class Globs:
         """Whether one of them matches the whole path."""
         return self._any and bool(self.mask(pa.scalar(path, pa.binary())).as_py())
 
+    def match_each(self, paths: Sequence[bytes]) -> list[bool]:
+        """:meth:`match` of each of them: 50 µs for the call, and less than one for a path."""
+        return list(self.mask(pa.array(paths, pa.large_binary())).to_pylist())
+
     def mask(self, paths: Any) -> Any:
         """:meth:`match` of each of ``paths``, an Arrow array of binaries, as one of booleans."""
         return pc.match_substring_regex(paths, self._pattern)
+
+
+def nothing_matches(globs: Iterable[str | bytes]) -> NotFound:
+    """The error of who asked for what is not there."""
+    asked = " ".join(printable(os.fsencode(glob)) for glob in globs)
+    return NotFound(
+        f"nothing in the archive matches {asked}",
+        hint="globs match whole paths, as `pqvault ls` prints them; `**` crosses `/`",
+    )
 
 
 def _translate(glob: bytes) -> str:

@@ -29,6 +29,7 @@ from pqvault.archive.plan import Plan, Prior
 from pqvault.archive.priors import committed, holders, priors_of
 from pqvault.archive.publicstate import PublicState
 from pqvault.archive.sealchecks import (
+    check_excludes,
     check_journal,
     check_key_ids,
     check_retired,
@@ -123,6 +124,7 @@ class SealRun:
     def _check_options(self) -> None:
         check_options(self.level, self.frame_size)
         check_sources(self.storage, self.sources)
+        check_excludes(self.sources, self.exclude)
         if self.listed is not None:  # told before anything is written
             self.listed = list(self.listed)
             for name in self.listed:

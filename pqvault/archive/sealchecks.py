@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from pqvault.archive import retired
 from pqvault.archive.committing import refuse_digests, refuse_unsigned
+from pqvault.archive.globs import Globs
 from pqvault.archive.journal import Journal
 from pqvault.archive.ownfolder import own_folder
 from pqvault.archive.priors import committed
@@ -21,6 +22,7 @@ from pqvault.policy import Policy
 from pqvault.storage import Storage
 
 __all__ = [
+    "check_excludes",
     "check_journal",
     "check_key_ids",
     "check_retired",
@@ -37,6 +39,23 @@ def check_key_ids(ids: Sequence[str], expected: Sequence[str]) -> None:
             f"the recipients are {', '.join(sorted(given))}, not the key ids expected",
             hint="check who the recipients are before sealing to them",
         )
+
+
+def check_excludes(sources: Iterable[Source], exclude: Iterable[str | bytes]) -> None:
+    """Raise UsageError for a glob that no path of this run can match: what it was to leave out
+    would be sealed."""
+    tops = [source.name.partition(b"/")[0] for source in sources]
+    if b"" in tops:  # a source `.`: what is in it may have any name
+        return
+    for glob in map(os.fsencode, exclude):
+        top = glob.partition(b"/")[0]
+        if b"**" not in top and not any(Globs([top]).match(name) for name in tops):
+            raise UsageError(
+                f"--exclude {printable(glob)} matches nothing here: all paths begin with"
+                f" {' or '.join(printable(name) + '/' for name in sorted(set(tops)))}",
+                hint=f"globs match whole paths; **/{printable(glob.lstrip(b'/'))} leaves it out at"
+                " any depth",
+            )
 
 
 def check_sources(storage: Storage, sources: Iterable[Source]) -> None:

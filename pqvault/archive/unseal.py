@@ -23,14 +23,14 @@ from pqvault.archive.archive import Archive
 from pqvault.archive.engine import ExtractingEngine
 from pqvault.archive.extract import Extractor, Links, TargetFull
 from pqvault.archive.extraction import Content
-from pqvault.archive.globs import Globs
+from pqvault.archive.globs import Globs, nothing_matches
 from pqvault.archive.ownfolder import check_target
 from pqvault.archive.part import OpenPart
 from pqvault.archive.processes import Processes, processes_for
 from pqvault.archive.survey import Survey, below, survey_of
 from pqvault.archive.tableentry import TableEntry, has_content
 from pqvault.archive.tasks import TASK_SIZE, Located, content_tasks, default_jobs, run_tasks
-from pqvault.errors import NotFound, PQVaultError, UsageError
+from pqvault.errors import PQVaultError, UsageError
 from pqvault.format.catalog import entries_of
 from pqvault.format.commit import CATALOG
 from pqvault.format.entries import Entry, Extent, Kind
@@ -122,10 +122,7 @@ def unseal(
     if globs and not found and not report.failed:
         extractor.remove_made_target()  # else it would stand in the way of the next try
         if not archive.problems:  # else it may be in what could not be read
-            raise NotFound(
-                f"nothing in the archive matches {' '.join(globs)}",
-                hint="globs match whole paths, as `pqvault ls` prints them; `**` crosses `/`",
-            )
+            raise nothing_matches(globs)
     return report
 
 
