@@ -11,9 +11,15 @@ from typing import Final
 from pqvault import passphrases, sealedfile
 from pqvault.errors import UsageError
 
-__all__ = ["MAX_SIZE", "read", "read_private", "write"]
+__all__ = ["MAX_SIZE", "is_secret", "read", "read_private", "write"]
 
 MAX_SIZE: Final = 16 * 1024 * 1024  # bytes
+_SECRETS: Final = ("SECRET-KEY-", "SIGNING-KEY-")  # in the texts of private keys of all kinds
+
+
+def is_secret(text: str) -> bool:
+    """Whether a text is or holds a private key: such a one is never repeated."""
+    return any(secret in text.upper() for secret in _SECRETS)
 
 
 def read(path: str) -> bytes:
@@ -80,6 +86,12 @@ def _read(path: str, *, private: bool) -> bytes:
                 )
             data = file.read(MAX_SIZE + 1)
     except OSError as error:
+        if is_secret(path):
+            raise UsageError(
+                "the text of a private key was given where the path of its file belongs",
+                hint="save it in a file of mode 0600 and give its path; one that was typed on a"
+                " command line or shared is no longer private",
+            ) from None
         raise UsageError(f"the key file {path} cannot be read: {error.strerror}") from None
     if len(data) > MAX_SIZE:
         raise UsageError(f"the key file {path} is over {MAX_SIZE} bytes")

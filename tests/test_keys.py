@@ -8,6 +8,7 @@ import pickle
 import stat
 import traceback
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ import pqvault
 from pqvault.archive.seal import SealRun
 from pqvault.errors import UsageError
 from pqvault.rootkey import RootKey
+from pqvault.signing import SigningKey
 from pqvault.storage import LocalStorage
 
 
@@ -126,6 +128,17 @@ def test_nothing_shows_a_secret(tmp_path: Path) -> None:
         assert bad[30:60] not in texts[-1]
     for text in texts:
         assert not any(secret in text for secret in secrets)
+
+
+@pytest.mark.parametrize("kind", [pqvault.Identity, pqvault.Recipient, SigningKey])
+def test_a_key_in_place_of_its_file_is_not_repeated(kind: Any) -> None:
+    """attack 38: the text of a private key, given where a path belongs, is in no message."""
+    for key in (pqvault.Identity.generate(), SigningKey.generate()):
+        for text in (key.text, f"# a comment\n{key.text}\n", key.text.lower()):
+            with pytest.raises(UsageError, match="text of a private key was given") as caught:
+                kind.load_file(text)
+            shown = "".join(traceback.format_exception(caught.value)) + caught.value.hint
+            assert key.text[20:40].upper() not in shown.upper()
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))

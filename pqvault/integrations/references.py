@@ -23,6 +23,7 @@ from typing import Final, TypeAlias
 
 from pqvault import passphrases
 from pqvault.errors import NotFound, UsageError
+from pqvault.keyfile import is_secret
 from pqvault.keys import Identity, Recipient
 from pqvault.keystore import Keystore
 from pqvault.keystore.identities import StoredIdentity
@@ -43,7 +44,6 @@ __all__ = [
 
 References: TypeAlias = str | Sequence[str]
 
-_SECRETS: Final = ("SECRET-KEY-", "SIGNING-KEY-")  # in the texts of private keys of all kinds
 _WHAT: Final = (
     "name a file (file:PATH), a variable (env:NAME) or a key of the keystore (keystore:KEY)"
 )
@@ -81,7 +81,7 @@ def normal(references: object) -> tuple[str, ...]:
     found = []
     for item in items:
         text = os.fspath(item) if isinstance(item, os.PathLike) else item
-        if not isinstance(text, str) or _is_secret(text):
+        if not isinstance(text, str) or is_secret(text):
             raise _not_a_reference()  # never repeating it
         found.append(text)
     return tuple(found)
@@ -97,10 +97,6 @@ def anywhere(references: object) -> tuple[str, ...]:
             raise _not_a_reference()
         found.append(f"file:{os.path.abspath(value)}" if kind == "file" else one)
     return tuple(found)
-
-
-def _is_secret(text: str) -> bool:
-    return any(secret in text.upper() for secret in _SECRETS)
 
 
 def _not_a_reference() -> UsageError:
@@ -174,7 +170,7 @@ def _from_variable(reference: str, name: str) -> list[Identity]:
     value = os.environ.get(name)
     if not value:
         raise _nothing(reference, f"the environment variable {name} is not set here")
-    if _is_secret(value):
+    if is_secret(value):
         return Identity.parse_file(os.fsencode(value), f"the environment variable {name}")
     return _from_file(reference, value)
 
