@@ -54,9 +54,7 @@ def command(
         if versions:
             _versions(opened, globs, output)
             return
-        found = False
         for part, entry in opened.located(globs=selected):
-            found = True
             table = TableEntry(part, entry) if entry.kind.letter == "t" else None
             facts = _facts(entry, part.id)
             if table is not None:
@@ -69,8 +67,8 @@ def command(
         output.failures(opened.problems)
         if opened.problems:
             fail_with(max(3, opened.problems[0].exit_code))
-        if globs and not found:
-            raise nothing_matches(globs)
+        if selected.unmatched:
+            raise nothing_matches(selected.unmatched)
 
 
 def _versions(opened: Any, paths: tuple[str, ...], output: Output) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -102,6 +103,16 @@ def test_any_bytes_make_a_glob(globs: list[bytes], path: bytes) -> None:
 def test_no_globs_match_nothing() -> None:
     """What no glob means is for the caller to say."""
     assert not Globs([]) and not Globs([]).match(b"") and not Globs([]).match(b"a")
+
+
+@given(globs=st.lists(st.binary(max_size=6), max_size=4), some=st.lists(paths, max_size=6))
+def test_those_that_matched_nothing_are_known(globs: list[bytes], some: list[bytes]) -> None:
+    """Over several looks, each as :meth:`Globs.match` has it."""
+    looked = Globs(globs)
+    for start in (0, 3):
+        looked.look(pa.array(some[start : start + 3], pa.binary()))
+    assert looked.unmatched == [g for g in globs if not any(map(Globs([g]).match, some))]
+    assert looked.match_each(some) == [looked.match(path) for path in some]
 
 
 def test_many_stars_over_a_long_name() -> None:

@@ -400,6 +400,17 @@ def test_globs_that_match_nothing(box: Box) -> None:
     assert caught.value.exit_code == 10
 
 
+def test_one_glob_of_several_matches_nothing(box: Box) -> None:
+    """What the others match is there, and the one that nothing is like is named: exit 10."""
+    box.tree({"a": b"1", "b": b"2"})
+    box.seal()
+    with box.open() as archive:
+        report = archive.unseal(box.root / "out", ["src/a", "src/typo", "**/nope"])
+    assert [error.exit_code for error in report.failed] == [10, 10]
+    assert "src/typo" in report.failed[0].message and "**/nope" in report.failed[1].message
+    assert report.files == 1 and (box.root / "out/src/a").read_bytes() == b"1"
+
+
 def test_globs_that_match_nothing_leave_nothing(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     """./NAME must not exist, so that an empty one would refuse the next try; a folder of the
     user's own stays."""

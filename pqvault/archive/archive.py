@@ -189,6 +189,7 @@ class Archive(Closing):
         parts = self.view.parts
         for batch, where in self.view.batches(_name(below)):
             if globs:
+                globs.look(batch.column(0))
                 mask = globs.mask(batch.column(0))
                 batch, where = batch.filter(mask), list(compress(where, mask.to_pylist()))
             for entry, index in zip(entries_of(batch), where, strict=True):

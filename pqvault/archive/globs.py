@@ -24,6 +24,7 @@ class Globs:
     """A set of globs. One without ``*?[`` names a path and, if that is a folder, all in it.
 
     ``Globs([])`` is false and matches nothing: what no glob means is for the caller to say.
+    ``unmatched``: those that nothing was like in what :meth:`look` has seen.
     """
 
     def __init__(self, globs: Iterable[str | bytes]) -> None:
@@ -31,8 +32,22 @@ class Globs:
         self._any = bool(names)
         # RE2, which pyarrow carries: its time is linear in the path, whatever the glob. Python's
         # own `re` backtracks, and a path may come from an archive's maker.
-        patterns = "|".join(_translate(name.rstrip(b"/") or name) for name in names)
-        self._pattern = rf"(?s)\A(?:{patterns})\z"
+        patterns = [_translate(name.rstrip(b"/") or name) for name in names]
+        self._pattern = _whole("|".join(patterns))
+        self._left = list(zip(names, map(_whole, patterns), strict=True))
+
+    @property
+    def unmatched(self) -> list[bytes]:
+        """In the order in which they were given."""
+        return [glob for glob, _ in self._left]
+
+    def look(self, paths: Any) -> None:
+        """Note which of them match some of ``paths``, an Arrow array of binaries."""
+        self._left = [
+            (glob, pattern)
+            for glob, pattern in self._left
+            if not pc.any(pc.match_substring_regex(paths, pattern)).as_py()
+        ]
 
     def __bool__(self) -> bool:
         return self._any
@@ -74,6 +89,10 @@ def _translate(glob: bytes) -> str:
             piece, at = _single(glob, at)
             out.append(piece)
     return "".join(out)
+
+
+def _whole(pattern: str) -> str:
+    return rf"(?s)\A(?:{pattern})\z"
 
 
 def _single(glob: bytes, at: int) -> tuple[str, int]:

@@ -61,6 +61,7 @@ def _count(found: Survey, batch: pa.RecordBatch, globs: Globs, inner: bytes, job
     links = batch.filter(pc.equal(batch.column(1), int(Kind.HARDLINK))).column(5)
     found.sources |= {below(link, inner) for link in links.to_pylist()}
     if globs:
+        globs.look(batch.column(0))
         batch = batch.filter(globs.mask(batch.column(0)))
     tables = pc.equal(batch.column(1), int(Kind.TABLE))
     files = pc.or_(tables, pc.equal(batch.column(1), int(Kind.FILE)))

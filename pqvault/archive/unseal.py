@@ -123,6 +123,8 @@ def unseal(
         extractor.remove_made_target()  # else it would stand in the way of the next try
         if not archive.problems:  # else it may be in what could not be read
             raise nothing_matches(globs)
+    if found and not archive.problems:
+        report.failed += [nothing_matches([glob]) for glob in selected.unmatched]
     return report
 
 

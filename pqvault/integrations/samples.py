@@ -20,6 +20,7 @@ from pqvault.errors import IntegrityError, NotFound, PQVaultError
 from pqvault.format.catalog import entries_of
 from pqvault.format.entries import HOLE, Entry, Extent, Kind
 from pqvault.integrations.opening import Opening
+from pqvault.names import printable
 
 __all__ = ["FileIndex", "Sample", "SampleFiles", "named"]
 
@@ -44,6 +45,7 @@ class FileIndex:
 
     def __init__(self, archive: Archive, globs: Sequence[str]) -> None:
         wanted = Globs(globs) if globs else None
+        self._globs = globs
         self._paths: list[pa.Array] = []
         self._starts = array("q", [0])
         self._part, self._object = array("i"), array("i")
@@ -52,15 +54,28 @@ class FileIndex:
         self._rows: dict[int, tuple[pa.RecordBatch, int]] = {}  # of files of several extents
         for batch, parts in archive.view.batches():
             self._add(batch, parts, wanted)
+        self._unmatched = [] if wanted is None else wanted.unmatched
+
+    def check(self, place: str) -> None:
+        """Raise NotFound when there is no file, or none like one of the globs."""
+        if self._unmatched or not len(self):
+            missing = self._unmatched or [os.fsencode(glob) for glob in self._globs] or [b"*"]
+            raise NotFound(
+                f"{place} has no file like {', '.join(map(printable, missing))}",
+                hint="`pqvault ls` lists its paths",
+            )
 
     def _add(self, batch: pa.RecordBatch, parts: list[int], wanted: Globs | None) -> None:
-        paths, kinds, digests = (batch.column(n).to_pylist() for n in (0, 1, 6))
+        if wanted is not None:
+            wanted.look(batch.column(0))
+            mask = wanted.mask(batch.column(0))
+            batch, parts = batch.filter(mask), list(itertools.compress(parts, mask.to_pylist()))
+        kinds, digests = (batch.column(n).to_pylist() for n in (1, 6))
         kept = [
             i
             for i, kind in enumerate(kinds)
             if kind in WITH_CONTENT
             and (kind != Kind.TABLE or digests[i] is not None)  # else there are rows, and no file
-            and (wanted is None or wanted.match(paths[i]))
         ]
         if not kept:
             return
@@ -190,11 +205,7 @@ class SampleFiles:
         self._index: FileIndex | None = None
         self._asked = 0  # bytes
         self._warned = False
-        if not len(self.index):
-            raise NotFound(
-                f"{self._opening.place} has no file like {', '.join(self._globs) or '*'}",
-                hint="`pqvault ls` lists its paths",
-            )
+        self.index.check(self._opening.place)
 
     def __getstate__(self) -> dict[str, Any]:
         # No paths: they are content too, and the archive has them sealed.

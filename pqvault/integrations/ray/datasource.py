@@ -17,7 +17,7 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from pqvault.archive.archive import Archive
-from pqvault.errors import NotFound, UsageError
+from pqvault.errors import UsageError
 from pqvault.integrations import references
 from pqvault.integrations.opening import Opening
 from pqvault.integrations.records import MAX_UNIT, Piece, Unit, kind_of, plan_units, records_of
@@ -110,11 +110,7 @@ def _plan(reading: _Reading) -> list[Unit]:
     if reading.table is not None:
         return TableSource(archive, reading.table, reading.columns).units()
     index = _index(reading.opening, reading.globs)
-    if not len(index):
-        raise NotFound(
-            f"{reading.opening.place} has no file like {', '.join(reading.globs) or '*'}",
-            hint="`pqvault ls` lists its paths",
-        )
+    index.check(reading.opening.place)
     if reading.kind == FILES:
         return list(_file_units(index))
     for number in range(len(index)):

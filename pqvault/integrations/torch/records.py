@@ -17,7 +17,7 @@ import pyarrow as pa
 from torch.utils.data import IterableDataset, get_worker_info
 
 from pqvault.archive.archive import Archive
-from pqvault.errors import IntegrityError, NotFound, UsageError
+from pqvault.errors import IntegrityError, UsageError
 from pqvault.integrations.opening import Opening
 from pqvault.integrations.records import Piece, Unit, kind_of, plan_units, records_of
 from pqvault.integrations.samples import FileIndex, named
@@ -100,11 +100,7 @@ class SealedRecords(IterableDataset):
             self._source = TableSource(self._opening.archive(), self._table, self._columns)
             return
         index = FileIndex(self._opening.archive(), self._globs)
-        if not len(index):
-            raise NotFound(
-                f"{self._opening.place} has no file like {', '.join(self._globs) or '*'}",
-                hint="`pqvault ls` lists its paths",
-            )
+        index.check(self._opening.place)
         for number in range(len(index)):
             kind_of(index.path(number), self._kind)
         self._index = index
