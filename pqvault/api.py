@@ -76,13 +76,13 @@ class SealKeywords(TypedDict, total=False):
 
     ``prefix``: put entries below it. ``level``: zstd 0 (store) to 22, default 3.
     ``frame_size``: bytes of content a frame, 64 KiB to 8 MiB, default 4 MiB; 128 KiB suits random
-    access. ``jobs``: threads. ``exclude``: globs. ``files_from``: paths to seal, and no others.
-    ``one_file_system``: stay on it. ``checksum``: compare content, not times. ``delete``: remove
-    what is gone from the sources, up to half unless ``yes``. ``append``: add everything without
-    looking at what is there. ``dry_run``: only report. ``allow_changed``: keep files that
-    change while they are read. ``allow_retired``: seal to a key that is retired in the archive.
-    ``sign``: signing keys, objects or paths of their files, that sign what is added. ``policy``:
-    whose signatures what is read of the archive must have.
+    access. ``jobs``: threads. ``exclude``: a glob or several. ``files_from``: paths to seal, and
+    no others. ``one_file_system``: stay on it. ``checksum``: compare content, not times.
+    ``delete``: remove what is gone from the sources, up to half unless ``yes``. ``append``: add
+    everything without looking at what is there. ``dry_run``: only report. ``allow_changed``: keep
+    files that change while they are read. ``allow_retired``: seal to a key that is retired in the
+    archive. ``sign``: signing keys, objects or paths of their files, that sign what is added.
+    ``policy``: whose signatures what is read of the archive must have.
     ``expect_key_ids``: refuse other recipients. ``memory``: of what was seen of the archive before.
     ``engine``: where objects are sealed, threads of this process if nothing is said;
     `pqvault.integrations.ray.RayEngine` is another.
@@ -96,7 +96,7 @@ class SealKeywords(TypedDict, total=False):
     level: int
     frame_size: int
     jobs: int | None
-    exclude: Sequence[str]
+    exclude: str | Sequence[str]
     files_from: Iterable[bytes] | None
     one_file_system: bool
     checksum: bool
@@ -127,11 +127,18 @@ def sealing(
     **options: Unpack[SealKeywords],
 ) -> SealRun:
     """The run that :func:`seal` does, not yet begun: its ``report`` can be read after an error."""
+    unknown = sorted(options.keys() - SealKeywords.__annotations__.keys())
+    if unknown:  # one that is misspelt would be without effect, and what it keeps out sealed
+        raise UsageError(
+            f"seal has no option {unknown[0]!r}",
+            hint=f"it has {', '.join(SealKeywords.__annotations__)}",
+        )
     named = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
     if archive is None:
         if len(named) != 1:
             raise UsageError("several sources need the archive named", hint="give it with -o")
         archive = default_archive(named[0])
+    excluded = options.get("exclude", ())
     return SealRun(
         storage_at(archive),
         name_sources(named, options.get("prefix", "")),
@@ -140,7 +147,7 @@ def sealing(
         level=options.get("level", DEFAULT_LEVEL),
         frame_size=options.get("frame_size", DEFAULT_FRAME),
         jobs=options.get("jobs") or default_jobs(),
-        exclude=options.get("exclude", ()),
+        exclude=(excluded,) if isinstance(excluded, str) else excluded,
         listed=options.get("files_from"),
         one_file_system=options.get("one_file_system", False),
         checksum=options.get("checksum", False),

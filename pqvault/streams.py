@@ -6,17 +6,18 @@ import io
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from pqvault.arguments import Identities, Recipients, to_identities, to_recipients
 from pqvault.crypto.cobblestone import Source
 from pqvault.errors import FormatError, IntegrityError, NotFound, UsageError
 from pqvault.format import envelope as envelope_format
 from pqvault.format.envelope import Envelope
 from pqvault.format.textdoc import MAX_SIZE
 from pqvault.ids import new_id
-from pqvault.keys import Identity, Recipient, one_profile
+from pqvault.keys import Identity, one_profile
 from pqvault.progress import Progress, Report, ignore
 from pqvault.rootkey import STREAM_ARCHIVE, STREAM_OBJECT, RootKey, keyring
 from pqvault.sealed import FrameCache, InOrderReader, SealedReader, SealedWriter
@@ -67,7 +68,7 @@ class _WriteAll:
 def encrypt(
     source: Readable,
     output: Writable,
-    recipients: Sequence[Recipient],
+    recipients: Recipients,
     *,
     level: int = DEFAULT_LEVEL,
     frame_size: int = DEFAULT_FRAME,
@@ -79,10 +80,11 @@ def encrypt(
     ``level``: zstd 0 (store) to 22. ``frame_size``: bytes, 64 KiB to 8 MiB. An exception leaves
     an output that reads as truncated. Raises UsageError for bad recipients or options.
     """
-    key = RootKey.generate(STREAM_ARCHIVE, new_id(), one_profile(recipients))
+    sealed_to = to_recipients(recipients)
+    key = RootKey.generate(STREAM_ARCHIVE, new_id(), one_profile(sealed_to))
     sink = _WriteAll(output)
     threads = jobs or min(4, os.cpu_count() or 1)
-    envelope = key.envelope(recipients, created=int(time.time() * 1000))
+    envelope = key.envelope(sealed_to, created=int(time.time() * 1000))
     with SealedWriter(
         sink, *key.object(STREAM_OBJECT), level=level, frame_size=frame_size, threads=threads
     ) as writer:
@@ -112,7 +114,7 @@ def _read_some(source: Readable, writer: SealedWriter) -> int:
 def decrypt(
     source: Readable,
     output: Writable,
-    identities: Iterable[Identity],
+    identities: Identities,
     *,
     raw: bool = False,
     progress: Progress = ignore,
@@ -126,7 +128,7 @@ def decrypt(
     IntegrityError.
     """
     envelope, rest = _read_envelope(source, what)
-    key = _stream_key(envelope, identities, what)
+    key = _stream_key(envelope, to_identities(identities), what)
     sink = _WriteAll(output)
     for piece in _pieces(source, rest, key, raw, what):
         sink.write(piece)
@@ -148,7 +150,7 @@ def _pieces(
     yield from in_order.raw() if raw else in_order.frames()
 
 
-def open_stream(path: str | os.PathLike[str], identities: Iterable[Identity]) -> SealedReader:
+def open_stream(path: str | os.PathLike[str], identities: Identities) -> SealedReader:
     """A sealed stream in a file as a seekable, readable binary file; close it after use.
 
     Raises NotFound, NoKeyFits, IntegrityError.
@@ -162,7 +164,7 @@ def open_stream(path: str | os.PathLike[str], identities: Iterable[Identity]) ->
         ) from None
     try:
         envelope, rest = _read_envelope(file, what)
-        key = _stream_key(envelope, identities, what)
+        key = _stream_key(envelope, to_identities(identities), what)
         source = FileSource.of(file, len(rest))
         if source is None:
             raise UsageError(f"{what} is no regular file, so it cannot be read at random")

@@ -201,7 +201,7 @@ class Archive(Closing):
         found = self.view.find(name)
         if found is None:
             raise NotFound(
-                f"{printable(name)} is not in the archive",
+                f"{printable(name) or 'the empty path'} is not in the archive",
                 hint="`pqvault ls` lists its paths; they begin with the sealed folder's name",
             )
         return found
@@ -242,7 +242,11 @@ class Archive(Closing):
         """A file of the archive as a seekable, readable binary file. Raises NotFound."""
         part, entry = self.find(path)
         if entry.kind not in layout.WITH_CONTENT:
-            raise UsageError(f"{printable(entry.path)} is not a file")
+            what = "a folder" if entry.kind == Kind.FOLDER else "a symbolic link"
+            raise UsageError(
+                f"{printable(entry.path)} is {what} and not a file",
+                hint="`pqvault ls -l` shows what entries are",
+            )
         if entry.kind == Kind.TABLE and not has_content(entry):
             raise UsageError(
                 f"{printable(entry.path)} is a table, which has rows and no bytes",
@@ -253,7 +257,7 @@ class Archive(Closing):
     def unseal(
         self,
         target: str | os.PathLike[str] | None = None,
-        globs: Sequence[str] = (),
+        globs: str | Sequence[str] = (),
         *,
         force: bool = False,
         preserve_special: bool = False,
@@ -280,7 +284,7 @@ class Archive(Closing):
         return unseal(
             self,
             None if target is None else Path(target),
-            globs,
+            (globs,) if isinstance(globs, str) else globs,
             force=force,
             preserve_special=preserve_special,
             links=links,

@@ -220,7 +220,9 @@ class OpenPart:
         return self._key
 
     def close(self) -> None:
-        """Close every file."""
+        """Close every file; what is read after this is opened again."""
         self._objects.close(self.id)
-        if self._catalog_file is not None:
-            self._catalog_file.close()
+        with self._catalog_lock:
+            file, self._catalog_file, self._catalog = self._catalog_file, None, None
+        if file is not None:
+            file.close()

@@ -25,6 +25,7 @@ from pqvault.errors import (
     NotFound,
     PolicyRefused,
     PQVaultError,
+    UsageError,
 )
 from pqvault.format.catalog import check_ancestors, entries_of
 from pqvault.format.commit import CATALOG, Commit, PartFile, is_table, object_number
@@ -120,7 +121,9 @@ class _Verify:
 
     def _choose(self, sample: float) -> list[tuple[PublicPart, PartFile]]:
         files = [(part, file) for part in self._state.ordered() for file in part.commit.files]
-        if sample >= 1:
+        if not 0 <= sample <= 1:
+            raise UsageError(f"a sample of {sample} is not possible", hint="give a share, 0 to 1")
+        if sample == 1:
             return files
         count = max(1, round(len(files) * sample)) if files else 0
         chosen = set(random.SystemRandom().sample(range(len(files)), count))

@@ -12,7 +12,7 @@ from typing import IO, Any, Final, TypeVar
 
 import pyarrow as pa
 
-from pqvault.errors import FormatError
+from pqvault.errors import FormatError, PQVaultError, UsageError
 from pqvault.format.catalogrules import any_of, check_ancestors, check_batch
 from pqvault.format.columns import EXTENT_TYPE, PLAIN_SCHEMA, SCHEMA, entries_of
 from pqvault.format.entries import HOLE, MAX_NAME, MAX_PATH, Entry, Extent, Kind
@@ -266,7 +266,12 @@ class CatalogReader:
     def _statistic(self, group: int) -> bytes | None:
         return self._groups[group].chunks[0].least
 
-    def _bad(self, sentence: str) -> FormatError:
+    def _bad(self, sentence: str) -> PQVaultError:
+        if self._source.closed:  # then nothing is wrong with it
+            return UsageError(
+                f"{self._what} was closed while it was read",
+                hint="read it within the `with` block of its archive",
+            )
         return FormatError(f"{self._what} {sentence}")
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from pqvault.errors import FormatError
+from pqvault.errors import FormatError, PQVaultError
 from pqvault.format.entries import HOLE, MAX_PATH, Kind
 from pqvault.format.table import MAX_TABLE_DOC
 from pqvault.lazy import LazyModule
@@ -20,7 +20,7 @@ pc = LazyModule("pyarrow.compute")
 # Plain numbers: there are rows by the million, and an Enum's name takes longer than the comparison.
 _FOLDER, _TOMBSTONE = int(Kind.FOLDER), int(Kind.TOMBSTONE)
 
-Bad = Callable[[str], FormatError]  # an error about the catalog, from what it does
+Bad = Callable[[str], PQVaultError]  # an error about the catalog, from what it does
 
 
 def check_ancestors(

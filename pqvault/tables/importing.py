@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Any
 
+from pqvault.arguments import Recipients
 from pqvault.errors import UsageError
-from pqvault.keys import Recipient
 from pqvault.sources import BadLines, open_source
 from pqvault.storage import Storage
 from pqvault.tablefile import RowGroups
@@ -24,7 +23,7 @@ def import_table(
     archive: StrPath | Storage,
     name: str | bytes = "",
     *,
-    recipients: Sequence[Recipient | str],
+    recipients: Recipients,
     bad_lines: BadLines | None = None,
     **options: Any,
 ) -> Imported:

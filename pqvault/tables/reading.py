@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
 
 from pqvault.archive.archive import Archive
-from pqvault.keys import Identity
+from pqvault.arguments import Identities, to_identities
 from pqvault.tables.dataset import TableDataset
 from pqvault.tables.places import StrPath, storage_of
 
@@ -17,17 +17,17 @@ __all__ = ["count_rows", "dataset", "head", "opened", "read_table", "schema"]
 
 
 @contextmanager
-def opened(archive: Archive | StrPath, identities: Sequence[Identity]) -> Iterator[Archive]:
+def opened(archive: Archive | StrPath, identities: Identities) -> Iterator[Archive]:
     """The archive that is open already, or one opened for the block."""
     if isinstance(archive, Archive):
         yield archive
     else:
-        with Archive(storage_of(archive), identities) as found:
+        with Archive(storage_of(archive), to_identities(identities)) as found:
             yield found
 
 
 def dataset(
-    archive: Archive | StrPath, name: str | bytes, *, identities: Sequence[Identity] = ()
+    archive: Archive | StrPath, name: str | bytes, *, identities: Identities = ()
 ) -> TableDataset:
     """All parts of a table as a `pyarrow.dataset.Dataset`, with projection and filter pushdown.
 
@@ -44,7 +44,7 @@ def read_table(
     archive: Archive | StrPath,
     name: str | bytes,
     *,
-    identities: Sequence[Identity] = (),
+    identities: Identities = (),
     columns: list[str] | None = None,
     filter: Any = None,
 ) -> pa.Table:
@@ -56,7 +56,7 @@ def read_table(
 
 
 def schema(
-    archive: Archive | StrPath, name: str | bytes, *, identities: Sequence[Identity] = ()
+    archive: Archive | StrPath, name: str | bytes, *, identities: Identities = ()
 ) -> pa.Schema:
     """The columns that the keys at hand open."""
     return dataset(archive, name, identities=identities).schema
@@ -67,7 +67,7 @@ def head(
     name: str | bytes,
     rows: int = 10,
     *,
-    identities: Sequence[Identity] = (),
+    identities: Identities = (),
     columns: list[str] | None = None,
 ) -> pa.Table:
     """The first rows."""
@@ -75,7 +75,7 @@ def head(
 
 
 def count_rows(
-    archive: Archive | StrPath, name: str | bytes, *, identities: Sequence[Identity] = ()
+    archive: Archive | StrPath, name: str | bytes, *, identities: Identities = ()
 ) -> int:
     """How many rows there are. Reads no rows."""
     return dataset(archive, name, identities=identities).count_rows()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -17,8 +17,8 @@ import pyarrow as pa
 
 from pqvault.archive.archive import Archive
 from pqvault.archive.tableentry import short_name
+from pqvault.arguments import Identities
 from pqvault.errors import IntegrityError, NoKeyFits, PQVaultError, UsageError
-from pqvault.keys import Identity
 from pqvault.tables.dataset import TableDataset
 from pqvault.tables.places import StrPath
 from pqvault.tables.reading import opened
@@ -75,7 +75,7 @@ def _unknown(kind: pa.DataType) -> str | None:
 
 @contextmanager
 def query(
-    archive: Archive | StrPath, sql: str, *, identities: Sequence[Identity] = ()
+    archive: Archive | StrPath, sql: str, *, identities: Identities = ()
 ) -> Iterator[pa.RecordBatchReader]:
     """The rows of a SELECT, as a stream to be read within the ``with`` block.
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from pqvault.archive.columngroups import ColumnGroup
 from pqvault.archive.tablepart import TablePart
+from pqvault.arguments import Recipients, to_recipients
 from pqvault.errors import UsageError
-from pqvault.keys import Recipient
 from pqvault.memory import Memory
 from pqvault.policy import ANYBODY, Policy
 from pqvault.signing import SigningKey
@@ -44,7 +44,7 @@ class TableWriter:
         name: str | bytes,
         schema: pa.Schema,
         *,
-        recipients: Sequence[Recipient | str],
+        recipients: Recipients,
         groups: Sequence[ColumnGroup] = (),
         mode: str = "replace",
         level: int = LEVEL,
@@ -56,7 +56,7 @@ class TableWriter:
         memory: Memory | None = None,
     ) -> None:
         storage = storage_of(archive)
-        sealed_to = [r if isinstance(r, Recipient) else Recipient.parse(r) for r in recipients]
+        sealed_to = to_recipients(recipients)
         self._part = TablePart(
             storage, sealed_to, groups, sign=sign, policy=policy,
             allow_retired=allow_retired, memory=memory,
@@ -113,7 +113,7 @@ def write_table(
     name: str | bytes,
     data: Rows,
     *,
-    recipients: Sequence[Recipient | str],
+    recipients: Recipients,
     schema: pa.Schema | None = None,
     **options: Any,
 ) -> str:
