@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     type=click.Choice(["scan", "random"]),
     default="scan",
     show_default=True,
-    help="random: frames of 128 KiB, quicker to read at random, a tenth larger or so.",
+    help="random: frames of 64 KiB, quicker to read at random; a tenth larger, text by half.",
 )
 @click.option("--frame", type=Size(), metavar="SIZE", help="Content of a frame, 64KiB to 8MiB.")
 @jobs_option
