@@ -68,22 +68,24 @@ def command(
     from pqvault.errors import Incomplete
 
     identities = load_identities(identity)
-    with api.open(
-        archive, identities=identities, as_of=as_of, strict=False, memory=memory, policy=policy
-    ) as opened:
-        problems = list(opened.problems)
-        with shown(output, "unseal") as progress:
-            report = opened.unseal(
-                target,
-                globs,
-                force=force,
-                links="as-is" if links == "as-is" else "inside",
-                preserve_special=preserve_special,
-                jobs=jobs,
-                engine=engine,
-                progress=progress,
-            )
-    problems += report.failed
+    with (
+        api.open(
+            archive, identities=identities, as_of=as_of, strict=False, memory=memory, policy=policy
+        ) as opened,
+        shown(output, "unseal") as progress,
+    ):
+        report = opened.unseal(
+            target,
+            globs,
+            force=force,
+            links="as-is" if links == "as-is" else "inside",
+            preserve_special=preserve_special,
+            jobs=jobs,
+            engine=engine,
+            progress=progress,
+        )
+    # Only now: of a catalog that is damaged further on, nothing is known before it is read.
+    problems = [*opened.problems, *report.failed]
     for item in report.skipped:
         output.warning(f"skipped {item}")
     output.failures(problems)

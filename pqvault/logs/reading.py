@@ -90,12 +90,14 @@ class LogView(Closing):
 
     def _entries(self) -> list[TableEntry]:
         """The committed parts, the oldest first."""
-        for problem in self._opened.problems:
-            self._note(problem)
         try:
             return self._opened.find_table(self.name)
         except NotFound:
             return []
+        finally:
+            # Only now: a catalog that is damaged further on is found to be so on the way.
+            for problem in self._opened.problems:
+                self._note(problem)
 
     def _note(self, problem: PQVaultError) -> None:
         if problem.message not in {p.message for p in self.problems}:
