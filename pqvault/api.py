@@ -75,7 +75,7 @@ class SealKeywords(TypedDict, total=False):
     """The options of :func:`seal`, all of which may be left out.
 
     ``prefix``: put entries below it. ``level``: zstd 0 (store) to 22, default 3.
-    ``frame_size``: bytes of content a frame, 64 KiB to 8 MiB, default 4 MiB; 128 KiB suits random
+    ``frame_size``: bytes of content a frame, 64 KiB to 8 MiB, default 4 MiB; 64 KiB suits random
     access. ``jobs``: threads. ``exclude``: a glob or several. ``files_from``: paths to seal, and
     no others. ``one_file_system``: stay on it. ``checksum``: compare content, not times.
     ``delete``: remove what is gone from the sources, up to half unless ``yes``. ``append``: add
