@@ -11,10 +11,11 @@ from fsspec.implementations.local import LocalFileSystem
 
 from pqvault.archive.layout import HEADER
 from pqvault.errors import IntegrityError, NotFound, UsageError
+from pqvault.names import printable
 from pqvault.storage import LocalStorage, Storage
 from pqvault.storage import storage_at as find_storage
 
-__all__ = ["RangeSource", "inner", "is_archive", "storage_at"]
+__all__ = ["RangeSource", "check_written", "inner", "is_archive", "storage_at"]
 
 
 def inner(place: str, protocol: str | None, options: dict[str, Any] | None) -> tuple[Any, str]:
@@ -30,6 +31,22 @@ def is_archive(fs: Any, path: str) -> bool:
     if isinstance(fs, LocalFileSystem):
         return os.path.isdir(path)
     return bool(fs.exists(f"{path.rstrip('/')}/{HEADER}"))
+
+
+def check_written(fs: Any, place: str, name: str) -> None:
+    """Raise UsageError for where hosts write that put more behind a URL, as `save_to_disk` of
+    Hugging Face's datasets does: an archive within an archive's folder, a name that no URL has."""
+    within = place.rstrip("/").rpartition("/")[0]
+    wrong = ""
+    if "::" in name:
+        wrong = f"{printable(os.fsencode(name))} has :: in it, which parts the paths of a URL"
+    elif within and fs.exists(f"{within}/{HEADER}"):
+        wrong = f"{place} is in the folder of an archive"
+    if wrong:
+        raise UsageError(
+            wrong,
+            hint="the path of a file goes before the ::, as in pqvault://path/inside::corpus.pqv",
+        )
 
 
 def storage_at(fs: Any, path: str, options: dict[str, Any] | None) -> Storage:

@@ -22,10 +22,13 @@ _ROWS = 65_536  # a batch, where the query does not say
 def scan_parquet(url: str, **options: Any) -> pl.LazyFrame:
     """A file or folder of Parquet (``pqvault://corpus/rows::file:///data/corpus.pqv``).
 
+    Folders named ``key=value`` in a folder are columns, as they are for Polars' own.
+
     ``options``: of the file system; references to keys, never keys.
     """
     filesystem, path = fsspec.url_to_fs(url, **options)
-    rows = ds.dataset(path, filesystem=filesystem, format="parquet")
+    hive = "hive" if filesystem.isdir(path) else None
+    rows = ds.dataset(path, filesystem=filesystem, format="parquet", partitioning=hive)
     schema = _frame(rows.schema.empty_table()).schema
 
     def batches(

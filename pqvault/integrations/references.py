@@ -13,11 +13,13 @@ log, a pickle or a task specification learns a name (ATTACKS rows 38 and 40).
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import os
 import secrets
 import threading
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -34,6 +36,7 @@ from pqvault.signing import Signer, SigningKey
 __all__ = [
     "References",
     "anywhere",
+    "check_options",
     "hand_over",
     "identities",
     "normal",
@@ -85,6 +88,18 @@ def normal(references: object) -> tuple[str, ...]:
             raise _not_a_reference()  # never repeating it
         found.append(text)
     return tuple(found)
+
+
+def check_options(options: Iterable[str], of: Callable[..., None]) -> None:
+    """Raise UsageError for a misspelt option of a function: `signer` would check no signature.
+
+    Others are none of ours: hosts hand theirs on.
+    """
+    names = list(inspect.signature(of).parameters)
+    for option in options:
+        meant = difflib.get_close_matches(option, names, 1, 0.75)
+        if meant:
+            raise UsageError(f"there is no option {option!r}", hint=f"{meant[0]!r} is one")
 
 
 def anywhere(references: object) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import fsspec
 
 from pqvault.closing import Closing
-from pqvault.errors import FormatError, NotFound
+from pqvault.errors import FormatError, NotFound, UsageError
 
 __all__ = ["safe_open"]
 
@@ -22,13 +22,23 @@ _MAX_DIMENSIONS: Final = 64
 class safe_open(Closing):  # noqa: N801  the name that the library has
     """A file of tensors at a path or URL (``pqvault://…``), of which only the header is read.
 
-    ``framework``: ``pt`` for torch, ``np`` for NumPy. Other options are fsspec's. Raises
-    FormatError for a header that contradicts itself, before anything of its size is allocated.
+    ``framework``: ``pt`` for torch, ``np`` for NumPy. ``device``: where torch puts them. Other
+    options are fsspec's. Raises FormatError for a header that contradicts itself, before anything
+    of its size is allocated.
     """
 
-    def __init__(self, url: str, framework: str = "pt", **options: Any) -> None:
-        self._name = url.partition("::")[0]
-        self._framework = framework
+    def __init__(
+        self, url: str, framework: str = "pt", device: Any = "cpu", **options: Any
+    ) -> None:
+        inside = url.partition("::")[0]
+        self._name = inside if "://" in inside else url  # `pqvault::URL` of a stream
+        self._is_numpy = framework in ("np", "numpy")
+        if not self._is_numpy and framework not in ("pt", "torch", "pytorch"):
+            raise UsageError(
+                f"tensors of {self._name} are not given as {framework!r}",
+                hint="choose pt for torch, or np for NumPy",
+            )
+        self._device = device
         self._opened = fsspec.open(url, "rb", **options)
         self._file = self._opened.open()
         try:
@@ -95,12 +105,12 @@ class safe_open(Closing):  # noqa: N801  the name that the library has
                 raise self._bad("ends early")
         from safetensors import SafetensorError
 
-        if self._framework == "np":
-            from safetensors.numpy import load
-        else:
-            from safetensors.torch import load
         try:
-            return load(bytes(blob))["x"]
+            if self._is_numpy:
+                return _numpy(bytes(blob), f"{self._name} has a tensor of type {kind}")
+            from safetensors.torch import load
+
+            return load(bytes(blob))["x"].to(self._device)
         except SafetensorError as error:  # its type, or its size for its shape
             raise self._bad(f"has a tensor that contradicts its header: {error}") from None
 
@@ -140,6 +150,17 @@ class _Slice:
             self._kind, [stop - start, *self._shape[1:]], begin, begin + (stop - start) * row
         )
         return rows[(slice(None), *where[1:])] if isinstance(where, tuple) else rows
+
+
+def _numpy(blob: bytes, what: str) -> Any:
+    from safetensors.numpy import load
+
+    try:
+        return load(blob)["x"]
+    except KeyError:
+        raise UsageError(
+            f"{what}, which NumPy does not have", hint="open the file with framework='pt'"
+        ) from None
 
 
 def _checked(facts: dict[str, Any]) -> tuple[str, tuple[int, ...], int, int]:

@@ -570,6 +570,24 @@ def test_an_archive_is_no_file(sealed: SealedCorpus) -> None:
     assert sealed.fs().find("") == before
 
 
+def test_options_that_are_misspelt_are_refused(sealed: SealedCorpus) -> None:
+    """`signer` for `signers` would ask for no signature; what hosts hand on is none of ours."""
+    for wrong, right in (("signer", "signers"), ("identites", "identities"), ("asof", "as_of")):
+        with pytest.raises(UsageError, match=f"there is no option '{wrong}'") as caught:
+            fsspec.open(sealed.url("data/table.csv"), **sealed.options, **{wrong: "x"})
+        assert f"'{right}'" in caught.value.hint
+    assert sealed.fs(block_size=1024, use_listings_cache=False).exists("data/table.csv")
+
+
+def test_names_that_no_url_has_are_not_written(sealed: SealedCorpus) -> None:
+    """What hosts put behind a URL, and not before its ::, is refused."""
+    fs = sealed.fs(recipients=sealed.identity.recipient.text)
+    with pytest.raises(UsageError, match="has :: in it") as caught:
+        fs.open(f"new::{sealed.archive}/state.json", "wb")
+    assert "before the ::" in caught.value.hint
+    assert not fs.find("new")
+
+
 def test_lines_are_written_as_to_other_files(sealed: SealedCorpus) -> None:
     """`writelines`, which every file of Python has."""
     fs = sealed.fs(recipients=sealed.identity.recipient.text)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from hosts_kit import SealedCorpus
 
+import pqvault
 from pqvault import Identity
 from pqvault.errors import FormatError, IntegrityError, NoKeyFits, NotFound, UsageError
 from pqvault.streams import decrypt, encrypt
@@ -218,6 +219,54 @@ def test_tensors_that_are_not_as_their_header_says(
         for read in (lambda: tensors.get_tensor("a"), lambda: tensors.get_slice("a")[0:1]):
             with pytest.raises(FormatError, match=r"pqvault.*contradicts its header"):
                 read()
+
+
+def test_safetensors_come_as_they_are_asked_for(sealed: SealedCorpus) -> None:
+    """The library's names of frameworks, and its device; never those of another framework."""
+    torch = pytest.importorskip("torch")
+    library = pytest.importorskip("safetensors.torch")
+    from pqvault.integrations.safetensors import safe_open
+
+    content = library.save({"a": torch.ones(3), "b": torch.ones(3, dtype=torch.bfloat16)})
+    url = sealed_tensors(sealed, content)
+    for framework in ("np", "numpy"):
+        with safe_open(url, framework, **sealed.options) as file:
+            assert type(file.get_tensor("a")).__module__ == "numpy"
+            with pytest.raises(UsageError, match="has a tensor of type BF16, which NumPy does"):
+                file.get_tensor("b")
+    with safe_open(url, "pt", "meta", **sealed.options) as file:
+        assert file.get_tensor("a").device == file.get_slice("b")[1:].device == torch.device("meta")
+    with pytest.raises(UsageError, match=r"x\.safetensors.pqv are not given as 'tf'"):
+        safe_open(url, framework="tf", **sealed.options)
+
+
+def test_polars_has_the_columns_of_folders(sealed: SealedCorpus) -> None:
+    """As of plain files: those that are named in folders below the one that is read."""
+    pl = pytest.importorskip("polars")
+    from pqvault.integrations.polars import scan_parquet
+
+    for part in range(2):
+        folder = sealed.plain / "hive" / f"k=k{part}"
+        folder.mkdir(parents=True)
+        (sealed.plain / "rows" / f"part-{part}.parquet").rename(folder / "rows.parquet")
+    pqvault.seal(sealed.plain, sealed.archive, recipients=sealed.identity.recipient)
+    for name in ("hive", "hive/k=k1/rows.parquet"):
+        ours = scan_parquet(sealed.url(f"data/{name}"), **sealed.options)
+        plain = pl.scan_parquet(sealed.plain / name)
+        query = pl.col("k") == "k1" if name == "hive" else pl.col("id") > 1500
+        assert ours.filter(query).collect().equals(plain.filter(query).collect())
+
+
+def test_save_to_disk_is_refused(sealed: SealedCorpus) -> None:
+    """Hugging Face's datasets put names behind a URL: an archive within the archive's folder."""
+    datasets = pytest.importorskip("datasets")
+    options = sealed.options | {"recipients": sealed.identity.recipient.text}
+    before = set(sealed.archive.rglob("*"))
+    with pytest.raises(UsageError, match=r"data\.pqv/data-.* is in the folder of an archive"):
+        datasets.Dataset.from_dict({"a": [1]}).save_to_disk(
+            f"pqvault://saved::{sealed.archive}", storage_options=options
+        )
+    assert set(sealed.archive.rglob("*")) == before
 
 
 def test_polars_pushes_down(sealed: SealedCorpus) -> None:

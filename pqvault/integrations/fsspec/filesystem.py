@@ -83,6 +83,7 @@ class PQVaultFileSystem(ChainedFileSystem):
         frame_size: int = DEFAULT_FRAME,
         **options: Any,
     ) -> None:
+        references.check_options(options, PQVaultFileSystem.__init__)
         for given in (identities, recipients, sign, signers):
             references.normal(given)  # refuses keys before anything can keep them
         if not fo:
@@ -315,6 +316,7 @@ class PQVaultFileSystem(ChainedFileSystem):
 
     def _writer(self, name: str) -> VaultWriter:
         fs, place = self._place()
+        places.check_written(fs, place, name)
         if name in ("", place.strip("/")):
             if places.is_archive(fs, place):
                 raise self._no_file_named()
