@@ -559,6 +559,17 @@ def test_a_written_file_hides_no_other(sealed: SealedCorpus) -> None:
     assert fs.cat_file("data/table.csv") == b"new" and fs.find("") == before
 
 
+def test_damage_keeps_nobody_from_writing(sealed: SealedCorpus) -> None:
+    """A part that cannot be read is no reason to lose what is written now."""
+    fs = sealed.fs(recipients=sealed.identity.recipient.text)
+    fs.pipe_file("data/more", b"1")
+    damaged = max(sealed.archive.glob("parts/*/catalog"), key=lambda path: path.stat().st_mtime_ns)
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    sealed.fs(recipients=sealed.identity.recipient.text).pipe_file("data/other", b"2")
+    with pqvault.open(sealed.archive, identities=[sealed.identity], strict=False) as archive:
+        assert archive.open_file("data/other").read() == b"2"
+
+
 def test_an_archive_is_no_file(sealed: SealedCorpus) -> None:
     """A URL that names no file in an archive is refused, for reading and for writing."""
     options = sealed.options | {"recipients": sealed.identity.recipient.text}

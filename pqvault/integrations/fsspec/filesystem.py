@@ -17,7 +17,7 @@ from fsspec.utils import tokenize
 
 from pqvault.archive.append import AppendPart
 from pqvault.archive.archive import Archive
-from pqvault.errors import NoKeyFits, NotFound, PQVaultError, UsageError
+from pqvault.errors import IntegrityError, NoKeyFits, NotFound, PQVaultError, UsageError
 from pqvault.integrations import places, references
 from pqvault.integrations.fsspec.files import (
     IsFolder,
@@ -335,10 +335,11 @@ class PQVaultFileSystem(ChainedFileSystem):
         return VaultWriter(self.part.create(os.fsencode(name)), name)
 
     def _check_new(self, name: str) -> None:
-        # With public keys alone nobody can tell; a key that is not here is as good as none.
+        # With public keys alone nobody can tell; a key that is not here is as good as none, and
+        # damage in what is there is no reason to lose what is written.
         if self._opened is None and not (self._identities or os.environ.get("PQVAULT_IDENTITY")):
             return
-        with suppress(NotFound, NoKeyFits):
+        with suppress(NotFound, NoKeyFits, IntegrityError):
             self._tree.check_new(name)
 
     def _new_part(self, fs: Any, place: str) -> AppendPart:
