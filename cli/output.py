@@ -105,7 +105,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, bytes):
-        return os.fsdecode(value)  # bytes that are not UTF-8 become \udcXX, which JSON escapes
+        # Whatever the locale; bytes that are not UTF-8 become \udcXX, which JSON escapes.
+        return value.decode("utf-8", "surrogateescape")
     return value
 
 

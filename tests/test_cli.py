@@ -7,6 +7,7 @@ any lines; ``[N]`` is its exit code, 0 when it is left out; ``#`` begins a comme
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -214,6 +215,17 @@ def test_names_that_the_locale_cannot_write(
         done = subprocess.run(["sh", "-c", script], env=env, cwd=folder, capture_output=True)
         assert done.returncode == 0, done.stderr
         assert done.stdout.endswith(b"-out\n")
+
+
+def test_names_in_json_are_those_of_the_archive(tmp_path: Path, shell: dict[str, str]) -> None:
+    """The same text in every locale, an old one that is ASCII among them."""
+    (tmp_path / "日本").mkdir()
+    script = "pqvault keygen -o key > pub && pqvault seal 日本 -o a.pqv -R pub -q"
+    subprocess.run(["sh", "-c", script], env=shell, cwd=tmp_path, check=True, capture_output=True)
+    env = shell | {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    listing = "pqvault ls a.pqv -i key --json"
+    done = subprocess.run(["sh", "-c", listing], env=env, cwd=tmp_path, capture_output=True)
+    assert json.loads(done.stdout)["path"] == "日本", done.stderr
 
 
 def test_errors_that_cannot_be_written_have_their_exit_code(shell: dict[str, str]) -> None:
