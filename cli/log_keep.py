@@ -98,7 +98,9 @@ def expire(
     for part in report.expired:
         output.detail(part)
     for part in report.kept:
-        output.warning(f"part {part} is as old, and stays: it holds more than tables")
+        output.warning(
+            f"part {part} is as old, and stays: it is no log's, or holds more than tables"
+        )
     for part in report.ahead:
         output.warning(f"part {part} is dated in the future, and will not expire before that")
     for part in report.live:

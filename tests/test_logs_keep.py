@@ -150,6 +150,23 @@ def test_corpora_in_the_same_archive_stay(
         assert opened.open_file("file").read() == b"text"
 
 
+def test_what_was_removed_does_not_come_back(archive: Path, tmp_path: Path) -> None:
+    """A part of removals and links alone has no file but its catalog; it is no log's."""
+    src = tmp_path / "src"
+    src.mkdir()
+    for name in ("a", "b"):
+        (src / name).write_text(name)
+    keys = {"recipients": [KEY.recipient], "identities": [KEY]}
+    pqvault.seal(src, archive, **keys)  # type: ignore[arg-type]
+    (src / "b").unlink()
+    (src / "link").symlink_to("a")
+    pqvault.seal(src, archive, delete=True, yes=True, **keys)  # type: ignore[arg-type]
+    report = expire(archive, -1.0)
+    assert report.expired == [] and len(report.kept) == 2
+    with pqvault.open(archive, identities=[KEY]) as opened:
+        assert [entry.path for entry in opened.entries()] == [b"src", b"src/a", b"src/link"]
+
+
 def test_open_parts_expire_too_but_not_live_ones(
     archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

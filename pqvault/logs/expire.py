@@ -29,8 +29,9 @@ _LONGEST: Final = 24 * 3600.0  # seconds that a part may stay open
 @dataclass(slots=True)
 class ExpireReport:
     """``expired``: parts that are gone, or would be. ``kept``: old parts that hold other things
-    than tables. ``live``: old parts that a process still writes. ``destroyed``: key versions.
-    ``size``: bytes freed. ``ahead``: parts whose time is in the future: they do not expire."""
+    than tables, or may. ``live``: old parts that a process still writes. ``destroyed``: key
+    versions. ``size``: bytes freed. ``ahead``: parts whose time is in the future: they do not
+    expire."""
 
     dry_run: bool = False
     expired: list[str] = field(default_factory=list)
@@ -58,7 +59,7 @@ class _Run:
             self.report.ahead.append(part)
         elif created >= self.before:
             return
-        elif not all(file.name == CATALOG or is_table(file.name) for file in commit.files):
+        elif not _is_of_a_log(commit):
             self.report.kept.append(part)
         else:
             self.key_ids.update(commit.sealed_to)
@@ -131,6 +132,14 @@ def expire(
     if keystore is not None:
         _destroy_keys(storage, archive_id, run, keystore)
     return report
+
+
+def _is_of_a_log(commit: Commit) -> bool:
+    """Whether a part may hold the tables of a log and nothing else, as far as anybody can tell
+    without a key. In one of kind `seal`, or without a table, there may be tombstones: when those
+    go, what they hide is there again."""
+    names = [file.name for file in commit.files if file.name != CATALOG]
+    return commit.kind == "append" and bool(names) and all(map(is_table, names))
 
 
 def _gather(report: ExpireReport, do: Callable[[], object]) -> None:
