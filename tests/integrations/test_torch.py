@@ -24,6 +24,7 @@ import pytest
 from hosts_kit import SealedCorpus, rows
 
 import pqvault
+import pqvault.tables
 from pqvault.errors import IntegrityError, NotFound, RolledBack, UsageError
 
 torch = pytest.importorskip("torch")
@@ -641,6 +642,15 @@ def test_a_worker_that_dies(mixed: SealedCorpus) -> None:
     assert seen == collections.Counter(jsonl_of(mixed))
 
 
+def test_what_is_no_state_is_said(mixed: SealedCorpus) -> None:
+    """When it is loaded, by a loader too, and not as an error of ours."""
+    records = SealedRecords(mixed.archive, globs="**/*.jsonl", **mixed.options)
+    for state in ({"a": 1}, {"kind": "pqvault records 1", "epoch": 3}):
+        with pytest.raises(UsageError, match="the state is not of this dataset"):
+            records.load_state_dict(state)
+    assert records.epoch == 0 and next(iter(records))
+
+
 def test_states_of_something_else(mixed: SealedCorpus) -> None:
     """A state of another order, other parts or half the workers is refused."""
     loader, data = record_loader(mixed, 2)
@@ -769,6 +779,17 @@ def test_damaged_records(seal_files: Make, workers: int) -> None:
     got = loaded(DataLoader(data, 5, num_workers=workers, collate_fn=same))
     want = {line for path in corpus.plain.iterdir() for line in path.read_bytes().splitlines()}
     assert data.skipped == 1 and set(got) < want and len(want) - 3000 <= len(set(got)) == len(got)
+
+
+def test_columns_are_of_a_table(files: SealedCorpus) -> None:
+    """One or several; of files they would be without effect, and none would give no rows."""
+    table = pa.table({"text": ["a", "b"], "n": [1, 2]})
+    pqvault.tables.write_table(files.archive, "t", table, recipients=files.identity.recipient)
+    only = SealedRecords(files.archive, table="t", columns="text", shuffle=False, **files.options)
+    assert list(only) == [{"text": "a"}, {"text": "b"}]
+    for wrong in ({"columns": ["n"], "kind": "lines"}, {"columns": [], "table": "t"}):
+        with pytest.raises(UsageError, match=r"columns are some of a table's|no column is named"):
+            SealedRecords(files.archive, **wrong, **files.options)
 
 
 def test_parquet_without_columns(seal_files: Make) -> None:

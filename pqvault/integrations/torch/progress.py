@@ -9,7 +9,7 @@ import torch
 
 from pqvault.errors import UsageError
 
-__all__ = ["Epoch", "Progress", "merged"]
+__all__ = ["Epoch", "Progress", "check", "merged"]
 
 _STATE: Final = "pqvault records 1"
 MAX_WORKERS: Final = 1024

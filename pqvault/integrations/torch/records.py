@@ -23,7 +23,7 @@ from pqvault.integrations.records import Piece, Unit, kind_of, plan_units, recor
 from pqvault.integrations.samples import FileIndex, named
 from pqvault.integrations.tablerecords import TableSource
 from pqvault.integrations.torch.damage import Damage
-from pqvault.integrations.torch.progress import Epoch, Progress, merged
+from pqvault.integrations.torch.progress import Epoch, Progress, check, merged
 from pqvault.integrations.torch.sampler import permutation, place_of, states_in
 
 __all__ = ["SealedRecords"]
@@ -55,7 +55,7 @@ class SealedRecords(IterableDataset):
         identities: Any = None,
         globs: str | Iterable[str] = (),
         table: str | None = None,
-        columns: Sequence[str] | None = None,
+        columns: str | Sequence[str] | None = None,
         kind: str | None = None,
         transform: Callable[[Any], Any] | None = None,
         shuffle: bool = True,
@@ -73,8 +73,13 @@ class SealedRecords(IterableDataset):
         self._globs = (globs,) if isinstance(globs, str) else tuple(globs)
         if table is not None and (self._globs or kind is not None):
             raise UsageError("a table has rows; globs and kind are for files", hint="give one")
+        if columns is not None and (table is None or not columns):
+            raise UsageError(
+                "columns are some of a table's" if columns else "no column is named",
+                hint="name a table and columns of it, or take what you need in a transform",
+            )
         self._table = table
-        self._columns = None if columns is None else tuple(columns)
+        self._columns = (columns,) if isinstance(columns, str) else columns and tuple(columns)
         self._kind = kind
         self._transform = transform
         self._damage = Damage(on_damage)
@@ -140,7 +145,10 @@ class SealedRecords(IterableDataset):
         return {} if self._resume is None else self._resume
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Begin the next iteration of this process where a state was taken."""
+        """Begin the next iteration of this process where a state was taken. Raises UsageError for
+        a state of another dataset."""
+        if state:
+            check(state, self.fingerprint())
         self._resume = state or None
         self._token = 0
         self._progress = None  # until then this is where it stands
