@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import json
 import os
 import pickle
@@ -597,6 +598,19 @@ def test_names_that_no_url_has_are_not_written(sealed: SealedCorpus) -> None:
         fs.open(f"new::{sealed.archive}/state.json", "wb")
     assert "before the ::" in caught.value.hint
     assert not fs.find("new")
+
+
+def test_files_being_written_are_files_to_hosts(sealed: SealedCorpus) -> None:
+    """`numpy.savez` asks for a `read`; who does need one is told of the file."""
+    numpy = pytest.importorskip("numpy")
+    fs = sealed.fs(recipients=sealed.identity.recipient.text)
+    with fs.open("some.npz", "wb") as file:
+        numpy.savez(file, a=numpy.arange(5))
+    assert list(numpy.load(fs.open("some.npz"))["a"]) == [0, 1, 2, 3, 4]
+    with fs.open("x.bin", "wb") as file:
+        for call in (file.read, lambda: file.seek(0), lambda: file.truncate(0), file.fileno):
+            with pytest.raises(io.UnsupportedOperation, match=r"x\.bin is written from its begin"):
+                call()
 
 
 def test_lines_are_written_as_to_other_files(sealed: SealedCorpus) -> None:

@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from functools import cache
 from types import TracebackType
-from typing import Any, Final, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 import pyarrow as pa
 
@@ -215,6 +215,16 @@ class VaultWriter:
     def seekable(self) -> bool:
         """Never."""
         return False
+
+    def _only_onward(self, *_: object) -> NoReturn:
+        """Raises what hosts know such files by; some ask whether there is a `read` to see that it
+        is a file (`numpy.savez`)."""
+        raise io.UnsupportedOperation(
+            f"{self.name} is written from its beginning to its end, and not read or moved in:"
+            " write to io.BytesIO first, and that to the file"
+        )
+
+    read = seek = truncate = fileno = _only_onward
 
     def close(self) -> None:
         """Keep the file, unless an exception is on its way through the block that wrote it.
