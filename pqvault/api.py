@@ -16,7 +16,7 @@ from pqvault.archive.inspect import PartFacts, list_parts
 from pqvault.archive.seal import SealRun
 from pqvault.archive.sealreport import SealReport
 from pqvault.archive.sealtable import TableOptions
-from pqvault.archive.tasks import default_jobs
+from pqvault.archive.tasks import jobs_of
 from pqvault.archive.verify import VerifyReport
 from pqvault.archive.verify import verify as _verify
 from pqvault.archive.walk import name_sources
@@ -146,7 +146,7 @@ def sealing(
         to_identities(identities),
         level=options.get("level", DEFAULT_LEVEL),
         frame_size=options.get("frame_size", DEFAULT_FRAME),
-        jobs=options.get("jobs") or default_jobs(),
+        jobs=jobs_of(options.get("jobs")),
         exclude=(excluded,) if isinstance(excluded, str) else excluded,
         listed=options.get("files_from"),
         one_file_system=options.get("one_file_system", False),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pqvault.archive import prune as pruning
 from pqvault.archive.compact import LARGE, Compaction, CompactReport
 from pqvault.archive.prune import PruneReport
-from pqvault.archive.tasks import default_jobs
+from pqvault.archive.tasks import jobs_of
 from pqvault.arguments import (
     Identities,
     Recipients,
@@ -93,7 +93,7 @@ def compact(
         sign=to_signing_keys(sign),
         policy=policy,
         memory=memory,
-        jobs=jobs or default_jobs(),
+        jobs=jobs_of(jobs),
         dry_run=dry_run,
         progress=progress,
     ).run()

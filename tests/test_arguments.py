@@ -100,6 +100,19 @@ def test_samples_are_shares(corpus: Path, key: Identity, sample: float) -> None:
         pqvault.verify(archive, sample=sample)
 
 
+def test_jobs_are_not_negative(corpus: Path, key: Identity) -> None:
+    """-1, which elsewhere means all processors, is no error of ours but a sentence."""
+    archive = corpus.with_suffix(".pqv")
+    with pytest.raises(UsageError, match="-1 jobs are not possible"):
+        pqvault.seal(corpus, archive, recipients=key.recipient, jobs=-1)
+    assert not archive.exists()
+    pqvault.seal(corpus, archive, recipients=key.recipient)
+    with pqvault.open(archive, identities=key) as opened:
+        for verb in (opened.verify, lambda jobs: opened.unseal(corpus.parent / "o", jobs=jobs)):
+            with pytest.raises(UsageError, match="-1 jobs are not possible"):
+                verb(jobs=-1)
+
+
 def test_an_archive_that_was_closed_is_not_damaged(corpus: Path, key: Identity) -> None:
     """Entries that are first asked for after the block are read; none are called damaged."""
     archive = corpus.with_suffix(".pqv")

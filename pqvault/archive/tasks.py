@@ -8,13 +8,21 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from threading import Event
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
-from pqvault.errors import PQVaultError
+from pqvault.errors import PQVaultError, UsageError
 
 if TYPE_CHECKING:  # it imports pyarrow
     from pqvault.archive.part import OpenPart
     from pqvault.format.entries import Entry
 
-__all__ = ["TASK_SIZE", "Located", "content_tasks", "default_jobs", "run_tasks", "side_by_side"]
+__all__ = [
+    "TASK_SIZE",
+    "Located",
+    "content_tasks",
+    "default_jobs",
+    "jobs_of",
+    "run_tasks",
+    "side_by_side",
+]
 
 TASK_SIZE: Final = 8 * 1024 * 1024  # bytes of content
 TASK_FILES: Final = 1024
@@ -30,6 +38,13 @@ Result = TypeVar("Result")
 def default_jobs() -> int:
     """Threads when nothing is said: the processors, but no more than four."""
     return min(4, os.cpu_count() or 1)
+
+
+def jobs_of(jobs: int | None) -> int:
+    """How many threads were asked for. Raises UsageError for less than none."""
+    if jobs is not None and jobs < 0:
+        raise UsageError(f"{jobs} jobs are not possible", hint="leave it out for one a processor")
+    return jobs or default_jobs()
 
 
 def run_tasks(

@@ -29,7 +29,7 @@ from pqvault.archive.part import OpenPart
 from pqvault.archive.processes import Processes, processes_for
 from pqvault.archive.survey import Survey, below, survey_of
 from pqvault.archive.tableentry import TableEntry, has_content
-from pqvault.archive.tasks import TASK_SIZE, Located, content_tasks, default_jobs, run_tasks
+from pqvault.archive.tasks import TASK_SIZE, Located, content_tasks, jobs_of, run_tasks
 from pqvault.errors import PQVaultError, UsageError
 from pqvault.format.catalog import entries_of
 from pqvault.format.commit import CATALOG
@@ -87,7 +87,7 @@ def unseal(
         inner = _only_folder(archive, os.fsencode(target.name))
     check_target(archive.storage, target)
     report = UnsealReport(str(target))
-    jobs = jobs or default_jobs()
+    jobs = jobs_of(jobs)
     with ExitStack() as starting:
         survey, share, processes = _begin(archive, selected, inner, jobs, engine, starting)
         roots: list[Entry] = []

@@ -17,7 +17,7 @@ from pqvault.archive.part import OpenPart
 from pqvault.archive.publicpart import PublicPart
 from pqvault.archive.publicstate import PublicState
 from pqvault.archive.tableentry import has_content
-from pqvault.archive.tasks import Located, content_tasks, default_jobs, run_tasks
+from pqvault.archive.tasks import Located, content_tasks, jobs_of, run_tasks
 from pqvault.archive.verify_tables import TableTask, table_tasks, unnamed
 from pqvault.errors import (
     FormatError,
@@ -86,7 +86,7 @@ def verify(
     ``intact`` says nothing about an attacker, who can write digests too.
     """
     state = PublicState(storage, memory)
-    run = _Verify(state, archive, sample, jobs or default_jobs(), policy, engine, progress)
+    run = _Verify(state, archive, sample, jobs_of(jobs), policy, engine, progress)
     run.check_signatures()
     return run.run()
 
