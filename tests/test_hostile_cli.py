@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import hostile as h
+import pyarrow as pa
 import pytest
 
 import pqvault
+from pqvault import tables
 
 KEY = pqvault.Identity.generate()
 C = b"hello world" * 10
@@ -57,3 +59,49 @@ def test_damage_that_a_log_meets_on_the_way_is_told(
     done = run(tmp_path, "log", verb, damaged_late)
     assert done.returncode == 13
     assert "has an entry of an unknown kind" in done.stderr
+
+
+def log_parts(tmp_path: Path, *rows: pa.Table) -> tuple[Path, list[str]]:
+    """A log of a part for each table, and their ids."""
+    archive = tmp_path / "log.pqv"
+    keys = {"recipients": [KEY.recipient], "mode": "append"}
+    return archive, [tables.write_table(archive, "inference", table, **keys) for table in rows]
+
+
+@pytest.mark.parametrize("fault", ["missing", "damaged"])
+def test_a_bad_part_of_a_log_does_not_keep_the_others_from_being_read(
+    tmp_path: Path, fault: str
+) -> None:
+    archive, parts = log_parts(tmp_path, *(pa.table({"n": [i]}) for i in range(3)))
+    (file,) = (archive / "parts" / parts[1] / "tables").iterdir()
+    if fault == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(h.flip(file.read_bytes(), 100, 1))
+    for verb in ("cat", "tail"):
+        done = run(tmp_path, "log", verb, archive)
+        assert done.stdout.splitlines() == ['{"n":0}', '{"n":2}']
+        assert done.returncode == 13 and file.name in done.stderr
+
+
+def test_a_part_with_columns_of_other_types_does_not_hide_a_log(tmp_path: Path) -> None:
+    """Whoever knows the public key can add one."""
+    archive, _ = log_parts(tmp_path, pa.table({"n": [1]}), pa.table({"n": ["forged"]}))
+    done = run(tmp_path, "log", "cat", archive)
+    assert done.stdout.splitlines() == ['{"n":1}', '{"n":"forged"}']
+    assert done.returncode == 0
+
+
+def test_a_bad_catalog_among_many_is_one_problem(tmp_path: Path) -> None:
+    """Also where there are more parts than catalogs are read of at once."""
+    forger = h.Forger(tmp_path / "many.pqv", KEY.recipient)
+    for number in range(69):
+        forger.part([h.row(b"d%02d" % number, "d")])
+    broken = forger.part(b"PAR1xPAR1", seq=2)
+    done = run(tmp_path, "parts", forger.archive)
+    assert done.returncode == 13
+    assert sum("1 entry" in line for line in done.stdout.splitlines()) == 69
+    (line,) = (line for line in done.stdout.splitlines() if broken in line)
+    assert "damaged" in line
+    done = run(tmp_path, "log", "ls", forger.archive)
+    assert done.returncode == 13 and done.stderr.count(broken) == 1

@@ -73,9 +73,14 @@ class View:
         for index, entry in rows:
             if entry.kind != Kind.TABLE or self._is_hidden(path, index):
                 break
-            found.append((self.parts[index], entry))
             what = f"table {printable(path)} of part {self.parts[index].id}"
-            if TableDoc.parse(entry.table or b"", what).mode != "append":
+            try:
+                mode = TableDoc.parse(entry.table or b"", what).mode
+            except PQVaultError as error:
+                self._on_damage(error)
+                continue
+            found.append((self.parts[index], entry))
+            if mode != "append":
                 break
         return found[::-1]
 
@@ -90,7 +95,7 @@ class View:
 
     def _find_newest(self, path: bytes) -> tuple[int, Entry] | None:
         for index in reversed(range(len(self.parts))):
-            entry = self.parts[index].find(path)
+            entry = self._find_in(self.parts[index], path)
             if entry is not None:
                 return index, entry
         return None
@@ -107,7 +112,7 @@ class View:
     def _said(self, path: bytes) -> list[tuple[int, Entry]]:
         """What each part says of a path, the newest first."""
         parts = reversed(list(enumerate(self.parts)))
-        return [(i, entry) for i, part in parts if (entry := part.find(path)) is not None]
+        return [(i, entry) for i, part in parts if (entry := self._find_in(part, path)) is not None]
 
     def _standing_of(self, path: bytes, said: list[tuple[int, Entry]]) -> set[int]:
         return self._protected(path, [(i, entry.kind == Kind.FOLDER) for i, entry in said])
@@ -131,11 +136,18 @@ class View:
                 )
         return counting
 
-    @staticmethod
-    def _ends(part: OpenPart, path: bytes) -> bool:
+    def _find_in(self, part: OpenPart, path: bytes) -> Entry | None:
+        """What one part says of a path; nothing where its catalog is damaged, which is told."""
+        try:
+            return part.find(path)
+        except PQVaultError as error:
+            self._on_damage(error)
+            return None
+
+    def _ends(self, part: OpenPart, path: bytes) -> bool:
         """Whether a part says of a path that it is no folder, which ends what older parts have
         below it."""
-        entry = part.find(path)
+        entry = self._find_in(part, path)
         return entry is not None and entry.kind != Kind.FOLDER
 
     def batches(

@@ -129,22 +129,21 @@ class LogView(Closing):
         storage = self._storage
         found = find_parts(storage) if isinstance(storage, LocalStorage) else []
         self._opened.refresh()  # in this order: a part that is committed meanwhile is listed once
-        facts = [
-            LogPartFacts(
-                entry.part.id,
-                "committed",
-                entry.doc.rows,
-                entry.size,
-                entry.part.commit.created,
-            )
-            for entry in self._entries()
-        ]
+        facts = [self._committed(entry) for entry in self._entries()]
         committed = {part.id for part in self._opened.parts}
         if isinstance(storage, LocalStorage):
             for part in found:
                 if part.id not in committed and (one := self._facts_of(storage, part)) is not None:
                     facts.append(one)
         return facts
+
+    def _committed(self, entry: TableEntry) -> LogPartFacts:
+        rows, size = None, 0
+        try:
+            rows, size = entry.doc.rows, entry.size
+        except PQVaultError as error:
+            self._note(error)
+        return LogPartFacts(entry.part.id, "committed", rows, size, entry.part.commit.created)
 
     def _facts_of(self, storage: LocalStorage, found: FoundPart) -> LogPartFacts | None:
         state: str = state_of(storage, found)
@@ -179,13 +178,31 @@ class LogView(Closing):
         that other keys open.
         """
         entries = self._entries()
-        if entries:
-            asked = [TIME] if since is not None or until is not None else []
-            TableRows(entries).check_names([*asked, *(columns or ())])
-        tables = chain.from_iterable(TableRows([entry]).row_groups() for entry in entries)
+        parts = list(chain.from_iterable(map(self._alone, entries)))
+        asked = [TIME] if since is not None or until is not None else []
+        _check_names(parts, [*asked, *(columns or ())])
+        tables = chain.from_iterable(map(self._read, parts))
         if open_parts:
             tables = chain(tables, self._read_rest({entry.part.id for entry in entries}))
         yield from _within(tables, since, until, columns)
+
+    def _alone(self, entry: TableEntry) -> list[TableRows]:
+        """One committed part by itself, so that one that is bad, or has columns of other types,
+        does not keep the others from being read; [] when it is bad."""
+        try:
+            return [TableRows([entry])]
+        except PQVaultError as error:
+            self._note(error)
+            return []
+
+    def _read(self, part: TableRows) -> Iterator[pa.Table]:
+        try:
+            yield from part.row_groups()
+        except PQVaultError as error:
+            self._note(error)
+
+    def _read_committed(self, entry: TableEntry) -> Iterator[pa.Table]:
+        return chain.from_iterable(map(self._read, self._alone(entry)))
 
     def _read_rest(self, seen: set[str]) -> Iterator[pa.Table]:
         """Rows of open parts, and of those that were committed while others were read: that may
@@ -205,9 +222,8 @@ class LogView(Closing):
                 continue
             seen.add(entry.part.id)
             given = self._open.pop(entry.part.id, None)
-            yield from _skipping(
-                TableRows([entry]).row_groups(), given.rows.rows if given is not None else 0
-            )
+            skipped = given.rows.rows if given is not None else 0
+            yield from _skipping(self._read_committed(entry), skipped)
 
     def _read_open(self, part: _Open) -> Iterator[pa.Table]:
         try:
@@ -245,7 +261,7 @@ class LogView(Closing):
             given = self._open.get(entry.part.id)
             if given is not None and given.rows.rows:
                 continue
-            tables = list(TableRows([entry]).row_groups())
+            tables = list(self._read_committed(entry))
             older[:0] = tables
             rows += sum(map(len, tables))
         kept = older + kept
@@ -270,6 +286,16 @@ class LogView(Closing):
     def close(self) -> None:
         """Close the archive."""
         self._opened.close()
+
+
+def _check_names(parts: Sequence[TableRows], names: Sequence[str]) -> None:
+    """Raise NoKeyFits for a column that is hidden in any part, NotFound for one that none has."""
+    for name in names:
+        for part in parts:
+            if name in part.hidden:
+                raise part.no_key(name)
+        if parts and not any(name in part.schema.names for part in parts):
+            raise NotFound(f"{parts[-1].what} has no column {name!r}")
 
 
 def _within(
