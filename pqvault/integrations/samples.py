@@ -195,13 +195,13 @@ class SampleFiles:
         archive: str | os.PathLike[str],
         *,
         identities: Any = None,
-        globs: str | Iterable[str] = (),
+        globs: str | Iterable[str] | None = (),
         signers: Any = None,
         as_of: str | None = None,
         storage_options: dict[str, Any] | None = None,
     ) -> None:
         self._opening = Opening.of(archive, identities, signers, storage_options, as_of)
-        self._globs = (globs,) if isinstance(globs, str) else tuple(globs)
+        self._globs = (globs,) if isinstance(globs, str) else tuple(globs or ())
         self._index: FileIndex | None = None
         self._asked = 0  # bytes
         self._warned = False

@@ -131,6 +131,7 @@ def test_files_are_the_files(files: SealedCorpus) -> None:
     assert only[0] == plain[[p.parent.name for p in plain].index("3")].stat().st_size
     with pytest.raises(NotFound, match=r"has no file like data/9/\*"):
         SealedFiles(files.archive, globs="data/9/*", **files.options)
+    assert len(SealedFiles(files.archive, globs=None, **files.options)) == 200
     for make in (SealedFiles, SealedRecords):
         with pytest.raises(NotFound, match=r"has no file like data/typo/\*\*$"):
             make(files.archive, globs=["data/3/*.txt", "data/typo/**"], **files.options)

@@ -60,7 +60,7 @@ class SealedDatasource(Datasource):
         archive: str | os.PathLike[str],
         identities: Any = None,
         *,
-        globs: str | Iterable[str] = (),
+        globs: str | Iterable[str] | None = (),
         kind: str | None = None,
         table: str | None = None,
         columns: Sequence[str] | None = None,
@@ -69,7 +69,7 @@ class SealedDatasource(Datasource):
         storage_options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        patterns = (globs,) if isinstance(globs, str) else tuple(globs)
+        patterns = (globs,) if isinstance(globs, str) else tuple(globs or ())
         if table is None and columns is not None:
             raise UsageError("columns are of a table", hint="use select_columns() on the dataset")
         if table is not None and (patterns or kind is not None):

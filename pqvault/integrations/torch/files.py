@@ -34,7 +34,7 @@ class SealedFiles(SampleFiles, Dataset):
         archive: str | os.PathLike[str],
         *,
         identities: Any = None,
-        globs: str | Iterable[str] = (),
+        globs: str | Iterable[str] | None = (),
         transform: Callable[[Sample], Any] | None = None,
         on_damage: str = "raise",
         signers: Any = None,

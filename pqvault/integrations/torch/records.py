@@ -53,7 +53,7 @@ class SealedRecords(IterableDataset):
         archive: str | os.PathLike[str],
         *,
         identities: Any = None,
-        globs: str | Iterable[str] = (),
+        globs: str | Iterable[str] | None = (),
         table: str | None = None,
         columns: str | Sequence[str] | None = None,
         kind: str | None = None,
@@ -70,7 +70,7 @@ class SealedRecords(IterableDataset):
     ) -> None:
         super().__init__()
         self._opening = Opening.of(archive, identities, signers, storage_options, as_of)
-        self._globs = (globs,) if isinstance(globs, str) else tuple(globs)
+        self._globs = (globs,) if isinstance(globs, str) else tuple(globs or ())
         if table is not None and (self._globs or kind is not None):
             raise UsageError("a table has rows; globs and kind are for files", hint="give one")
         if columns is not None and (table is None or not columns):
