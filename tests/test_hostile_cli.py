@@ -14,6 +14,7 @@ import pytest
 
 import pqvault
 from pqvault import tables
+from pqvault.logs.schema import JSON, TIME_TYPE
 
 KEY = pqvault.Identity.generate()
 C = b"hello world" * 10
@@ -105,3 +106,49 @@ def test_a_bad_catalog_among_many_is_one_problem(tmp_path: Path) -> None:
     assert "damaged" in line
     done = run(tmp_path, "log", "ls", forger.archive)
     assert done.returncode == 13 and done.stderr.count(broken) == 1
+
+
+DEEP = "[" * 700 + "]" * 700
+ODD = {
+    "JSON too deep": (pa.array([DEEP]), f'{{"odd":"{DEEP}"}}'),
+    "JSON that is no text": (pa.array([7]), '{"odd":7}'),
+}
+TIMES = {
+    "years": (pa.array([2**62], pa.timestamp("us", "UTC")), f"<value out of range: {2**62}>"),
+    "nanoseconds": (pa.array([2**62], pa.timestamp("ns", "UTC")), "2116-02-20T23:53:38.427387904Z"),
+    "a zone of nobody": (
+        pa.array([0], pa.timestamp("us", "No/\x1b")),
+        "1970-01-01T00:00:00.000000Z",
+    ),
+    "days": (pa.array([2**31 - 1], pa.date32()), "<value out of range: 2147483647>"),
+    "durations": (pa.array([2**62], pa.duration("ns")), str(2**62)),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_log_whose_json_python_cannot_parse_is_read(tmp_path: Path, name: str) -> None:
+    column, line = ODD[name]
+    schema = pa.schema([pa.field("odd", column.type, metadata=dict(JSON))])
+    archive, _ = log_parts(tmp_path, pa.table([column], schema=schema))
+    done = run(tmp_path, "log", "cat", archive)
+    assert (done.returncode, done.stdout, done.stderr) == (0, line + "\n", "")
+
+
+@pytest.mark.parametrize("name", TIMES)
+def test_times_that_python_does_not_have_are_read(tmp_path: Path, name: str) -> None:
+    column, shown = TIMES[name]
+    archive, _ = log_parts(tmp_path, pa.table({"odd": column}))
+    for verb in (("log", "cat", archive), ("log", "tail", archive)):
+        done = run(tmp_path, *verb)
+        assert done.returncode == 0 and shown in done.stdout, done.stderr
+    done = run(tmp_path, "table", "export", archive, "inference", "--format", "jsonl")
+    assert done.returncode == 0 and shown in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("odd", [["x"], [{"a": 1}], [None]])
+def test_since_leaves_out_what_has_no_times_and_says_so(tmp_path: Path, odd: list[Any]) -> None:
+    good = pa.table({"time": pa.array([10**15], TIME_TYPE)})
+    archive, _ = log_parts(tmp_path, pa.table({"time": odd}), pa.table({"n": [1]}), good)
+    done = run(tmp_path, "log", "cat", archive, "--since", "2000-01-01")
+    assert done.stdout == '{"time":"2001-09-09T01:46:40+00:00"}\n'
+    assert done.returncode == 13 and "have no times" in done.stderr

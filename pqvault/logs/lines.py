@@ -13,6 +13,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from pqvault.logs.schema import JSON
+from pqvault.tables.rows import plain
 
 __all__ = ["json_lines"]
 
@@ -26,22 +27,34 @@ def json_lines(table: pa.Table) -> Iterator[str]:
     as_json = {
         f.name for f in table.schema if f.metadata and dict(JSON).items() <= f.metadata.items()
     }
-    for row in table.to_pylist():
-        shown = {
-            name: _parsed(value) if name in as_json else value
-            for name, value in row.items()
-            if value is not None
-        }
-        yield _escaped(json.dumps(_plain(shown), ensure_ascii=False, separators=(",", ":")))
+    names = table.schema.names
+    for row in zip(*map(_values, table.columns), strict=True):
+        values = {n: v for n, v in zip(names, row, strict=True) if v is not None}
+        try:
+            parsed = {n: _parsed(v) if n in as_json else v for n, v in values.items()}
+            yield _line(parsed)
+        except RecursionError:  # JSON that is nested deeper than Python goes stays a text
+            yield _line(values)
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    try:
+        return list(column.to_pylist())
+    except (OverflowError, ValueError):  # a time that Python has none for, or in no zone it knows
+        return [value for chunk in column.chunks for value in plain(chunk)]
+
+
+def _line(row: dict[str, Any]) -> str:
+    return _escaped(json.dumps(_plain(row), ensure_ascii=False, separators=(",", ":")))
 
 
 def _escaped(text: str) -> str:
     return _DECEIVING.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def _parsed(text: str) -> Any:
+def _parsed(text: Any) -> Any:
     try:
-        return json.loads(text, parse_constant=str)
+        return json.loads(text, parse_constant=str) if isinstance(text, str) else text
     except (ValueError, RecursionError):
         return text  # not by our writer, but who can forbid it
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import chain
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,12 +17,12 @@ from pqvault.archive.archive import Archive
 from pqvault.archive.tableentry import TableEntry
 from pqvault.archive.tablerows import TableRows
 from pqvault.closing import Closing
-from pqvault.errors import NoKeyFits, NotFound, PQVaultError
+from pqvault.errors import FormatError, NoKeyFits, NotFound, PQVaultError
 from pqvault.keys import Identity
 from pqvault.logs.closing import TABLE, damage_of
 from pqvault.logs.openparts import FoundPart, find_parts, open_keys, state_of
 from pqvault.logs.rows import LogRows
-from pqvault.logs.schema import TIME
+from pqvault.logs.schema import TIME, TIME_TYPE
 from pqvault.memory import Memory
 from pqvault.policy import ANYBODY, Policy
 from pqvault.rootkey import Keyring, keyring
@@ -74,6 +74,7 @@ class LogView(Closing):
     memory: Memory | None = None
     policy: Policy = ANYBODY
     problems: list[PQVaultError] = field(default_factory=list, init=False)
+    _told: set[str] = field(default_factory=set, init=False)  # their messages
     _storage: Storage = field(init=False)
     _opened: Archive = field(init=False)
     _keyring: Keyring = field(init=False)
@@ -100,7 +101,8 @@ class LogView(Closing):
                 self._note(problem)
 
     def _note(self, problem: PQVaultError) -> None:
-        if problem.message not in {p.message for p in self.problems}:
+        if problem.message not in self._told:
+            self._told.add(problem.message)
             self.problems.append(problem)
 
     def _found(self) -> Iterator[_Open]:
@@ -181,10 +183,36 @@ class LogView(Closing):
         parts = list(chain.from_iterable(map(self._alone, entries)))
         asked = [TIME] if since is not None or until is not None else []
         _check_names(parts, [*asked, *(columns or ())])
+        if asked:
+            parts = [part for part in parts if self._has_times(part.schema)]
         tables = chain.from_iterable(map(self._read, parts))
         if open_parts:
             tables = chain(tables, self._read_rest({entry.part.id for entry in entries}))
-        yield from _within(tables, since, until, columns)
+        since_us, until_us = _moment(since), _moment(until)
+        for table in tables:
+            if asked and TIME not in table.schema.names:
+                raise NoKeyFits("no identity opens the times of the rows of an open part")
+            if asked and not self._has_times(table.schema):
+                continue
+            if since_us is not None:
+                table = table.filter(pc.greater_equal(table[TIME], since_us))
+            if until_us is not None:
+                table = table.filter(pc.less(table[TIME], until_us))
+            if columns is not None:
+                table = table.select([name for name in columns if name in table.schema.names])
+            if len(table):
+                yield table
+
+    def _has_times(self, schema: pa.Schema) -> bool:
+        if TIME in schema.names and schema.field(TIME).type == TIME_TYPE:
+            return True
+        self._note(
+            FormatError(
+                f"rows of {self.name!r} have no times in the column {TIME!r}, which no log writes:"
+                " they are left out"
+            )
+        )
+        return False
 
     def _alone(self, entry: TableEntry) -> list[TableRows]:
         """One committed part by itself, so that one that is bad, or has columns of other types,
@@ -298,30 +326,13 @@ def _check_names(parts: Sequence[TableRows], names: Sequence[str]) -> None:
             raise NotFound(f"{parts[-1].what} has no column {name!r}")
 
 
-def _within(
-    tables: Iterator[pa.Table],
-    since: datetime | None,
-    until: datetime | None,
-    columns: Sequence[str] | None,
-) -> Iterator[pa.Table]:
-    for table in tables:
-        if (since is not None or until is not None) and TIME not in table.schema.names:
-            raise NoKeyFits("no identity opens the times of the rows of an open part")
-        if since is not None:
-            table = table.filter(pc.greater_equal(table[TIME], _moment(since, table)))
-        if until is not None:
-            table = table.filter(pc.less(table[TIME], _moment(until, table)))
-        if columns is not None:
-            table = table.select([name for name in columns if name in table.schema.names])
-        if len(table):
-            yield table
-
-
-def _moment(when: datetime, table: pa.Table) -> Any:
+def _moment(when: datetime | None) -> pa.Scalar | None:
+    if when is None:
+        return None
     # By subtraction, which the year 1 of a zone in the east does not overflow.
     past = (when if when.tzinfo else when.astimezone()) - _EPOCH
     micros = pa.scalar(past // timedelta(microseconds=1), pa.int64())
-    return micros.cast(pa.timestamp("us", "UTC")).cast(table.schema.field(TIME).type)
+    return micros.cast(TIME_TYPE)
 
 
 def _skipping(tables: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:

@@ -13,7 +13,17 @@ import pyarrow as pa
 
 from pqvault.tablefile.views import with_fields
 
-__all__ = ["ALIASES", "CONTENT", "DEFAULT", "DROPPED", "EXTRA", "JSON", "TIME", "complete"]
+__all__ = [
+    "ALIASES",
+    "CONTENT",
+    "DEFAULT",
+    "DROPPED",
+    "EXTRA",
+    "JSON",
+    "TIME",
+    "TIME_TYPE",
+    "complete",
+]
 
 TIME: Final = "time"  # of the record; now, when it has none
 EXTRA: Final = "extra"  # everything without a column of its own, as one JSON object
@@ -27,7 +37,8 @@ def _json(name: str) -> pa.Field:
     return pa.field(name, pa.string(), metadata=dict(JSON))
 
 
-_TIME: Final = pa.field(TIME, pa.timestamp("us", "UTC"), nullable=False)
+TIME_TYPE: Final = pa.timestamp("us", "UTC")
+_TIME: Final = pa.field(TIME, TIME_TYPE, nullable=False)
 _DROPPED: Final = pa.field(DROPPED, pa.int64())
 
 DEFAULT: Final = pa.schema(

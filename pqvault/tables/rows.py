@@ -7,10 +7,12 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any, BinaryIO, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyarrow.types as pt
 
@@ -19,6 +21,8 @@ from pqvault.errors import UsageError
 __all__ = ["FORMATS", "plain", "write_rows"]
 
 FORMATS: Final = ("jsonl", "csv", "parquet", "arrow")
+_CALENDAR: Final = range(-1_096_193_779_200, 971_890_963_200)  # seconds: the years +-32,767
+_PER_SECOND: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _STEP: Final = 8192  # rows made into Python objects at once
 
 
@@ -106,7 +110,7 @@ def plain(array: pa.Array) -> list[Any]:
     if pt.is_interval(kind):  # DuckDB's durations
         return [None if v is None else _interval(*v) for v in array.to_pylist()]
     if pt.is_temporal(kind):
-        return [None if v is None else v.replace(" ", "T", 1) for v in _cast_text(array)]
+        return [None if v is None else _iso(v) for v in _time_texts(array)]
     if pt.is_decimal(kind):
         return _cast_text(array)
     if any(f(kind) for f in (pt.is_binary, pt.is_large_binary, pt.is_fixed_size_binary)) or (
@@ -141,6 +145,25 @@ def _interval(months: int, days: int, nanoseconds: int) -> str:
     seconds, rest = divmod(abs(nanoseconds), 10**9)
     part = f".{rest:09}".rstrip("0") if rest else ""
     return f"P{months}M{days}DT{'-' if nanoseconds < 0 else ''}{seconds}{part}S"
+
+
+def _iso(text: str) -> str:
+    # What is beyond all calendars Arrow calls "<value out of range: 1>".
+    return text if text.startswith("<") else text.replace(" ", "T", 1)
+
+
+def _time_texts(array: pa.Array) -> list[Any]:
+    """In their zone; in UTC where the zone is in no list, and where a time is beyond Arrow's
+    calendar, for which it would write another year without a word."""
+    if not pt.is_timestamp(array.type) or array.type.tz is None:
+        return _cast_text(array)
+    counts, unit = array.cast(pa.int64()), array.type.unit
+    ends = [end // _PER_SECOND[unit] for end in pc.min_max(counts).as_py().values() if end]
+    if all(end in _CALENDAR for end in ends):
+        with suppress(pa.ArrowInvalid):
+            return _cast_text(array)
+    texts = _cast_text(counts.cast(pa.timestamp(unit)))
+    return [text if text is None or text.startswith("<") else text + "Z" for text in texts]
 
 
 def _cast_text(array: pa.Array) -> list[Any]:
