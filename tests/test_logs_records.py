@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import json
 import math
+import tracemalloc
 import uuid
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -348,3 +349,14 @@ def test_lines_do_not_drive_the_terminal() -> None:
     (line,) = json_lines(pa.Table.from_batches([ENCODER.batch([values])]))
     assert all(c.isprintable() for c in line)
     assert json.loads(line)["model"] == hostile
+
+
+def test_lines_of_millions_of_rows_in_few_bytes_take_no_memory() -> None:
+    table = pa.table({"n": pa.nulls(20_000_000)})
+    tracemalloc.start()
+    try:
+        lines = json_lines(table)
+        assert [next(lines) for _ in range(3)] == ["{}"] * 3
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()

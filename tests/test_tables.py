@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pqvault import tables
 from pqvault.errors import IntegrityError, NotFound, PolicyRefused, PQVaultError, UsageError
 from pqvault.policy import Policy
 from pqvault.signing import SigningKey
+from pqvault.tablefile.union import promote
 
 
 @pytest.fixture
@@ -241,3 +243,14 @@ def test_a_full_disk_while_writing_is_one_error_and_leaves_nothing(
     monkeypatch.setattr(localfiles, "write_all", real)
     write(archive, rows, row_groups=tables.RowGroups(rows=1))
     assert read(archive).equals(rows)
+
+
+def test_types_nested_deeply_are_matched_in_no_time() -> None:
+    """Whoever knows the public key can add a part whose columns are of such types."""
+    one, other = pa.int8(), pa.string()
+    for _ in range(10):
+        one, other = (pa.struct([pa.field("x", pa.list_(kind))]) for kind in (one, other))
+    began = time.monotonic()
+    assert promote(one, other) is None
+    assert promote(one, pa.dictionary(pa.int8(), other)) is None
+    assert time.monotonic() - began < 1

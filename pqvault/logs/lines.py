@@ -17,6 +17,7 @@ from pqvault.tables.rows import plain
 
 __all__ = ["json_lines"]
 
+_STEP: Final = 8192  # rows made into Python objects at once
 # What could deceive a terminal and JSON lets through: delete, C1, marks of direction and of lines.
 _DECEIVING: Final = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
@@ -28,13 +29,20 @@ def json_lines(table: pa.Table) -> Iterator[str]:
         f.name for f in table.schema if f.metadata and dict(JSON).items() <= f.metadata.items()
     }
     names = table.schema.names
-    for row in zip(*map(_values, table.columns), strict=True):
+    for row in _rows(table):
         values = {n: v for n, v in zip(names, row, strict=True) if v is not None}
         try:
             parsed = {n: _parsed(v) if n in as_json else v for n, v in values.items()}
             yield _line(parsed)
         except RecursionError:  # JSON that is nested deeper than Python goes stays a text
             yield _line(values)
+
+
+def _rows(table: pa.Table) -> Iterator[tuple[Any, ...]]:
+    # Some at a time: a stranger may have put millions into a few bytes.
+    for at in range(0, len(table), _STEP):
+        piece = table.slice(at, _STEP)
+        yield from zip(*map(_values, piece.columns), strict=True)
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 import pyarrow as pa
 
 from pqvault.archive.append import check_path
-from pqvault.crypto.cobblestone import MessageReader, MessageWriter
+from pqvault.crypto.cobblestone import HEADER_SIZE, MessageReader, MessageWriter
 from pqvault.errors import FormatError, IntegrityError, PQVaultError, UsageError
 from pqvault.format import wal
 from pqvault.format.arrowipc import check_stream
@@ -144,6 +144,11 @@ class WalReader:
     end: End | None = None
     table: str = ""
     _before: bytes = wal.FIRST
+    _key: bytes = field(init=False, repr=False)
+    _prefix: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._key, self._prefix = self.key.wal(wal.wal_name(self.group))
 
     def batches(self) -> Iterator[tuple[int, pa.RecordBatch]]:
         """(sequence, rows) of each record of rows. Raises FormatError for what no writer seals."""
@@ -196,20 +201,35 @@ class WalReader:
             return None
         if header.sequence != sequence or header.length > left:
             return None
-        sealed = bytearray(header.length)
-        self.source.pread_into(sealed, offset + wal.HEADER_SIZE)
-        key, prefix = self.key.wal(wal.wal_name(self.group))
-        reader = MessageReader(key, wal.context(prefix, sequence, before), self.what)
+        start = offset + wal.HEADER_SIZE
         try:
-            content = reader.update(memoryview(sealed)) + reader.finalize()
+            content = self._open_message(start, header.length, sequence, before)
         except IntegrityError:
             return None
         if not content:
             raise FormatError(f"record {sequence} of {self.what} is empty")
-        self.offset = offset + wal.HEADER_SIZE + header.length
+        self.offset = start + header.length
         self.sequence = sequence + 1
-        self._before = bytes(sealed[-wal.LINK_SIZE :])
+        link = bytearray(wal.LINK_SIZE)
+        self.source.pread_into(link, self.offset - wal.LINK_SIZE)
+        self._before = bytes(link)
         return memoryview(content)
+
+    def _open_message(self, start: int, length: int, sequence: int, before: bytes) -> bytearray:
+        """Its content. No more is read than opens: behind damage there may be what looks like a
+        record at every few bytes, each of which says that it is as long as the file."""
+        reader = MessageReader(self._key, wal.context(self._prefix, sequence, before), self.what)
+        content = bytearray()
+        at, end = start, start + length
+        piece = HEADER_SIZE  # salt and commitment, which do not fit what is no record
+        while at < end:
+            sealed = bytearray(min(piece, end - at))
+            self.source.pread_into(sealed, at)
+            content += reader.update(memoryview(sealed))
+            at += len(sealed)
+            piece = _PIECE
+        content += reader.finalize()
+        return content
 
     def _is_unfinished(self) -> bool:
         if self.torn < wal.HEADER_SIZE:

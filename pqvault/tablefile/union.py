@@ -50,13 +50,22 @@ def union(schemas: Sequence[tuple[str, pa.Schema]]) -> pa.Schema:
 
 def promote(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
     """The least type that holds every value of both; None when there is none."""
-    if one == other:
+    if one == other or pt.is_null(other):
         return one
+    if pt.is_null(one):
+        return other
+    if pt.is_dictionary(one) or pt.is_dictionary(other):
+        return promote(_values_of(one), _values_of(other))
     for a, b in ((one, other), (other, one)):
         found = _one_way(a, b)
         if found is not None:
             return found
-    return None
+    # Once, for it is the same either way: twice at each level, deep types would take for ever.
+    return _nested(one, other)
+
+
+def _values_of(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pt.is_dictionary(kind) else kind
 
 
 _UNITS = ("s", "ms", "us", "ns")
@@ -68,11 +77,6 @@ _EXACT = {16: 11, 32: 24, 64: 53}  # bits of an integer that a float of so many 
 
 def _one_way(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
     """``b`` or something larger when it takes all of ``a``."""
-    if pt.is_null(a):
-        return b
-    if pt.is_dictionary(a):
-        inner = b.value_type if pt.is_dictionary(b) else b
-        return promote(a.value_type, inner)
     if pt.is_integer(a) and pt.is_integer(b):
         return _integer(a, b)
     if pt.is_integer(a) and pt.is_floating(b):
@@ -95,7 +99,7 @@ def _one_way(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
         return b
     if pt.is_timestamp(a) and pt.is_timestamp(b) and a.tz == b.tz:
         return pa.timestamp(max(a.unit, b.unit, key=_UNITS.index), a.tz)
-    return _nested(a, b)
+    return None
 
 
 def _integer(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
