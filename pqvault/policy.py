@@ -28,6 +28,8 @@ from pqvault.signing import Document, Signer, SigningKey
 __all__ = ["ANYBODY", "Policy"]
 
 MAX_SIZE: Final = 4 * 1024 * 1024  # bytes
+# On a line; a name may be all dots. Of a key of n parts tomllib makes n^2/2: 100 kB took 10 GB.
+_MOST_DOTS: Final = 100
 _NAME: Final = re.compile(r"[ -~]{1,64}")
 _HINT: Final = "ask the owner of the archive who signs it; `pqvault parts` shows who has signed"
 
@@ -62,6 +64,9 @@ class Policy:
         data = keyfile.read(source)
         if len(data) > MAX_SIZE:
             raise UsageError(f"the policy {source} is over {MAX_SIZE} bytes")
+        lines = (line for line in data.splitlines() if not line.lstrip().startswith(b"#"))
+        if any(line.count(b".") > _MOST_DOTS for line in lines):
+            raise UsageError(f"the policy {source} has a key or a name that no policy has")
         try:
             value = tomllib.loads(data.decode("utf-8"))
         except (ValueError, RecursionError):  # UnicodeDecodeError and TOMLDecodeError are these

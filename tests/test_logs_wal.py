@@ -85,7 +85,7 @@ def test_looking_for_a_record_behind_damage_does_not_read_the_file_at_every_byte
     head, size = wal.HEADER_SIZE, 128 * 1024
     data = bytearray(64)
     while len(data) < size:
-        data += wal.RecordHeader(max(100, size - len(data)), 1).marshal()
+        data += wal.RecordHeader(max(100, size - len(data) - head), 1).marshal()
     file = Counting(bytes(data))
     assert list(WalReader(file, KEY, "", "the log").batches()) == []  # type: ignore[arg-type]
     assert file.read < size // head * 200

@@ -7,6 +7,7 @@ import copy
 import hashlib
 import json
 import pickle
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -450,6 +451,19 @@ def test_a_policy_file_is_strict(tmp_path: Path, text: str) -> None:
         Policy.load_file(policy_file(tmp_path, text))
     assert str(tmp_path / "policy.toml") in caught.value.message
     assert ALICE.text[30:60] not in caught.value.message
+
+
+def test_a_key_of_thousands_of_parts_is_refused_unparsed(tmp_path: Path) -> None:
+    """TOML's parser takes memory with the square of them."""
+    text = SIGNER + f"# {'.' * 200}\n"
+    assert Policy.load_file(policy_file(tmp_path, text)).demands
+    tracemalloc.start()
+    try:
+        with pytest.raises(UsageError, match="no policy has"):
+            Policy.load_file(policy_file(tmp_path, "a." * 8000 + "a = 1\n"))
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()
 
 
 # -- in the keystore -----------------------------------------------------------------------
