@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 from pqvault.crypto import digest as digests
 from pqvault.crypto.mac import equal
-from pqvault.errors import FormatError, IntegrityError
+from pqvault.errors import FormatError, IntegrityError, PQVaultError
 from pqvault.format.entries import HOLE, Entry, Extent
 from pqvault.names import printable
 from pqvault.sealed import RangeFile, SealedReader
@@ -16,6 +16,7 @@ __all__ = ["EntryFile", "Objects"]
 
 # Holes cost nothing to claim and time to hash: 1 PiB, past what file systems take.
 MAX_WHOLE: Final = 2**50  # bytes of a file that is read from end to end
+_LARGE: Final = 64 * 1024 * 1024  # bytes
 _ZEROS: Final = memoryview(bytes(1024 * 1024))
 
 
@@ -57,6 +58,18 @@ class EntryFile(RangeFile):
                     self._read(extent.object, extent.offset + start - at, piece)
             at += extent.length
 
+    def pread(self, offset: int, length: int) -> bytearray:
+        """Up to ``length`` bytes from ``offset``; fewer only at the end. Thread-safe."""
+        if length > _LARGE:
+            self._check_objects(offset, offset + length)
+        try:
+            return super().pread(offset, length)
+        except MemoryError:
+            raise PQVaultError(
+                f"{self.name} has more bytes to read at once than there is memory for",
+                hint="read it in steps, for example with `pqvault cat --range`",
+            ) from None
+
     def read(self, size: int | None = -1, /) -> bytes:
         """Up to ``size`` bytes; the whole content in one read is compared with its digest too."""
         if self.size > MAX_WHOLE and (size is None or size < 0):
@@ -89,6 +102,14 @@ class EntryFile(RangeFile):
         if offset + len(piece) > reader.size:
             raise self._beyond()
         reader.pread_into(piece, offset)
+
+    def _check_objects(self, offset: int, end: int) -> None:
+        """That a range is held by its objects, before memory is taken for what it claims."""
+        at = 0
+        for extent in self.entry.extents:
+            if extent.object != HOLE and at < end and offset < at + extent.length:
+                self._reader(extent)
+            at += extent.length
 
     def _reader(self, extent: Extent) -> SealedReader:
         """A reader of the object of an extent, which holds all of it."""

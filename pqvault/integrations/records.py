@@ -26,6 +26,7 @@ from pqvault.archive.entryfile import EntryFile
 from pqvault.errors import FormatError, UsageError
 from pqvault.format.entries import HOLE
 from pqvault.integrations.samples import FileIndex
+from pqvault.names import printable, quiet
 
 __all__ = ["KINDS", "Piece", "Records", "Unit", "kind_of", "plan_units", "records_of"]
 
@@ -34,6 +35,7 @@ MAX_UNIT: Final = 4 * 1024 * 1024
 LEAST_UNIT: Final = 64 * 1024
 _UNITS: Final = 256
 _PARQUET_SPLIT: Final = 32 * 1024 * 1024  # bytes of a Parquet file a unit
+_MOST_PIECES: Final = 65_536  # of a file: a hole makes it as large as a stranger likes
 _TAIL: Final = 16 * 1024  # bytes first looked at for the end of a line in the next frame
 _TAR_BUFFER: Final = 1024 * 1024  # bytes
 MAX_LINE: Final = 256 * 1024 * 1024  # bytes
@@ -85,7 +87,7 @@ def kind_of(path: bytes, kind: str | None) -> str:
         if name.lower().endswith(ending):
             return found
     raise UsageError(
-        f"{name} has records of no known kind",
+        f"{printable(path)} has records of no known kind",
         hint=f"choose files with globs=…, or say kind=…; known endings: {', '.join(KINDS)}",
     )
 
@@ -112,7 +114,8 @@ def _file_units(kind: str, index: FileIndex, numbers: Sequence[int], least: int)
     size = 0
     for number in numbers:
         total = index.size(number)
-        step = _PARQUET_SPLIT if kind == "parquet" else max(1, total)
+        split = max(_PARQUET_SPLIT, -(-total // _MOST_PIECES))
+        step = split if kind == "parquet" else max(1, total)
         for begin in range(0, total, step):
             end = min(total, begin + step)
             pieces.append(Piece(number, begin, end))
@@ -318,7 +321,7 @@ def _members(file: EntryFile) -> Records:
                 sample["__key__"] = key
                 if ending in sample:
                     raise UsageError(
-                        f"{file.name} has {member.name} twice in one sample",
+                        f"{file.name} has {quiet(member.name)} twice in one sample",
                         hint="endings are told apart without regard to capitals",
                     )
                 sample[ending] = data

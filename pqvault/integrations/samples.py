@@ -143,7 +143,7 @@ class FileIndex:
                 reader.pread_into(room, offset)
                 return bytes(room)
         except PQVaultError as error:
-            raise named(error, os.fsdecode(self.path(number))) from None
+            raise named(error, printable(self.path(number))) from None
 
     def _room(self, size: int) -> memoryview:
         """Memory that is used again: fresh memory costs more than AES does."""

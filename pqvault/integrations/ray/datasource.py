@@ -23,6 +23,7 @@ from pqvault.integrations.opening import Opening
 from pqvault.integrations.records import MAX_UNIT, Piece, Unit, kind_of, plan_units, records_of
 from pqvault.integrations.samples import FileIndex
 from pqvault.integrations.tablerecords import TableSource
+from pqvault.names import printable
 
 __all__ = ["SealedDatasource"]
 
@@ -205,7 +206,7 @@ def _file_rows(paths: list[str], contents: list[bytes]) -> pa.Table:
 def _records(archive: Archive, index: FileIndex, kind: str, piece: Piece) -> Iterator[pa.Table]:
     samples: list[Any] = []  # of a tar file come one at a time
     size = 0
-    what = os.fsdecode(index.path(piece.number))
+    what = printable(index.path(piece.number))
     for records, taken in records_of(archive, index, kind, piece):
         if isinstance(records, pa.Table):
             if len(records):

@@ -25,6 +25,7 @@ from pqvault.integrations.tablerecords import TableSource
 from pqvault.integrations.torch.damage import Damage
 from pqvault.integrations.torch.progress import Epoch, Progress, check, merged
 from pqvault.integrations.torch.sampler import permutation, place_of, states_in
+from pqvault.names import printable
 
 __all__ = ["SealedRecords"]
 
@@ -276,7 +277,7 @@ class SealedRecords(IterableDataset):
         if self._source is not None:
             return self._source.name(piece)
         assert self._index is not None
-        path = os.fsdecode(self._index.path(piece.number))
+        path = printable(self._index.path(piece.number))
         return f"{path} (bytes {piece.begin} to {piece.end})"
 
     def _ordered(
