@@ -1,7 +1,9 @@
-"""What readers for training make of catalogs that claim more than there is, and of their names."""
+"""What readers for training make of catalogs that claim more than there is, and of their names;
+how many files are open."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import hostile as h
 import pytest
 
 import pqvault
+from pqvault.archive import handedobjects, part
 from pqvault.errors import PQVaultError
 from pqvault.integrations.records import plan_units
 from pqvault.integrations.samples import FileIndex
@@ -50,3 +53,23 @@ def test_errors_about_samples_do_not_drive_the_terminal(tmp_path: Path) -> None:
             with pytest.raises(PQVaultError) as caught:
                 do()
             assert caught.value.message.isprintable() and "%1B[2J" in caught.value.message
+
+
+def test_open_files_do_not_grow_with_the_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose catalogs are too long to be read whole: 1,100 such parts were more than a process
+    may have files open."""
+    monkeypatch.setattr(part, "_OPEN_OBJECTS", 4)
+    monkeypatch.setattr(part, "SMALL", 0)
+    monkeypatch.setattr(handedobjects, "SMALL", 0)
+    forger = h.Forger(tmp_path / "f.pqv", KEY.recipient)
+    for number in range(20):
+        forger.part([h.row(b"%02d" % number, "d")])
+    before = len(os.listdir("/proc/self/fd"))
+    with pqvault.open(forger.archive, identities=[KEY]) as archive:
+        for _ in range(2):
+            assert len(list(archive.entries())) == 20
+            assert all(archive.find(b"%02d" % number) for number in range(20))
+            assert len(os.listdir("/proc/self/fd")) <= before + 4
+    assert len(os.listdir("/proc/self/fd")) == before

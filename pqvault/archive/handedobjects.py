@@ -17,10 +17,10 @@ from pqvault.storage import InMemory, ReadAt, Storage
 if TYPE_CHECKING:  # it would import pyarrow
     from pqvault.archive.part import OpenPart
 
-__all__ = ["Handed", "HandedObjects", "objects_of", "open_object"]
+__all__ = ["SMALL", "Handed", "HandedObjects", "objects_of", "open_object"]
 
 _CACHE: Final = MAX_FRAME  # bytes of content: a worker reads in order
-_SMALL: Final = 64 * 1024  # bytes of a sealed file that is read whole
+SMALL: Final = 64 * 1024  # bytes of a sealed file that is read whole
 
 
 def open_object(
@@ -41,8 +41,8 @@ def open_object(
 def _source(storage: Storage, path: str, size: int) -> ReadAt:
     """The sealed bytes of a file; a small one is read whole, and so holds no descriptor."""
     try:
-        if size <= _SMALL:
-            return InMemory(storage.read(path, _SMALL))
+        if size <= SMALL:
+            return InMemory(storage.read(path, SMALL))
         return storage.open(path)
     except NotFound:
         raise IntegrityError(f"{path} is missing") from None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final
 
 import pyarrow as pa
 
-from pqvault.archive.handedobjects import open_object
+from pqvault.archive.handedobjects import SMALL, open_object
 from pqvault.archive.publicpart import PublicPart, read_envelope
 from pqvault.crypto import digest as digests
 from pqvault.crypto.mac import equal
@@ -22,7 +23,7 @@ from pqvault.format.retired import Retired
 from pqvault.format.table import TableFileDoc
 from pqvault.policy import ANYBODY, Policy
 from pqvault.rootkey import Keyring, RootKey
-from pqvault.sealed import FrameCache, SealedReader
+from pqvault.sealed import FrameCache, RangeFile, SealedReader
 from pqvault.storage import Storage
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "OpenPart",
 ]
 
+_CATALOG: Final = -1  # stands where objects have their numbers
 _OPEN_OBJECTS: Final = 128  # readers, each with a file, that an archive keeps open
 
 
@@ -61,6 +63,19 @@ class OpenObjects:
         with self._lock:
             for key in [key for key in self._readers if key[0] == part]:
                 self._readers.pop(key).close()
+
+
+class _Reopened(RangeFile):
+    """An object whose reader is among the open ones only while others are not needed more."""
+
+    def __init__(self, reader: Callable[[], SealedReader]) -> None:
+        super().__init__()
+        self._reader = reader
+        self.size = reader().size
+
+    def pread_into(self, out: memoryview, offset: int) -> None:
+        """Fill ``out`` from ``offset``. Thread-safe. Raises IntegrityError."""
+        self._reader().pread_into(out, offset)
 
 
 class OpenPart:
@@ -100,7 +115,7 @@ class OpenPart:
         self._cache = cache
         self._objects = objects or OpenObjects()
         self._lock = threading.Lock()
-        self._catalog_file: SealedReader | None = None
+        self._catalog_file: RangeFile | None = None
         self._catalog: CatalogReader | None = None
         self._catalog_lock = threading.Lock()
 
@@ -123,7 +138,7 @@ class OpenPart:
         """(7) The catalog, read when it is first asked for. Raises IntegrityError."""
         with self._catalog_lock:
             if self._catalog is None:
-                self._catalog_file = self._open(CATALOG)
+                self._catalog_file = self._open_catalog()
                 where = f"the catalog of part {self.id}"
                 size = digests.SIZES[self.commit.digest]
                 objects = frozenset(self._files)
@@ -133,6 +148,12 @@ class OpenPart:
     def read_catalog(self) -> None:
         """Read the catalog's footer now, so that damage is met early."""
         _ = self.catalog
+
+    def _open_catalog(self) -> RangeFile:
+        # In a folder each holds a descriptor, and of thousands of parts not all can.
+        if self._storage.requests > 1 or self._by_name[CATALOG].size <= SMALL:
+            return self._open(CATALOG)
+        return _Reopened(lambda: self._objects.get(self.id, _CATALOG, partial(self._open, CATALOG)))
 
     def _open(self, name: str) -> SealedReader:
         file = self._by_name[name]
