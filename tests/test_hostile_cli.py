@@ -152,3 +152,17 @@ def test_since_leaves_out_what_has_no_times_and_says_so(tmp_path: Path, odd: lis
     done = run(tmp_path, "log", "cat", archive, "--since", "2000-01-01")
     assert done.stdout == '{"time":"2001-09-09T01:46:40+00:00"}\n'
     assert done.returncode == 13 and "have no times" in done.stderr
+
+
+@pytest.mark.parametrize("verb", [("reencrypt",), ("compact", "--keep-last", "1")])
+def test_an_object_that_is_missing_is_damage_to_who_writes_it_anew(
+    tmp_path: Path, verb: tuple[str, ...]
+) -> None:
+    forger = h.Forger(tmp_path / "x.pqv", KEY.recipient)
+    for name in (b"a", b"b"):
+        forger.part([h.file_row(name, C)], {0: h.plain_of(C)})
+    for path in forger.archive.glob("parts/*/objects/*"):
+        path.unlink()
+    done = run(tmp_path, *verb, forger.archive)
+    assert done.returncode == 13 and " is missing" in done.stderr
+    assert len(list((forger.archive / "commits").iterdir())) == 2

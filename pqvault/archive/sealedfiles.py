@@ -10,7 +10,7 @@ from pqvault.archive.layout import part_file
 from pqvault.archive.objects import DigestingSink
 from pqvault.crypto import digest as digests
 from pqvault.crypto.cobblestone import CHUNK_SIZE, MessageReader, MessageWriter
-from pqvault.errors import IntegrityError
+from pqvault.errors import IntegrityError, NotFound
 from pqvault.format.commit import PartFile
 from pqvault.storage import Storage
 
@@ -32,7 +32,11 @@ def sealed_pieces(
     """
     hasher = digests.new(digest)
     buffer = memoryview(bytearray(min(step, file.size)))
-    with storage.open(name) as source:
+    try:
+        opened = storage.open(name)
+    except NotFound:  # not what the user asked for, but what its commit lists: damage
+        raise IntegrityError(f"{name} is missing") from None
+    with opened as source:
         if source.size != file.size:
             raise IntegrityError(f"{name} has {source.size} bytes, its commit says {file.size}")
         for at in range(0, file.size, step):
