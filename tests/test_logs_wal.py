@@ -12,10 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pqvault.archive import layout
+from pqvault.archive.columngroups import ColumnGroup
+from pqvault.archive.layout import part_file
 from pqvault.errors import FormatError, IntegrityError, Locked, PQVaultError
 from pqvault.format import wal
 from pqvault.format.arrowipc import check_stream
 from pqvault.ids import new_id
+from pqvault.keys import Identity
+from pqvault.logs.part import LogPart
 from pqvault.logs.wal import End, WalReader, WalWriter
 from pqvault.rootkey import RootKey
 from pqvault.storage import LocalStorage
@@ -322,3 +327,32 @@ def test_shred_overwrites_before_it_removes(
     assert (tmp_path / "other name").read_bytes() == bytes(11)
     assert not (tmp_path / "secret").exists()
     storage.shred("secret")  # gone already
+
+
+def test_only_the_main_file_says_what_table_it_becomes(tmp_path: Path) -> None:
+    """Format 12.1: the path is in the metadata of `wal`, and no part of the rows' schema."""
+    storage = LocalStorage(tmp_path / "a.pqv")
+    layout.create_archive(storage)
+    one = Identity.generate().recipient
+    group = ColumnGroup("content", ("text",), (one,))
+    part = LogPart(storage, layout.read_header(storage), [one], [group], (), "logs/b")
+    part.append(rows(3))
+    part.sync()
+    for name, key, said in (
+        ("", part.keys.root, "logs/b"),
+        ("content", part.keys.groups["content"], ""),
+    ):
+        file = Memory((storage.root / part_file(part.id, wal.wal_name(name))).read_bytes())
+        reader = WalReader(file, key, name, "the log")  # type: ignore[arg-type]
+        ((_, batch),) = reader.batches()
+        assert reader.table == said and batch.schema.metadata is None
+    part.close()
+
+
+@pytest.mark.parametrize("table", ["../x", "a//b", "/a", "a/./b", "x" * 300])
+def test_a_table_that_no_entry_can_be(table: str) -> None:
+    """Whoever knows a public key can write such a file: refused before its rows go anywhere."""
+    file = Memory()
+    WalWriter(file, KEY, "", table).write_batch(rows(1))
+    with pytest.raises(FormatError, match="is of no table"):
+        read(bytes(file.data))

@@ -23,6 +23,7 @@ __all__ = [
     "LINK_SIZE",
     "MAX_CONTENT",
     "MAX_MESSAGE",
+    "TABLE_KEY",
     "WAL",
     "Kind",
     "RecordHeader",
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 WAL: Final = "wal"
+TABLE_KEY: Final = b"pqvault.table"  # metadata of the schema in `wal`: the table of the rows
 HEADER_SIZE: Final = 12  # bytes
 LINK_SIZE: Final = 32  # bytes of the message before that the next one is bound to
 FIRST: Final = bytes(LINK_SIZE)  # what the first message is bound to

@@ -79,7 +79,8 @@ class LogPart:
         file = self.storage.append(part_file(self.id, wal_name(group)))
         self._files.append(file)
         key = self.keys.groups[group] if group else self.keys.root
-        self._wals.append((columns, WalWriter(file, key, group, self._table)))
+        table = "" if group else self._table
+        self._wals.append((columns, WalWriter(file, key, group, table)))
 
     @property
     def id(self) -> str:

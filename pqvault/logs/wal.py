@@ -20,9 +20,7 @@ from pqvault.rootkey import RootKey
 from pqvault.storage import ReadAt
 from pqvault.storage.base import Buffer
 
-__all__ = ["TABLE_KEY", "Appending", "Damage", "End", "WalReader", "WalWriter"]
-
-TABLE_KEY: Final = b"pqvault.table"  # metadata of the schema: what table the rows become
+__all__ = ["Appending", "Damage", "End", "WalReader", "WalWriter"]
 
 _PIECE: Final = 256 * 1024  # bytes sealed at once: sealing holds the interpreter's lock
 _WINDOW: Final = 4 * 1024 * 1024  # bytes looked through at once for a record after damage
@@ -47,7 +45,7 @@ class WalWriter:
     """
 
     def __init__(self, file: Appending, key: RootKey, group: str = "", table: str = "") -> None:
-        self._table = {TABLE_KEY: os.fsencode(table)} if table else {}
+        self._table = {wal.TABLE_KEY: os.fsencode(table)} if table else {}
         self._key, self._prefix = key.wal(wal.wal_name(group))
         self._file = file
         self._schema: pa.Schema | None = None
@@ -172,7 +170,7 @@ class WalReader:
         elif kind == Kind.BATCH:
             batch = _parse_batch(body, where)
             metadata = dict(batch.schema.metadata or {})
-            table = metadata.pop(TABLE_KEY, b"")
+            table = metadata.pop(wal.TABLE_KEY, b"")
             if table and not self.table:
                 self.table = _table_of(table, where)
             self.rows += len(batch)
