@@ -12,6 +12,7 @@ from pqvault.archive.archive import Archive
 from pqvault.archive.columngroups import ColumnGroup
 from pqvault.archive.engine import THREADS, Engine
 from pqvault.archive.gc import GRACE, GcReport, collect
+from pqvault.archive.globs import several
 from pqvault.archive.inspect import PartFacts, list_parts
 from pqvault.archive.seal import SealRun
 from pqvault.archive.sealreport import SealReport
@@ -138,7 +139,6 @@ def sealing(
         if len(named) != 1:
             raise UsageError("several sources need the archive named", hint="give it with -o")
         archive = default_archive(named[0])
-    excluded = options.get("exclude", ())
     return SealRun(
         storage_at(archive),
         name_sources(named, options.get("prefix", "")),
@@ -147,7 +147,7 @@ def sealing(
         level=options.get("level", DEFAULT_LEVEL),
         frame_size=options.get("frame_size", DEFAULT_FRAME),
         jobs=jobs_of(options.get("jobs")),
-        exclude=(excluded,) if isinstance(excluded, str) else excluded,
+        exclude=several(options.get("exclude")),
         listed=options.get("files_from"),
         one_file_system=options.get("one_file_system", False),
         checksum=options.get("checksum", False),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,7 +12,7 @@ import pyarrow as pa
 
 from pqvault.archive import layout
 from pqvault.archive.entryfile import EntryFile
-from pqvault.archive.globs import Globs
+from pqvault.archive.globs import Globs, several
 from pqvault.archive.part import OpenObjects, OpenPart
 from pqvault.archive.publicpart import PublicPart
 from pqvault.archive.publicstate import TRIES, PublicState
@@ -190,10 +189,8 @@ class Archive(Closing):
         of them matches."""
         parts = self.view.parts
         for batch, where in self.view.batches(_name(below)):
-            if globs:
-                globs.look(batch.column(0))
-                mask = globs.mask(batch.column(0))
-                batch, where = batch.filter(mask), list(compress(where, mask.to_pylist()))
+            if globs is not None:
+                batch, where = globs.select(batch, where)
             for entry, index in zip(entries_of(batch), where, strict=True):
                 yield parts[index], entry
 
@@ -286,7 +283,7 @@ class Archive(Closing):
         return unseal(
             self,
             None if target is None else Path(target),
-            (globs,) if isinstance(globs, str) else globs,
+            several(globs),
             force=force,
             preserve_special=preserve_special,
             links=links,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from pqvault.archive.sourcefile import open_regular
 from pqvault.format.entries import Kind
 from pqvault.lazy import LazyModule
 
@@ -262,7 +263,7 @@ def _data_segments(source: bytes, size: int) -> tuple[tuple[int, int], ...]:
     """Where a sparse file has data, as (offset, length), with small holes counted as data."""
     segments: list[tuple[int, int]] = []
     try:
-        fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd, _ = open_regular(source)
     except OSError:
         return ((0, size),)  # sealing it will say what is wrong
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
+from itertools import compress
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from pqvault.errors import NotFound
 from pqvault.lazy import LazyModule
 from pqvault.names import printable
 
-__all__ = ["Globs", "nothing_matches"]
+__all__ = ["Globs", "nothing_matches", "several"]
 
 pc = LazyModule("pyarrow.compute")
 
@@ -56,6 +57,17 @@ class Globs:
         """Whether one of them matches the whole path."""
         return self._any and bool(self.mask(pa.scalar(path, pa.binary())).as_py())
 
+    def select(self, batch: Any, where: list[int]) -> tuple[Any, list[int]]:
+        """The rows of a batch of a catalog that one of them matches, and what belongs to each row.
+        Notes which of them match, as :meth:`look` does. All rows when there are no globs."""
+        if not self._any:
+            return batch, where
+        mask = self.mask(batch.column(0))
+        kept = list(compress(where, mask.to_pylist()))
+        if kept and self._left:  # each by itself, only where there is something to find
+            self.look(batch.column(0))
+        return batch.filter(mask), kept
+
     def match_each(self, paths: Sequence[bytes]) -> list[bool]:
         """:meth:`match` of each of them: 50 µs for the call, and less than one for a path."""
         return list(self.mask(pa.array(paths, pa.large_binary())).to_pylist())
@@ -63,6 +75,11 @@ class Globs:
     def mask(self, paths: Any) -> Any:
         """:meth:`match` of each of ``paths``, an Arrow array of binaries, as one of booleans."""
         return pc.match_substring_regex(paths, self._pattern)
+
+
+def several(globs: str | Iterable[str] | None) -> tuple[str, ...]:
+    """What callers give: one glob, several, or none."""
+    return (globs,) if isinstance(globs, str) else tuple(globs or ())
 
 
 def nothing_matches(globs: Iterable[str | bytes]) -> NotFound:

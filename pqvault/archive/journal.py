@@ -62,7 +62,7 @@ class Journal(Closing):
     """The journal of one archive on this host. Several processes may use it at once."""
 
     def __init__(self, archive: str, folder: Path | None = None) -> None:
-        self.path = (folder or home.folder("journals")) / f"{archive}.sqlite"
+        self.path = (folder or home.folder(home.journals().name)) / f"{archive}.sqlite"
         try:
             # Made by us with its mode before SQLite sees it; -wal and -shm take the same mode.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))

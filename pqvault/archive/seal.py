@@ -98,6 +98,7 @@ class SealRun:
     _stop: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
     _done: int = field(default=0, init=False)
+    _chosen: list[tuple[Source, bytes]] | None = field(default=None, init=False, repr=False)
 
     def run(self) -> SealReport:
         """Do it. Raises Incomplete (with all else committed) when some files failed."""
@@ -126,9 +127,7 @@ class SealRun:
         check_sources(self.storage, self.sources)
         check_excludes(self.sources, self.exclude)
         if self.listed is not None:  # told before anything is written
-            self.listed = list(self.listed)
-            for name in self.listed:
-                inside(self.sources, name)
+            self._chosen = [inside(self.sources, name) for name in self.listed]
         if self.delete and (self.append or self.listed is not None):
             raise UsageError("--delete does not go with --append or --files-from")
         if (self.delete or self.checksum) and not self.identities:
@@ -210,7 +209,7 @@ class SealRun:
             one_file_system=self.one_file_system,
             skip=own_files(self.storage),
         )
-        walk = walker.walk() if self.listed is None else walker.listed(self.listed)
+        walk = walker.walk() if self._chosen is None else walker.listed(self._chosen)
         if self.tables is not None:
             walk = map(as_table, walk)
         plan = Plan()

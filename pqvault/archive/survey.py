@@ -51,18 +51,18 @@ def survey_of(archive: Archive, globs: Globs, inner: bytes, jobs: int) -> Survey
             kept.append((batch, where))
         else:
             kept.clear()
-        _count(found, batch, globs, inner, jobs)
+        _count(found, batch, where, globs, inner, jobs)
     if room < 0:
         found.rows = archive.view.batches()
     return found
 
 
-def _count(found: Survey, batch: pa.RecordBatch, globs: Globs, inner: bytes, jobs: int) -> None:
+def _count(
+    found: Survey, batch: pa.RecordBatch, where: list[int], globs: Globs, inner: bytes, jobs: int
+) -> None:
     links = batch.filter(pc.equal(batch.column(1), int(Kind.HARDLINK))).column(5)
     found.sources |= {below(link, inner) for link in links.to_pylist()}
-    if globs:
-        globs.look(batch.column(0))
-        batch = batch.filter(globs.mask(batch.column(0)))
+    batch, _ = globs.select(batch, where)
     tables = pc.equal(batch.column(1), int(Kind.TABLE))
     files = pc.or_(tables, pc.equal(batch.column(1), int(Kind.FILE)))
     sizes = batch.column(2).filter(files).to_pylist()

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import compress, groupby, takewhile
+from itertools import groupby, takewhile
 from operator import itemgetter
 from pathlib import Path
 from typing import Final
@@ -199,9 +199,7 @@ def _moved(entries: Iterator[Located], folder: bytes, roots: list[Entry]) -> Ite
 def _wanted(archive: Archive, survey: Survey, globs: Globs) -> Iterator[Located]:
     parts = archive.view.parts
     for batch, where in survey.rows:
-        if globs:
-            mask = globs.mask(batch.column(0))
-            batch, where = batch.filter(mask), list(compress(where, mask.to_pylist()))
+        batch, where = globs.select(batch, where)
         for entry, index in zip(entries_of(batch), where, strict=True):
             yield parts[index], entry
 

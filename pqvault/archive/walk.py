@@ -147,11 +147,10 @@ class Walker:
         else:
             yield from walks[0]
 
-    def listed(self, names: Iterable[bytes]) -> Iterator[Found]:
-        """Only what is named: paths on disk inside a source. Folders are not entered."""
+    def listed(self, names: Iterable[tuple[Source, bytes]]) -> Iterator[Found]:
+        """Only what is named, as :func:`inside` gives it. Folders are not entered."""
         wanted = {found.path: found for s in self._sources for found in _prefix_folders(s.name)}
-        for name in names:
-            source, path = inside(self._sources, name)
+        for source, path in names:
             self._add(wanted, source, path)
         yield from (wanted[path] for path in sorted(wanted))
 

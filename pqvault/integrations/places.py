@@ -15,7 +15,7 @@ from pqvault.names import printable
 from pqvault.storage import LocalStorage, Storage
 from pqvault.storage import storage_at as find_storage
 
-__all__ = ["RangeSource", "check_written", "inner", "is_archive", "storage_at"]
+__all__ = ["RangeSource", "check_name", "check_place", "inner", "is_archive", "storage_at"]
 
 
 def inner(place: str, protocol: str | None, options: dict[str, Any] | None) -> tuple[Any, str]:
@@ -33,20 +33,28 @@ def is_archive(fs: Any, path: str) -> bool:
     return bool(fs.exists(f"{path.rstrip('/')}/{HEADER}"))
 
 
-def check_written(fs: Any, place: str, name: str) -> None:
-    """Raise UsageError for where hosts write that put more behind a URL, as `save_to_disk` of
-    Hugging Face's datasets does: an archive within an archive's folder, a name that no URL has."""
-    within = place.rstrip("/").rpartition("/")[0]
-    wrong = ""
+def check_name(name: str) -> None:
+    """Raise UsageError for a name that no URL has: hosts that put more behind a URL, as
+    `save_to_disk` of Hugging Face's datasets does, write to such."""
     if "::" in name:
-        wrong = f"{printable(os.fsencode(name))} has :: in it, which parts the paths of a URL"
-    elif within and fs.exists(f"{within}/{HEADER}"):
-        wrong = f"{place} is in the folder of an archive"
-    if wrong:
-        raise UsageError(
-            wrong,
-            hint="the path of a file goes before the ::, as in pqvault://path/inside::corpus.pqv",
+        raise _behind(
+            f"{printable(os.fsencode(name))} has :: in it, which parts the paths of a URL"
         )
+
+
+def check_place(fs: Any, place: str) -> None:
+    """Raise UsageError for a place within an archive's folder, where they make another. Asks the
+    file system, so once for what is written there."""
+    within = place.rstrip("/").rpartition("/")[0]
+    if within and fs.exists(f"{within}/{HEADER}"):
+        raise _behind(f"{place} is in the folder of an archive")
+
+
+def _behind(wrong: str) -> UsageError:
+    return UsageError(
+        wrong,
+        hint="the path of a file goes before the ::, as in pqvault://path/inside::corpus.pqv",
+    )
 
 
 def storage_at(fs: Any, path: str, options: dict[str, Any] | None) -> Storage:

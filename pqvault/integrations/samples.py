@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pqvault.archive.archive import Archive
 from pqvault.archive.entryfile import EntryFile
-from pqvault.archive.globs import Globs
+from pqvault.archive.globs import Globs, several
 from pqvault.archive.layout import WITH_CONTENT
 from pqvault.errors import IntegrityError, NotFound, PQVaultError
 from pqvault.format.catalog import entries_of
@@ -44,7 +44,7 @@ class FileIndex:
     """
 
     def __init__(self, archive: Archive, globs: Sequence[str]) -> None:
-        wanted = Globs(globs) if globs else None
+        wanted = Globs(globs)
         self._globs = globs
         self._paths: list[pa.Array] = []
         self._starts = array("q", [0])
@@ -54,7 +54,7 @@ class FileIndex:
         self._rows: dict[int, tuple[pa.RecordBatch, int]] = {}  # of files of several extents
         for batch, parts in archive.view.batches():
             self._add(batch, parts, wanted)
-        self._unmatched = [] if wanted is None else wanted.unmatched
+        self._unmatched = wanted.unmatched
 
     def check(self, place: str) -> None:
         """Raise NotFound when there is no file, or none like one of the globs."""
@@ -65,11 +65,8 @@ class FileIndex:
                 hint="`pqvault ls` lists its paths",
             )
 
-    def _add(self, batch: pa.RecordBatch, parts: list[int], wanted: Globs | None) -> None:
-        if wanted is not None:
-            wanted.look(batch.column(0))
-            mask = wanted.mask(batch.column(0))
-            batch, parts = batch.filter(mask), list(itertools.compress(parts, mask.to_pylist()))
+    def _add(self, batch: pa.RecordBatch, parts: list[int], wanted: Globs) -> None:
+        batch, parts = wanted.select(batch, parts)
         kinds, digests = (batch.column(n).to_pylist() for n in (1, 6))
         kept = [
             i
@@ -201,7 +198,7 @@ class SampleFiles:
         storage_options: dict[str, Any] | None = None,
     ) -> None:
         self._opening = Opening.of(archive, identities, signers, storage_options, as_of)
-        self._globs = (globs,) if isinstance(globs, str) else tuple(globs or ())
+        self._globs = several(globs)
         self._index: FileIndex | None = None
         self._asked = 0  # bytes
         self._warned = False

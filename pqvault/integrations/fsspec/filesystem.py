@@ -316,10 +316,11 @@ class PQVaultFileSystem(ChainedFileSystem):
 
     def _writer(self, name: str) -> VaultWriter:
         fs, place = self._place()
-        places.check_written(fs, place, name)
+        places.check_name(name)
         if name in ("", place.strip("/")):
             if places.is_archive(fs, place):
                 raise self._no_file_named()
+            places.check_place(fs, place)
             return VaultWriter(
                 StreamPart(fs, place, self._recipient_keys(), self._level, self._frame_size),
                 name,
@@ -343,6 +344,7 @@ class PQVaultFileSystem(ChainedFileSystem):
             self._tree.check_new(name)
 
     def _new_part(self, fs: Any, place: str) -> AppendPart:
+        places.check_place(fs, place)
         return AppendPart(
             places.storage_at(fs, place, self._target[1]),
             self._recipient_keys(),

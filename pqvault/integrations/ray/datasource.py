@@ -17,6 +17,7 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from pqvault.archive.archive import Archive
+from pqvault.archive.globs import several
 from pqvault.errors import UsageError
 from pqvault.integrations import references
 from pqvault.integrations.opening import Opening
@@ -70,7 +71,7 @@ class SealedDatasource(Datasource):
         storage_options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        patterns = (globs,) if isinstance(globs, str) else tuple(globs or ())
+        patterns = several(globs)
         if table is None and columns is not None:
             raise UsageError("columns are of a table", hint="use select_columns() on the dataset")
         if table is not None and (patterns or kind is not None):

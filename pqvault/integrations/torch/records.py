@@ -17,6 +17,7 @@ import pyarrow as pa
 from torch.utils.data import IterableDataset, get_worker_info
 
 from pqvault.archive.archive import Archive
+from pqvault.archive.globs import several
 from pqvault.errors import IntegrityError, UsageError
 from pqvault.integrations.opening import Opening
 from pqvault.integrations.records import Piece, Unit, kind_of, plan_units, records_of
@@ -71,7 +72,7 @@ class SealedRecords(IterableDataset):
     ) -> None:
         super().__init__()
         self._opening = Opening.of(archive, identities, signers, storage_options, as_of)
-        self._globs = (globs,) if isinstance(globs, str) else tuple(globs or ())
+        self._globs = several(globs)
         if table is not None and (self._globs or kind is not None):
             raise UsageError("a table has rows; globs and kind are for files", hint="give one")
         if columns is not None and (table is None or not columns):
