@@ -153,6 +153,16 @@ def test_listed_outside_the_source(box: Box) -> None:
         assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize("source", ["src", "."])
+def test_listed_private_key(source: str, box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """attack 40: an identity file that is given as the list is not repeated in the error."""
+    box.tree({"a": b"1"})
+    monkeypatch.chdir(box.root)
+    with pytest.raises(UsageError, match="private key") as caught:
+        box.seal(source, files_from=[box.key.text.encode()])
+    assert "SECRET" not in str(caught.value) and not box.archive.exists()
+
+
 def test_listed_and_missing(box: Box) -> None:
     """A listed path that is not there is named, exit 3; the others are sealed."""
     box.tree({"a": b"1"})

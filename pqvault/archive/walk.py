@@ -17,6 +17,7 @@ from pqvault.archive.globs import Globs
 from pqvault.archive.sourcefile import file_time
 from pqvault.errors import UsageError
 from pqvault.format.entries import MAX_NAME, MAX_PATH, Kind
+from pqvault.keyfile import is_secret
 from pqvault.names import printable
 
 __all__ = ["Found", "Source", "Walker", "inside", "name_sources"]
@@ -96,6 +97,11 @@ def name_sources(
 
 def inside(sources: Sequence[Source], name: bytes) -> tuple[Source, bytes]:
     """The source that a path on disk lies in, and the path of its entry. Raises UsageError."""
+    if is_secret(os.fsdecode(name)) and not os.path.lexists(name):
+        raise UsageError(
+            "--files-from holds the text of a private key where a path belongs",
+            hint="give a file of paths, as `find SRC` prints them",
+        )
     disk = os.path.abspath(name)
     for source in sources:
         root = os.path.abspath(source.root)
