@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -273,6 +274,35 @@ def test_a_fork_has_a_part_of_its_own(archive: Path) -> None:
     assert len(api.parts(archive)[0]) == 2
 
 
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_the_end_of_a_child_of_multiprocessing_closes_it(
+    archive: Path, tmp_path: Path, method: str
+) -> None:
+    """One that was forked ends without `atexit`; one that was spawned does not, and logs there."""
+    code = """
+    import atexit, multiprocessing, sys
+    from pqvault.logs import InferenceLog
+
+    def work(first):
+        log = InferenceLog(sys.argv[1], recipients=[sys.argv[2]])
+        if sys.argv[3] == "spawn":
+            atexit.register(log.log, {"request_id": str(first)})
+        for n in range(first + (sys.argv[3] == "spawn"), first + 5): log.log({"request_id": str(n)})
+
+    if __name__ == "__main__":
+        context = multiprocessing.get_context(sys.argv[3])
+        children = [context.Process(target=work, args=(n,)) for n in (0, 5)]
+        for child in children: child.start()
+        for child in children: child.join()
+        assert [child.exitcode for child in children] == [0, 0]
+    """
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(code))
+    args = [sys.executable, str(program), str(archive), OPS.recipient.text, method]
+    subprocess.run(args, check=True, timeout=60)
+    assert sorted(map(int, ids(archive))) == list(range(10))
+
+
 def test_a_child_does_not_keep_its_parents_lock(archive: Path) -> None:
     """A worker that outlives the process that forked it: the parent's part can be recovered."""
     code = """
@@ -328,8 +358,6 @@ def test_what_is_planted_does_not_keep_others_from_recovery(archive: Path) -> No
 
 
 def run(code: str, archive: Path, *args: str) -> str:
-    import textwrap
-
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), str(archive), OPS.recipient.text, *args],
         capture_output=True,
@@ -807,8 +835,6 @@ def orphan(archive: Path, count: int = 100, **options: Any) -> Path:
         if n % 10 == 9: log.flush()
     print("done", flush=True); os._exit(9)
     """
-    import textwrap
-
     subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), str(archive), OPS.recipient.text,
          json.dumps(options), str(count)],

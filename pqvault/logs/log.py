@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -145,6 +146,7 @@ class InferenceLog(Closing):
             for writer in writers:
                 writer.start()
             self._writers = writers
+            _at_childs_exit()
 
     def _open_part(self, storage: LocalStorage) -> LogPart:
         recipients, groups = self._sealed_to()
@@ -331,6 +333,22 @@ def _close_all() -> None:
             log.close(timeout=10.0)
         except PQVaultError as error:
             _logger.error("%s", error)
+
+
+def _at_childs_exit() -> None:
+    """Close all logs at the end of a child of multiprocessing: one that was forked ends without
+    `atexit`, which one that was spawned comes to later."""
+    processes = sys.modules.get("multiprocessing.process")
+    if processes is not None and processes.parent_process() is not None:
+        util = sys.modules["multiprocessing.util"]
+        util.Finalize(None, _close_and_begin_anew, exitpriority=0)
+
+
+def _close_and_begin_anew() -> None:
+    logs = [log for log in _OPEN if not log._closed]
+    _close_all()
+    for log in logs:
+        log._reset()
 
 
 def _after_fork() -> None:
