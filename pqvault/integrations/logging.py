@@ -31,7 +31,7 @@ class InferenceLogHandler(logging.Handler):
     ``log``: an InferenceLog; else ``archive``, ``recipients`` and its other arguments make one,
     and without them the environment does. A record's ``extra`` and a message that is a mapping
     are fields; the text of others is ``message``. An exception is ``error_type`` and
-    ``error_message``.
+    ``error_message``, a stack that was asked for ``stack_info``.
     """
 
     def __init__(
@@ -71,6 +71,10 @@ class InferenceLogHandler(logging.Handler):
         if record.exc_info and record.exc_info[0] is not None:
             found["error_type"] = record.exc_info[0].__qualname__
             found["error_message"] = logging.Formatter().formatException(record.exc_info)
+        elif record.exc_text:  # of another process: a SocketHandler sends the text alone
+            found["error_message"] = record.exc_text
+        if record.stack_info:
+            found["stack_info"] = record.stack_info
         return found
 
     def flush(self) -> None:

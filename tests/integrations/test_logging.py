@@ -6,6 +6,7 @@ import json
 import logging
 import logging.config
 import logging.handlers
+import pickle
 import queue
 import subprocess
 import sys
@@ -64,6 +65,23 @@ def test_text_fields_and_exceptions(handler: InferenceLogHandler, archive: Path)
     assert one["extra"] == {"level": "INFO", "message": "request r1 took 7 ms"}
     assert (two["model"], two["output_tokens"]) == ("m2", 5)
     assert three["error_type"] == "ValueError" and "no such prompt" in three["error_message"]
+
+
+def test_stacks_and_exceptions_of_other_processes_are_kept(
+    handler: InferenceLogHandler, archive: Path
+) -> None:
+    logger = logger_with(handler)
+    logger.info("where", stack_info=True)
+    try:
+        raise ValueError("no such prompt")
+    except ValueError:
+        record = logger.makeRecord("worker", logging.ERROR, "f", 1, "bad", (), sys.exc_info())
+    sent = logging.handlers.SocketHandler("localhost", 0).makePickle(record)
+    logger.handle(logging.makeLogRecord(pickle.loads(sent[4:])))  # noqa: S301  our own
+    handler.close()
+    one, two = rows(archive)
+    assert one["extra"]["stack_info"].startswith("Stack (most recent call last):")
+    assert two["event"] == "worker" and two["error_message"].endswith("ValueError: no such prompt")
 
 
 def test_a_message_is_formatted_when_it_is_logged(
