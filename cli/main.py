@@ -55,6 +55,8 @@ COMMANDS = {
     "completion": "Print the shell completion script.",
 }
 
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 class _Commands(click.Group):
     """Imports a command's module when it is called, not before."""
@@ -97,12 +99,17 @@ def program() -> NoReturn:
     code = [1]
     atexit.register(_leave, code)  # the first, so that it is called last
     _fill_closed()
-    _end_in_order()
     try:
+        _end_in_order()
         main()
     except SystemExit as stop:
+        _end_at_once()
         code[0] = int(stop.code or 0)
         raise
+    except KeyboardInterrupt:  # before the work, or while an error was being told
+        _end_at_once()
+        code[0] = 130
+        sys.exit(130)
 
 
 def _fill_closed() -> None:
@@ -119,9 +126,16 @@ def _fill_closed() -> None:
 def _end_in_order() -> None:
     # `kill`, `timeout` and a terminal that closes end a command as Ctrl-C does: a half of a file in
     # clear must not stay behind. What is ignored (nohup) stays so.
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in _ENDING:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, signal.default_int_handler)
+
+
+def _end_at_once() -> None:
+    # Everything was done and said: a signal now would be a traceback and no more.
+    for number in _ENDING:
+        if signal.getsignal(number) is signal.default_int_handler:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _leave(code: list[int]) -> None:

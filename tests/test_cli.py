@@ -117,6 +117,31 @@ sys.exit(os.open("/", 0))' <&- >&- 2>&- || echo $?
     assert re.fullmatch(r"sealed: 1 part, .*\n[3-9]\n", done.stdout)
 
 
+@pytest.mark.parametrize("when", ["pqvault_cli.main", "pqvault_cli.key_show", "sqlite3"])
+def test_a_signal_at_any_time_is_no_traceback(shell: dict[str, str], when: str) -> None:
+    """Ctrl-C while modules are imported, before there is any work or after it began."""
+    pressed = (
+        "import os, signal, sys\n"
+        "class Pressed:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {when!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Pressed())\n"
+        "sys.argv = ['pqvault', 'key', 'list']\n"
+        "from pqvault_cli.__main__ import program\n"
+        "program()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", pressed],
+        env=shell,
+        capture_output=True,
+        text=True,
+        preexec_fn=heed_signals,
+    )
+    silent = when == "pqvault_cli.main"
+    told = "" if silent else "pqvault: interrupted; nothing half-written is left\n"
+    assert (done.returncode, done.stderr.lstrip()) == (-signal.SIGINT if silent else 130, told)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_no_half_of_a_file(
     tmp_path: Path, shell: dict[str, str], number: signal.Signals
