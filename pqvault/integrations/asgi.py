@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import zlib
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final, TypeAlias
 
@@ -31,6 +32,7 @@ PATHS: Final = (
 )
 _MAX_BODY: Final = 16 * 1024 * 1024  # bytes of a request or a response that are kept
 
+_ZLIB: Final = frozenset({"gzip", "x-gzip", "deflate"})
 _WAITING: Final = 64  # records that may wait for room beside the queue
 
 Message: TypeAlias = MutableMapping[str, Any]
@@ -116,27 +118,42 @@ class InferenceLogMiddleware:
 
 
 class _Body:
-    """The first bytes of a body, and how many there were."""
+    """The first bytes of a body, and how many more there were. One that some middleware within
+    has compressed is opened, as far as zlib does it: ``opened``."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, encoding: str = "") -> None:
         self._most = most
         self._pieces: list[bytes] = []
         self._kept = 0
-        self.size = 0
+        self.encoding = encoding.strip().lower()
+        self._zlib = None
+        if self.encoding in _ZLIB:
+            self._zlib = zlib.decompressobj(zlib.MAX_WBITS | 32)  # gzip's header, or its own
+        self.cut = 0  # bytes that were not kept, compressed ones as they came
+
+    @property
+    def opened(self) -> bool:
+        """Whether what is kept is what was meant."""
+        return self.encoding in ("", "identity") or self._zlib is not None
 
     def add(self, data: bytes) -> bytes:
         """What is kept of it."""
-        self.size += len(data)
-        piece = bytes(data[: self._most - self._kept])
+        piece, rest = self._divided(data, self._most - self._kept)
+        self.cut += rest
         if piece:
             self._pieces.append(piece)
             self._kept += len(piece)
         return piece
 
-    @property
-    def cut(self) -> int:
-        """Bytes that were not kept."""
-        return self.size - self._kept
+    def _divided(self, data: bytes, room: int) -> tuple[bytes, int]:
+        if self._zlib is not None and room and data:
+            try:
+                piece = self._zlib.decompress(data, room)
+            except zlib.error:
+                self._zlib = None  # it is something else, and kept as that
+            else:
+                return piece, len(self._zlib.unconsumed_tail)
+        return bytes(data[:room]), max(0, len(data) - room)
 
     def data(self) -> bytes:
         return b"".join(self._pieces)
@@ -150,7 +167,8 @@ class _Exchange:
         self._began = time.time()
         self._clock = time.perf_counter()
         self._first: float | None = None
-        self._request = _Body(max_body)
+        self._max_body = max_body
+        self._request = _Body(max_body, _header(scope.get("headers", ()), b"content-encoding"))
         self._response = _Body(max_body)
         self._status: int | None = None
         self._stream: StreamedAnswer | None = None
@@ -167,8 +185,10 @@ class _Exchange:
     def sent(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            kind = _header(message.get("headers", ()), b"content-type")
-            if kind.startswith("text/event-stream"):
+            headers = list(message.get("headers", ()))
+            self._response = _Body(self._max_body, _header(headers, b"content-encoding"))
+            kind = _header(headers, b"content-type")
+            if kind.startswith("text/event-stream") and self._response.opened:
                 self._stream = StreamedAnswer()
         elif message["type"] == "http.response.body":
             body = message.get("body", b"")
@@ -188,11 +208,11 @@ class _Exchange:
             "status_code": self._status,
             "path": self._scope["path"],
         }
-        record |= question_of(self._request.data())
+        record |= _said("request", self._request, question_of)
         if self._stream is not None:
             record |= self._stream.fields()
         else:
-            record |= answer_of(self._response.data())
+            record |= _said("response", self._response, answer_of)
         for name, body in (("request_cut", self._request), ("response_cut", self._response)):
             if body.cut:
                 record[name] = body.cut
@@ -202,6 +222,13 @@ class _Exchange:
         elif self._gone or not self._ended:
             record["error_type"] = "client_disconnected" if self._gone else "response_unfinished"
         return record
+
+
+def _said(name: str, body: _Body, read: Callable[[bytes], dict[str, object]]) -> dict[str, object]:
+    """What a body says; its bytes, when it is compressed as only others open it."""
+    if body.opened or not body.data():
+        return read(body.data())
+    return {f"{name}_bytes": body.data(), f"{name}_encoding": body.encoding}
 
 
 def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str:

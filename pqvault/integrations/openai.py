@@ -6,11 +6,14 @@ What is not what it should be is kept as text: a log refuses nothing.
 from __future__ import annotations
 
 import json
-from typing import Any
+from itertools import chain, groupby
+from typing import Any, Final
 
 __all__ = ["StreamedAnswer", "answer_of", "question_of"]
 
-_INPUTS = ("messages", "prompt", "input")
+_INPUTS: Final = ("messages", "prompt", "input")
+_TEXTS: Final = ("response.output_text.delta", "content_block_delta", None)  # events of answers
+_ONCE: Final = ("id", "type")  # texts that come whole, and may come again
 
 
 def question_of(body: bytes) -> dict[str, object]:
@@ -95,21 +98,24 @@ class StreamedAnswer:
     because this runs between the pieces of a response. What cannot be added is passed over."""
 
     def __init__(self) -> None:
-        self._line = b""  # the beginning of one whose end has not come
+        self._line: list[bytes] = []  # pieces of one whose end has not come
         self._fields: dict[str, object] = {}
         self._choices: dict[int, _Choice] = {}
-        self._plain: list[str] = []
+        self._plain: dict[str | None, list[str]] = {}  # texts by the type of their events
         self._blocks: dict[int, _Block] = {}
 
     def feed(self, data: bytes) -> None:
         """The next bytes."""
-        *lines, self._line = (self._line + data).split(b"\n")
+        *lines, rest = data.replace(b"\r", b"\n").split(b"\n")
         for line in lines:
-            self._take(line)
+            self._take(b"".join((*self._line, line)))
+            self._line = []
+        if rest:
+            self._line.append(rest)
 
     def fields(self) -> dict[str, object]:
         """What was said, once all came or nothing more will."""
-        self._take(self._line)
+        self._take(b"".join(self._line))
         found = {**self._fields, "stream": True}
         if self._choices:
             ordered = [self._choices[index] for index in sorted(self._choices)]
@@ -124,7 +130,10 @@ class StreamedAnswer:
         blocks = [self._blocks[index].whole() for index in sorted(self._blocks)]
         if any(block.get("type") != "text" for block in blocks):
             return blocks
-        return "".join(self._plain)
+        texts = {kind: "".join(said) for kind, said in self._plain.items()}
+        if all(kind in _TEXTS for kind in texts):
+            return "".join(texts.values())
+        return [{"type": kind, "text": text} for kind, text in texts.items()]
 
     def _take(self, line: bytes) -> None:
         event = _parsed(line[5:].strip()) if line.startswith(b"data:") else None
@@ -132,9 +141,7 @@ class StreamedAnswer:
             return
         self._said(event)
         if isinstance(event.get("response"), dict):  # the responses API tells all at its end
-            self._said(event["response"])
-            if event["response"].get("output"):
-                self._fields["output_messages"] = event["response"]["output"]
+            self._said_at_its_end(event["response"])
         choices = event.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
@@ -143,7 +150,9 @@ class StreamedAnswer:
         if isinstance(delta, dict):
             delta = self._part_of_message(event, delta)
         if isinstance(delta, str):
-            self._plain.append(delta)
+            kind = event.get("type")
+            kind = kind if isinstance(kind, str) else None
+            self._plain.setdefault(kind, []).append(delta)
         if isinstance(event.get("message"), dict):  # the messages API, at its beginning
             self._said(event["message"])
         if isinstance(event.get("content_block"), dict):
@@ -158,7 +167,16 @@ class StreamedAnswer:
             block.add(delta)
         return delta.get("text")
 
+    def _said_at_its_end(self, response: dict[str, Any]) -> None:
+        self._said(response)
+        if response.get("output"):
+            self._fields["output_messages"] = response["output"]
+        if response.get("status") not in (None, "queued", "in_progress"):
+            self._fields["finish_reason"] = response["status"]
+
     def _said(self, value: dict[str, Any]) -> None:
+        if value.get("type") == "error" and "error" not in value:  # of the responses API
+            value = {"error": value | {"type": None}}
         self._fields |= {k: v for k, v in _common(value).items() if v is not None}
 
 
@@ -168,20 +186,42 @@ def _index(piece: dict[str, Any]) -> int:
 
 
 class _Pieces:
-    """Fields whose texts come in pieces."""
+    """Fields whose values come in pieces."""
 
     def __init__(self) -> None:
-        self._texts: dict[str, list[str]] = {}
-        self._others: dict[str, Any] = {}
+        self._pieces: dict[str, list[Any]] = {}
 
     def add(self, name: str, value: object) -> None:
-        if isinstance(value, str):
-            self._texts.setdefault(name, []).append(value)
-        elif value is not None:
-            self._others[name] = value
+        if value is not None:
+            self._pieces.setdefault(name, []).append(value)
 
     def fields(self) -> dict[str, Any]:
-        return {**self._others, **{name: "".join(t) for name, t in self._texts.items()}}
+        try:
+            return {name: _joined(name, pieces) for name, pieces in self._pieces.items()}
+        except RecursionError:  # nested as deep as Python reads it
+            return dict(self._pieces)
+
+
+def _joined(name: str, pieces: list[Any]) -> Any:
+    """Texts add up, lists go on, of objects each field does; of anything else the last counts."""
+    if len(pieces) == 1:
+        return pieces[0]
+    kinds = {type(piece) for piece in pieces}
+    if kinds == {str} and name not in _ONCE:
+        return "".join(pieces)
+    if kinds == {dict}:
+        fields = _Pieces()
+        for piece in pieces:
+            for inner, value in piece.items():
+                fields.add(inner, value)
+        return fields.fields()
+    if list not in kinds:
+        return pieces[-1]
+    found: list[Any] = []
+    for kind, group in groupby(pieces, type):
+        alike = list(group)
+        found += chain(*alike) if kind is list else [_joined(name, alike)]
+    return found
 
 
 class _Block:
@@ -193,8 +233,8 @@ class _Block:
 
     def add(self, delta: dict[str, Any]) -> None:
         for name, value in delta.items():
-            if name != "type":
-                self._pieces.add(name, value)
+            if name != "type":  # objects are each one of their own: citations
+                self._pieces.add(name, [value] if isinstance(value, dict) else value)
 
     def whole(self) -> dict[str, Any]:
         found = {**self._begun, **self._pieces.fields()}
@@ -211,7 +251,8 @@ class _Choice:
     def __init__(self) -> None:
         self.reason: str | None = None
         self._message = _Pieces()
-        self._calls: dict[int, tuple[dict[str, Any], _Pieces]] = {}
+        self._calls: list[_Pieces] = []
+        self._newest: dict[int, tuple[object, _Pieces]] = {}  # id and call of each index
 
     def add(self, piece: dict[str, Any]) -> None:
         if piece.get("finish_reason"):
@@ -228,17 +269,21 @@ class _Choice:
                 self._message.add(name, value)
 
     def _add_call(self, piece: dict[str, Any]) -> None:
-        call, function = self._calls.setdefault(_index(piece), ({}, _Pieces()))
+        index, its = _index(piece), piece.get("id")
+        function = piece.get("function")
+        begins = isinstance(function, dict) and bool(function.get("name"))
+        known, call = self._newest.get(index, (None, None))
+        # Some servers give every call the same index, others every piece another id.
+        if call is None or (begins and its and known and its != known):
+            call = _Pieces()
+            self._calls.append(call)
+        self._newest[index] = (its or known, call)
         for name, value in piece.items():
-            if name == "function" and isinstance(value, dict):
-                for key, text in value.items():
-                    function.add(key, text)
-            elif name != "index":
-                call[name] = value
+            if name != "index":
+                call.add(name, value)
 
     def message(self) -> dict[str, Any]:
         message = {"role": "assistant", **self._message.fields()}
         if self._calls:
-            calls = [self._calls[index] for index in sorted(self._calls)]
-            message["tool_calls"] = [{**call, "function": f.fields()} for call, f in calls]
+            message["tool_calls"] = [call.fields() for call in self._calls]
         return message

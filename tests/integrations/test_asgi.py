@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -162,6 +164,55 @@ def test_large_bodies_are_cut_and_counted(log: InferenceLog, tmp_path: Path) -> 
     assert row["extra"]["request_cut"] > 900 and len(row["extra"]["request_text"]) == 100
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_bodies_that_were_compressed_within_are_read(
+    log: InferenceLog, tmp_path: Path, stream: bool
+) -> None:
+    """Middleware that compresses may have been added before ours."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        kind = b"text/event-stream" if stream else b"application/json"
+        headers = [(b"content-type", kind), (b"Content-Encoding", b"gzip")]
+        answer = {"choices": [{"message": {"role": "assistant", "content": "Hello"}}]}
+        raw = b"".join(map(event, deltas())) if stream else json.dumps(answer).encode()
+        data = gzip.compress(raw)
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for at in range(0, len(data), 7):
+            body = {"type": "http.response.body", "body": data[at : at + 7], "more_body": True}
+            await send(body)
+        await send({"type": "http.response.body"})
+
+    assert post(InferenceLogMiddleware(app, log), ASKED).status_code == 200
+    message = {"role": "assistant", "content": "Hello wörld!" if stream else "Hello"}
+    row = only(log, tmp_path)
+    assert json.loads(row["output_messages"]) == [message] and "error_type" not in row
+
+
+def test_bodies_that_only_others_open_are_kept_as_bytes(log: InferenceLog, tmp_path: Path) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        headers = [(b"content-encoding", b"br"), (b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"\x00\xff\x80"})
+
+    post(InferenceLogMiddleware(app, log), ASKED)
+    extra = only(log, tmp_path)["extra"]
+    assert extra["response_bytes"] == "AP+A" and extra["response_encoding"] == "br"
+
+
+def test_what_is_said_in_few_bytes_is_cut_too(log: InferenceLog, tmp_path: Path) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        headers = [(b"content-encoding", b"gzip")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": gzip.compress(bytes(10_000_000))})
+
+    post(InferenceLogMiddleware(app, log, max_body=1000), ASKED)
+    extra = only(log, tmp_path)["extra"]
+    assert len(extra["response_text"]) == 1000 and extra["response_cut"] > 0
+
+
 def test_a_client_that_goes_away(log: InferenceLog, tmp_path: Path) -> None:
     """What was said until then is logged: the host knows what it gave out."""
     app = application(log)
@@ -295,6 +346,70 @@ def test_streamed_tool_calls() -> None:
     ]
 
 
+def test_a_line_that_comes_in_many_pieces_takes_no_time() -> None:
+    answer = StreamedAnswer()
+    began = time.process_time()
+    for _ in range(20_000):
+        answer.feed(b"x" * 100)
+    assert time.process_time() - began < 2
+
+
+def test_lines_may_end_as_the_standard_allows() -> None:
+    answer = StreamedAnswer()
+    for word in WORDS:
+        said = {"choices": [{"delta": {"content": word}}]}
+        answer.feed(event(said).replace(b"\n", b"\r"))
+    assert answer.fields()["output_messages"] == [{"role": "assistant", "content": "Hello wörld!"}]
+
+
+def test_calls_of_one_index_are_told_apart_and_pieces_of_one_call_are_not() -> None:
+    def piece(**call: Any) -> Any:
+        return {"choices": [{"delta": {"tool_calls": [{"index": 0, **call}]}}]}
+
+    found = streamed(
+        piece(id="a", function={"name": "f", "arguments": "{}"}),
+        piece(id="b", function={"name": "g", "arguments": '{"x"'}),
+        piece(id="another for each piece", function={"arguments": ":1}"}),
+    )
+    calls = found["output_messages"][0]["tool_calls"]  # type: ignore[index]
+    assert [call["function"] for call in calls] == [
+        {"name": "f", "arguments": "{}"},
+        {"name": "g", "arguments": '{"x":1}'},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "pieces", "whole"),
+    [
+        ("function_call", [{"name": "f", "arguments": ""}, {"arguments": '{"a"'},
+                           {"arguments": ":1}"}], {"name": "f", "arguments": '{"a":1}'}),
+        ("audio", [{"id": "a1", "data": "QUJD"}, {"id": "a1", "data": "REVG", "expires_at": 9}],
+         {"id": "a1", "data": "QUJDREVG", "expires_at": 9}),
+        ("annotations", [[{"url": 1}], [{"url": 2}]], [{"url": 1}, {"url": 2}]),
+        ("content", [[{"thinking": "hm"}], "He", "llo"], [{"thinking": "hm"}, "Hello"]),
+    ],
+)  # fmt: skip
+def test_whatever_a_message_has_is_put_together(name: str, pieces: list[Any], whole: Any) -> None:
+    found = streamed(*({"choices": [{"delta": {name: piece}}]} for piece in pieces))
+    assert found["output_messages"] == [{"role": "assistant", name: whole}]
+
+
+def test_a_response_says_how_it_ended() -> None:
+    assert streamed({"response": {"status": "in_progress"}}).get("finish_reason") is None
+    done = {"type": "response.incomplete", "response": {"status": "incomplete"}}
+    assert streamed(done)["finish_reason"] == "incomplete"
+    failed = streamed({"type": "error", "code": "server_error", "message": "out of memory"})
+    assert (failed["error_type"], failed["error_message"]) == ("server_error", "out of memory")
+
+
+def test_a_response_that_was_cut_keeps_apart_what_was_thought_and_said() -> None:
+    kinds = ("response.reasoning_summary_text.delta", "response.output_text.delta")
+    found = streamed(*({"type": kind, "delta": d} for kind in kinds for d in ("a", "b")))
+    assert found["output_messages"] == [
+        {"role": "assistant", "content": [{"type": kind, "text": "ab"} for kind in kinds]}
+    ]
+
+
 def test_streams_of_the_other_apis() -> None:
     responses = streamed(
         {"type": "response.output_text.delta", "delta": "Hel"},
@@ -355,6 +470,7 @@ def test_a_stream_of_the_messages_api_is_put_together() -> None:
         b"data: {\"usage\": [], \"error\": \"broken\"}\n\n",
         b'data: {"content_block": {"type": []}, "index": [], "message": {"id": {}}}\n\n',
         b"data: " + b"[" * 100_000 + b"\n\n",
+        2 * (b'data: {"choices": [{"delta": ' + b'{"a":' * 900 + b"1" + b"}" * 902 + b"]}\n\n"),
         b"\x00\xff" * 1000,
     ],
 )  # fmt: skip
