@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tables_kit
 from click.testing import CliRunner
 from conftest import Box, files_below, make_tree
 from hypothesis import given
@@ -517,6 +518,23 @@ def test_a_change_applied_twice_is_applied_once(
 
 def envelope_of(recipients: dict[str, WrappedKey]) -> Envelope:
     return Envelope("00" * 16, "11" * 16, "", 1, 1, "standard", tuple(recipients.values()))
+
+
+def test_the_last_of_a_column_group_stays_on_its_part(tmp_path: Path) -> None:
+    """Else nobody could read those columns: one key opens the part, another one the group."""
+    archive, kit = tmp_path / "t.pqv", tables_kit
+    kit.write(archive, kit.talk(10), groups=[kit.GROUP])
+    old = files_below(archive)
+    before = {name: (archive / name).read_bytes() for name in old}
+    for by in (kit.KEY, kit.MEMBER):
+        with pytest.raises(UsageError, match=r"nobody could open .*\.pii") as caught:
+            pqvault.rotate(archive, identities=[by], remove=[kit.MEMBER.key_id])
+        assert "-i" in caught.value.hint and "--add" not in caught.value.hint
+    assert {name: (archive / name).read_bytes() for name in files_below(archive)} == before
+    # What the hint says.
+    more = {"remove": [kit.MEMBER.key_id], "to": NEW.recipient}
+    pqvault.rotate(archive, identities=[kit.MEMBER], **more)
+    assert kit.read(archive, key=NEW).equals(kit.talk(10))
 
 
 def test_who_is_added_to_an_archive_is_not_added_to_its_groups() -> None:

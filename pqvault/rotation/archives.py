@@ -145,7 +145,7 @@ class ArchiveRotation:
         result, done = self.result, set[str]()
         # A record first: a host that seals meanwhile to a key that goes is refused from now on.
         # But none where the key will not go: it would stop everybody from sealing to it.
-        if not self._is_refused():
+        if not self._refusals():
             result.retired = retiring.retire(
                 self.state,
                 self._change,
@@ -157,6 +157,7 @@ class ArchiveRotation:
             )
         while not self.state.parts.keys() <= done:
             generations: dict[str, dict[str, int]] = {}
+            self._leave_alone(done)
             for part, name, envelope in self._envelopes():
                 if part.id not in done:
                     self._try_rewrap(part, name, envelope, generations.setdefault(part.id, {}))
@@ -250,20 +251,32 @@ class ArchiveRotation:
             there = ()  # something in our name that is not ours: all are made anew
         return [key for signer, key in self._sign.items() if signer not in there]
 
-    def _is_refused(self) -> bool:
-        """Whether the change cannot be made to some envelope, as far as is known without a key."""
+    def _leave_alone(self, done: set[str]) -> None:
+        """Give up parts of which one envelope would be nobody's any more. Else who is taken off
+        the part, and is the last one of a column group, could no longer get at those columns."""
+        for part, error in self._refusals().items():
+            if part not in done and isinstance(error, UsageError):
+                self._failed.append((part, error))
+                done.add(part)
+
+    def _refusals(self) -> dict[str, PQVaultError]:
+        """Part id -> why the change cannot be made to one of its envelopes, as far as is known
+        without a key."""
+        found: dict[str, PQVaultError] = {}
         for part, name, envelope in self._envelopes():
+            if part.id in found:
+                continue
             try:
-                found = envelope or _read(self.storage, name, part)
-                if self._change.members(found, _what(name)) is not None:
-                    self._refuse_unsigned(found, name)
+                envelope = envelope or _read(self.storage, name, part)
+                if self._change.members(envelope, _what(name)) is not None:
+                    self._refuse_unsigned(envelope, name)
                 self._policy.check(part.commit, f"part {part.id}")
-                self._policy.check_envelope(found, _what(name))
-            except (UsageError, KeyStateForbids, PolicyRefused):
-                return True
+                self._policy.check_envelope(envelope, _what(name))
+            except (UsageError, KeyStateForbids, PolicyRefused) as error:
+                found[part.id] = error
             except PQVaultError:
                 continue  # a missing or damaged envelope, told when its turn comes
-        return False
+        return found
 
     def _refuse_unsigned(self, envelope: Envelope, name: str) -> None:
         if envelope.signatures and not (self._sign or self._policy.allow_unsigned):

@@ -32,6 +32,10 @@ __all__ = ["Change", "Keys", "Member", "resolve"]
 Member: TypeAlias = WrappedKey | Recipient  # wrapped already, or to be wrapped to
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
+_INSTEAD_IN_GROUP: Final = (
+    "give with -i who opens that column group, and name with --to who takes the place of what is"
+    " removed"
+)
 _INSTEAD: Final = "make a new version with `pqvault key rotate`, or use --to or --remove"
 
 
@@ -143,7 +147,9 @@ class Change:
         if not members:
             raise UsageError(
                 f"nobody could open {what} any more",
-                hint="name with --to or --add who takes the place of what is removed",
+                hint=_INSTEAD_IN_GROUP
+                if envelope.group
+                else "name with --to or --add who takes the place of what is removed",
             )
         return members
 
