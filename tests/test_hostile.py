@@ -779,6 +779,17 @@ def test_a_bad_catalog_does_not_poison_the_others(tmp_path: Path, when: str) -> 
     assert h.tree(tmp_path / "out") == {b"victim": C}
 
 
+@pytest.mark.parametrize("when", ["at open", "later"])
+def test_a_bad_catalog_is_not_encrypted_again(tmp_path: Path, when: str) -> None:
+    """What no reader takes stays what it was and where it was, and is named (13)."""
+    archive = forge(tmp_path, PARTS[when])
+    error = h.fails(lambda: pqvault.reencrypt(archive, identities=[KEY]), code=3)
+    bad = error.message.partition("the catalog of part ")[2][:32]
+    assert (archive / "envelopes" / bad).exists() and not (archive / "removed" / bad).exists()
+    with opened(archive, strict=False) as reader:
+        assert h.contents(reader)[b"victim"] == C
+
+
 def test_tombstones_need_a_writer_that_could_read(tmp_path: Path) -> None:
     archive = forge(tmp_path, [h.row(b"victim", "x")], kind="append")
     with opened(archive) as reader:

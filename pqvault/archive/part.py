@@ -15,7 +15,7 @@ from pqvault.archive.publicpart import PublicPart, read_envelope
 from pqvault.crypto import digest as digests
 from pqvault.crypto.mac import equal
 from pqvault.errors import FormatError, IntegrityError, NotFound
-from pqvault.format.catalog import CatalogReader
+from pqvault.format.catalog import CatalogReader, check_ancestors
 from pqvault.format.commit import CATALOG, PartFile, object_number
 from pqvault.format.entries import Entry, Kind
 from pqvault.format.removed import Removed
@@ -148,6 +148,11 @@ class OpenPart:
     def read_catalog(self) -> None:
         """Read the catalog's footer now, so that damage is met early."""
         _ = self.catalog
+
+    def check_catalog(self) -> None:
+        """Read all of the catalog. Raises IntegrityError for what a reader of it would refuse."""
+        for _ in check_ancestors(self.batches(), f"the catalog of part {self.id}"):
+            pass
 
     def _open_catalog(self) -> RangeFile:
         # In a folder each holds a descriptor, and of thousands of parts not all can.

@@ -213,6 +213,7 @@ class ArchiveRenewal:
                 " does not allow, and they are those of content that is not looked at here",
                 hint="unseal it, and seal it to the new recipients",
             )
+        self._check_catalog(part)
         key = RootKey.generate(old.archive, self._new_id(part), profile)
         groups: dict[str, Envelope] = {}
         try:
@@ -235,6 +236,17 @@ class ArchiveRenewal:
         result.copied += new.size
         result.wrapped |= {recipient.key_id for recipient in recipients}
         result.sights.append(new.sight)
+
+    def _check_catalog(self, part: PublicPart) -> None:
+        """Contents are not looked at; a catalog that no reader takes must not become a new one."""
+        from pqvault.archive.part import OpenPart  # it imports pyarrow
+        from pqvault.sealed import FrameCache
+
+        opened = OpenPart(self.storage, part, self.keys.ring, FrameCache(), self.policy)
+        try:
+            opened.check_catalog()
+        finally:
+            opened.close()
 
     def _new_id(self, part: PublicPart) -> str:
         """In the place of the old one among the parts of its seq and time."""
