@@ -31,6 +31,7 @@ from pqvault.rotating import rotating
 from pqvault.rotation.change import Change, resolve
 from pqvault.rotation.run import plan
 from pqvault.rotation.runs import Run, unfinished
+from pqvault.rotation.streams import UNSIGNED
 from pqvault.signing import Document, SigningKey, sign_document
 from pqvault.storage import LocalStorage
 
@@ -242,7 +243,10 @@ def test_streams_carry_no_signatures(tmp_path: Path, box: Box) -> None:
         pqvault.encrypt(io.BytesIO(b"content"), out, [box.key.recipient])
     report = pqvault.rotate(path, identities=[box.key], to=NEW.recipient, sign=[ALICE])
     assert (report.rewrapped, report.signed) == (1, 0)
-    assert report.warnings == ["envelopes of sealed streams are not signed, only those of archives"]
+    asked: list[dict[str, Any]] = [{"policy": STRICT}, {"sign": [ALICE]}]
+    told = [report, *(pqvault.rotate(path, identities=[NEW], to=NEW.recipient, **a) for a in asked)]
+    told += [pqvault.reencrypt([path, path], identities=[NEW], **a) for a in asked]
+    assert [one.warnings for one in told] == [[UNSIGNED]] * 5
     with pqvault.open_stream(path, [NEW]) as stream:
         assert stream.read() == b"content"
     envelope, end = Envelope.parse_prefix(path.read_bytes())

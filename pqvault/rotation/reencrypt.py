@@ -26,7 +26,7 @@ from pqvault.rotation.renewal import ArchiveRenewal
 from pqvault.rotation.run import Planned, check_signers, failure_of, is_over
 from pqvault.rotation.runs import Run
 from pqvault.rotation.streamrenewal import StreamRenewal
-from pqvault.rotation.streams import STREAM
+from pqvault.rotation.streams import STREAM, UNSIGNED
 from pqvault.signing import SigningKey
 from pqvault.storage import is_archive, storage_at
 
@@ -62,7 +62,7 @@ class ReencryptReport:
         self.size += result.copied
         self.new += sorted(result.wrapped.difference(self.new))
         self.retired += [k for k in result.retired if k not in self.retired]
-        self.warnings += result.warnings
+        self.warnings += [w for w in result.warnings if w not in self.warnings]
         self.failed += [(result.path, problem) for problem in result.problems]
         self.finished += not result.problems
 
@@ -136,7 +136,10 @@ class ReencryptRun:
             if not is_archive(path):
                 work = self._stream(path)
                 self._expect(STREAM, path, work.look()[2])
-                return work.run()
+                result = work.run()
+                if self.sign or self.run_file.policy.demands:
+                    result.warnings.append(UNSIGNED)
+                return result
             work = self._archive(path, self.ledger.seen if self.ledger is not None else None)
             recipients = {one.key_id: one for _, many in work.pending() for one in many}
             self._expect(work.state.archive, path, recipients.values())
@@ -206,6 +209,7 @@ def plan(
     ``signs``: whether new parts would be signed; ``policy``: what of the old ones is accepted.
     """
     what = "archive" if is_archive(path) else STREAM
+    warnings = (UNSIGNED,) if what == STREAM and (signs or policy.demands) else ()
     try:
         if what == STREAM:
             envelope, copy, recipients = StreamRenewal(
@@ -224,4 +228,4 @@ def plan(
     now = {w.key_id: None for envelope, _, _ in found for w in envelope.recipients}
     then = {r.key_id: None for _, _, recipients in found for r in recipients}
     size = sum(size for _, size, _ in found)
-    return Planned(path, what, len(found), size, tuple(now), tuple(then))
+    return Planned(path, what, len(found), size, tuple(now), tuple(then), warnings=warnings)

@@ -25,7 +25,7 @@ from pqvault.rotation.archives import ArchiveRotation, Rotated
 from pqvault.rotation.change import Change, Keys
 from pqvault.rotation.ledger import Ledger
 from pqvault.rotation.runs import Run
-from pqvault.rotation.streams import STREAM, StreamRotation
+from pqvault.rotation.streams import STREAM, UNSIGNED, StreamRotation
 from pqvault.signing import SigningKey
 from pqvault.storage import is_archive, is_url, storage_at
 from pqvault.storage.base import explained
@@ -150,7 +150,7 @@ def plan(
         if what == STREAM:
             envelope, copy, members = StreamRotation(Path(target), change, Keys()).look()
             found = [(envelope, members)] if members is not None else []
-            warnings = [*change.stays(envelope)]
+            warnings = [*change.stays(envelope), *([UNSIGNED] if sign or policy.demands else [])]
         else:
             storage = storage_at(target)
             rotation = ArchiveRotation(
@@ -246,10 +246,8 @@ class RotateRun:
             members = stream.look()[2] or ()
             self._expect(STREAM, path, {m.key_id for m in members if isinstance(m, Recipient)})
             result = stream.run()
-            if self._sign and result.rewrapped:
-                result.warnings.append(
-                    "envelopes of sealed streams are not signed, only those of archives"
-                )
+            if self._sign or self._run.policy.demands:
+                result.warnings.append(UNSIGNED)
             return result
         with self._turn:
             rotation = ArchiveRotation(
