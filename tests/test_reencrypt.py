@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,22 @@ def test_a_sealed_stream(tmp_path: Path) -> None:
     with pytest.raises(NoKeyFits):
         pqvault.open_stream(path, [OLD])
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_what_comes_from_the_future_is_encrypted_again(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host whose clock is ahead sealed it, or somebody who would keep the root key wrote so."""
+    stream, true = tmp_path / "s.pqv", time.time
+    with monkeypatch.context() as ahead:
+        ahead.setattr(time, "time", lambda: true() + 86400)
+        with stream.open("wb") as out:
+            pqvault.encrypt(io.BytesIO(CONTENT), out, [OLD.recipient])
+        pqvault.reencrypt(archive, identities=[OLD])
+    before = {commit.part for commit in commits(archive)}
+    assert pqvault.reencrypt([archive, stream], identities=[OLD]).parts == 4
+    assert before.isdisjoint(commit.part for commit in commits(archive))
+    assert len(listing(archive, OLD)) == 3
 
 
 def test_public_keys_that_nobody_knows_here(archive: Path) -> None:

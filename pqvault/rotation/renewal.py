@@ -9,7 +9,6 @@ any moment the old part is there, or the new one, or both, which readers see as 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -28,6 +27,7 @@ from pqvault.errors import IntegrityError, PolicyRefused, PQVaultError, UsageErr
 from pqvault.format.commit import Commit, PartFile, is_table, object_number
 from pqvault.format.envelope import Envelope
 from pqvault.keys import Recipient, one_profile
+from pqvault.keystore.store import now
 from pqvault.memory import Memory
 from pqvault.policy import ANYBODY, Policy
 from pqvault.progress import Progress, Report, ignore
@@ -128,8 +128,10 @@ class ArchiveRenewal:
         """Whether its root key is new enough, and only those have it who are meant to."""
         if part.envelope is None:
             return False
-        # An envelope that was rotated since says when that was, not how old its root key is.
-        first = part.envelope.generation == 1 and part.envelope.created >= self.started
+        # An envelope that was rotated since says when that was, not how old its root key is; one
+        # that says to come from the future, that a clock was wrong.
+        created, first = part.envelope.created, part.envelope.generation == 1
+        first = first and self.started <= created <= now()
         new = bool(part.commit.replaces) and first
         # A part that others added meanwhile has a root key that nobody else has seen.
         added = part.id not in self._first
@@ -271,7 +273,7 @@ class ArchiveRenewal:
             return engine.reencrypt(old, key, self.storage, file, commit.digest, self._tell)
 
         self.storage.make_folder(f"parts/{key.part}/objects")
-        envelope = key.envelope(recipients, created=int(time.time() * 1000))
+        envelope = key.envelope(recipients, created=now())
         envelopes = [sign_document(envelope, self.sign)]
         names = commit.files
         if any(is_table(file.name) for file in names):
@@ -316,7 +318,7 @@ class ArchiveRenewal:
         what = f"the envelope of column group {group!r} of part {part.id}"
         recipients = self.change.recipients(old, what, self.find)
         self.keys.prove(recipients)
-        envelope = key.envelope(recipients, created=int(time.time() * 1000), group=group)
+        envelope = key.envelope(recipients, created=now(), group=group)
         return sign_document(envelope, self.sign)
 
     def _parents(self, commit: Commit) -> tuple[tuple[str, str], ...]:

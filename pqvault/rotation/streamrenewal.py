@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pqvault.errors import IntegrityError, Locked
 from pqvault.format.envelope import Envelope
 from pqvault.ids import new_id
 from pqvault.keys import Recipient, one_profile
+from pqvault.keystore.store import now
 from pqvault.rootkey import STREAM_ARCHIVE, STREAM_OBJECT, RootKey
 from pqvault.rotation.archives import Rotated
 from pqvault.rotation.change import Change, Keys
@@ -48,7 +48,8 @@ class StreamRenewal:
             return envelope, size, self._recipients(envelope)
 
     def _recipients(self, envelope: Envelope) -> tuple[Recipient, ...]:
-        new = envelope.created >= self.started and envelope.generation == 1
+        # What says to come from the future was not made since then: a clock was wrong.
+        new = self.started <= envelope.created <= now() and envelope.generation == 1
         if new and self.change.fits(envelope, self._what):
             return ()
         return self.change.recipients(envelope, self._what, self.find)
@@ -68,7 +69,7 @@ class StreamRenewal:
             old = RootKey.unwrap(envelope, self.keys.ring, self._what)
             self.keys.prove(recipients)
             key = RootKey.generate(STREAM_ARCHIVE, new_id(), one_profile(recipients))
-            new = key.envelope(recipients, created=int(time.time() * 1000))
+            new = key.envelope(recipients, created=now())
             if os.fstat(fd).st_nlink > 1:
                 result.warnings.append(
                     f"{self.path} has other names (hard links), which keep the old root key"
