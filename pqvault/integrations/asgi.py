@@ -12,6 +12,7 @@ also of a stream whose client went away. Headers are not logged, but for the req
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
@@ -32,6 +33,7 @@ PATHS: Final = (
 )
 _MAX_BODY: Final = 16 * 1024 * 1024  # bytes of a request or a response that are kept
 
+_logger = logging.getLogger("pqvault.integrations.asgi")
 _ZLIB: Final = frozenset({"gzip", "x-gzip", "deflate"})
 _WAITING: Final = 64  # records that may wait for room beside the queue
 
@@ -45,7 +47,8 @@ class InferenceLogMiddleware:
     """``log``: where to; else the environment says. ``paths``: whose POST requests are logged,
     by the end of their path. ``max_body``: bytes kept of a body; the rest is counted.
 
-    When the server shuts down, the log is closed.
+    When the server says that it shuts down (lifespan, which some can switch off), the log is
+    closed.
     """
 
     def __init__(
@@ -65,7 +68,7 @@ class InferenceLogMiddleware:
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One connection."""
         if scope["type"] == "lifespan":
-            await self.app(scope, receive, self._closing(send))
+            await self._lifespan(scope, receive, send)
         elif scope["type"] == "http" and self._is_logged(scope):
             await self._logged(scope, receive, send)
         else:
@@ -74,14 +77,41 @@ class InferenceLogMiddleware:
     def _is_logged(self, scope: Message) -> bool:
         return scope["method"] == "POST" and str(scope["path"]).endswith(self._paths)
 
-    def _closing(self, send: Send) -> Send:
-        async def closing(message: Message) -> None:
+    async def _lifespan(self, scope: Message, receive: Receive, send: Send) -> None:
+        """The life of the server, for the application, and alone when it answers nothing: many
+        that know only requests raise then, and the server would tell nobody of its end."""
+        asked: list[Message] = []
+        answered = False
+
+        async def receiving() -> Message:
+            asked.append(await receive())
+            return asked[-1]
+
+        async def sending(message: Message) -> None:
+            nonlocal answered
+            answered = True
             if message["type"] == "lifespan.shutdown.complete":
-                await asyncio.gather(*self._waiting)
-                await asyncio.to_thread(self.log.close)
+                await self._close()
             await send(message)
 
-        return closing
+        try:
+            await self.app(scope, receiving, sending)
+        except Exception as error:
+            if answered:
+                raise
+            _logger.info("the application knows no lifespan: %s", type(error).__name__)
+        if answered:
+            return
+        if not asked:
+            await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _close(self) -> None:
+        await asyncio.gather(*self._waiting)
+        await asyncio.to_thread(self.log.close)
 
     async def _logged(self, scope: Message, receive: Receive, send: Send) -> None:
         seen = _Exchange(scope, self._max_body)

@@ -256,8 +256,23 @@ def test_a_client_that_goes_away(log: InferenceLog, tmp_path: Path) -> None:
     assert "Hello wörld!".startswith(content) and sent < 900
 
 
-def test_the_end_of_the_server_closes_the_log(log: InferenceLog, tmp_path: Path) -> None:
-    app = application(log)
+async def requests_alone(scope: Any, receive: Any, send: Any) -> None:
+    """An application that has never heard of lifespan."""
+    body = (await receive())["body"]
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def refuses_others(scope: Any, receive: Any, send: Any) -> None:
+    assert scope["type"] == "http"
+    await requests_alone(scope, receive, send)
+
+
+@pytest.mark.parametrize("within", [None, requests_alone, refuses_others])
+def test_the_end_of_the_server_closes_the_log(
+    log: InferenceLog, tmp_path: Path, within: Any
+) -> None:
+    app = application(log) if within is None else InferenceLogMiddleware(within, log)
     post(app, ASKED)
 
     async def go() -> None:
@@ -275,6 +290,28 @@ def test_the_end_of_the_server_closes_the_log(log: InferenceLog, tmp_path: Path)
 
     asyncio.run(go())
     assert len(rows(tmp_path / "l.pqv")) == 1
+
+
+def test_a_start_that_fails_is_the_applications_to_say(log: InferenceLog) -> None:
+    async def fails(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no model"})
+        raise RuntimeError("no model")
+
+    async def go() -> None:
+        said = []
+
+        async def receive() -> Any:
+            return {"type": "lifespan.startup"}
+
+        async def send(message: Any) -> None:
+            said.append(message["type"])
+
+        with pytest.raises(RuntimeError):
+            await InferenceLogMiddleware(fails, log)({"type": "lifespan"}, receive, send)
+        assert said == ["lifespan.startup.failed"]
+
+    asyncio.run(go())
 
 
 def test_a_full_disk_does_not_stop_the_server(
