@@ -183,7 +183,7 @@ def jobs_option(command: Command) -> Command:
         "--jobs",
         type=click.IntRange(1, 256),
         metavar="N",
-        help="Threads to work with [default: the processors, at most 4].",
+        help="Threads to work with [default: the processors, at most 4; at a URL twice that].",
     )
     return decorate(command)
 

@@ -139,14 +139,15 @@ def sealing(
         if len(named) != 1:
             raise UsageError("several sources need the archive named", hint="give it with -o")
         archive = default_archive(named[0])
+    storage = storage_at(archive)
     return SealRun(
-        storage_at(archive),
+        storage,
         name_sources(named, options.get("prefix", "")),
         to_recipients(recipients),
         to_identities(identities),
         level=options.get("level", DEFAULT_LEVEL),
         frame_size=options.get("frame_size", DEFAULT_FRAME),
-        jobs=jobs_of(options.get("jobs")),
+        jobs=jobs_of(options.get("jobs"), storage.requests),
         exclude=several(options.get("exclude")),
         listed=options.get("files_from"),
         one_file_system=options.get("one_file_system", False),

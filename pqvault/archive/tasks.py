@@ -40,11 +40,15 @@ def default_jobs() -> int:
     return min(4, os.cpu_count() or 1)
 
 
-def jobs_of(jobs: int | None) -> int:
-    """How many threads were asked for. Raises UsageError for less than none."""
+def jobs_of(jobs: int | None, requests: int = 1) -> int:
+    """How many threads were asked for. Raises UsageError for less than none.
+
+    When nothing is said, and the storage likes several ``requests`` at once, twice the default:
+    half of them wait.
+    """
     if jobs is not None and jobs < 0:
         raise UsageError(f"{jobs} jobs are not possible", hint="leave it out for one a processor")
-    return jobs or default_jobs()
+    return jobs or default_jobs() * (2 if requests > 1 else 1)
 
 
 def run_tasks(

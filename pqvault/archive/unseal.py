@@ -87,7 +87,7 @@ def unseal(
         inner = _only_folder(archive, os.fsencode(target.name))
     check_target(archive.storage, target)
     report = UnsealReport(str(target))
-    jobs = jobs_of(jobs)
+    jobs = jobs_of(jobs, archive.storage.requests)
     with ExitStack() as starting:
         survey, share, processes = _begin(archive, selected, inner, jobs, engine, starting)
         roots: list[Entry] = []

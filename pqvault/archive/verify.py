@@ -86,7 +86,8 @@ def verify(
     ``intact`` says nothing about an attacker, who can write digests too.
     """
     state = PublicState(storage, memory)
-    run = _Verify(state, archive, sample, jobs_of(jobs), policy, engine, progress)
+    threads = jobs_of(jobs, storage.requests)
+    run = _Verify(state, archive, sample, threads, policy, engine, progress)
     run.check_signatures()
     return run.run()
 

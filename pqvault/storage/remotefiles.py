@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RemoteReader", "RemoteSink"]
 
-FETCH: Final = 8 * 1024 * 1024  # bytes worth one request: no frame is larger
 _BLOCK: Final = 16 * 1024 * 1024  # bytes of a part of an upload
 
 Result = TypeVar("Result")
@@ -26,8 +25,6 @@ Result = TypeVar("Result")
 
 class RemoteReader(Closing):
     """A `ReadAt` over ranges of an object. Thread-safe; what is read in order is fetched ahead."""
-
-    fetch = FETCH
 
     def __init__(self, storage: RemoteStorage, name: str, size: int) -> None:
         self._storage = storage

@@ -34,8 +34,12 @@ __all__ = [
 
 # Bytes; S3 takes 5 MiB to 5 GiB, and 10,000 parts. Sealed, what was some power of two is a little
 # more, and that is not worth a request.
-PART: Final = 17 * 1024 * 1024
-_IN_FLIGHT: Final = 4  # parts under way for a process, but at least one for each object
+PART: Final = 9 * 1024 * 1024
+_LARGE_PART: Final = 10 * PART  # bytes of those after the first 8,000, which are 75 GB
+_SMALL_PARTS: Final = 8000
+# Bytes under way for a process, but at least a part for each object: a store gives a connection
+# only so much, and eight more than four.
+_IN_FLIGHT: Final = 8 * PART
 _THREADS: Final = 16
 
 # A part is handed over as a bytearray, in one piece: as a file it would go through another thread,
@@ -139,7 +143,7 @@ def precondition_failed(error: OSError) -> bool:
 
 
 class Upload(Finishing):
-    """A `Sink` that uploads parts of 17 MiB side by side while the next one fills.
+    """A `Sink` that uploads parts of 9 MiB side by side while the next one fills.
 
     Content of up to one part is one PUT. Nothing appears under the name before `finish`, and
     nothing ever does after `abort`. Memory: a part for each object, and two for each part under
@@ -152,6 +156,7 @@ class Upload(Finishing):
         self._bucket, self._key, _ = fs.split_path(path)
         self._buffer = bytearray()  # grows to a part, and is then used again
         self._filled = 0
+        self._part = PART
         self._upload: str | None = None
         self._flying: deque[tuple[Future[str], bytearray]] = deque()
         self._spare: list[bytearray] = []  # used again: fresh memory costs as much as sealing
@@ -166,12 +171,12 @@ class Upload(Finishing):
         view = memoryview(buffer).cast("B")
         at = 0
         while at < len(view):
-            take = min(PART - self._filled, len(view) - at)
+            take = min(self._part - self._filled, len(view) - at)
             # Past its end, this appends.
             self._buffer[self._filled : self._filled + take] = view[at : at + take]
             self._filled += take
             at += take
-            if self._filled == PART:
+            if self._filled == self._part:
                 self._do(self._send)
         self.written += len(view)
         return len(view)
@@ -222,9 +227,11 @@ class Upload(Finishing):
         if self._upload is None:
             self._upload = tried(lambda: str(self._call("create_multipart_upload")["UploadId"]))
             _uploads.add(self)
-        while len(self._flying) >= max(1, _IN_FLIGHT // max(1, len(_uploads))):
+        while len(self._flying) >= max(1, _IN_FLIGHT // self._part // max(1, len(_uploads))):
             self._await_first()
         number = len(self._tags) + len(self._flying) + 1
+        if number == _SMALL_PARTS:
+            self._part = _LARGE_PART
         sent = _pool().submit(self._send_part, number, self._content())
         self._flying.append((sent, self._buffer))
         self._buffer = self._spare.pop() if self._spare else bytearray()

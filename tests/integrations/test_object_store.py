@@ -30,7 +30,7 @@ from pqvault.errors import (
 )
 from pqvault.storage import LocalStorage, Storage, retry, storage_at
 from pqvault.storage import remote as remote_module
-from pqvault.storage.ahead import Ahead
+from pqvault.storage.ahead import Ahead, _Shelf
 
 MIB = 1024 * 1024
 
@@ -158,7 +158,7 @@ def test_replace_has_one_winner(bucket: str) -> None:
     assert storage.read("e", 9) == b"%d" % won.index(True)
 
 
-@pytest.mark.parametrize("size", [0, 1, 16 * MIB - 1, 16 * MIB, 16 * MIB + 1, 90 * MIB])
+@pytest.mark.parametrize("size", [0, 1, 9 * MIB - 1, 9 * MIB, 9 * MIB + 1, 90 * MIB])
 def test_streams(storage: Storage, size: int) -> None:
     """Written in uneven pieces, read back anywhere."""
     data = (b"0123456789abcdef" * (size // 16 + 1))[:size]
@@ -174,6 +174,26 @@ def test_streams(storage: Storage, size: int) -> None:
             assert out == data[offset : offset + length]
         with pytest.raises(IntegrityError, match="ends early"):
             file.pread_into(bytearray(2), max(0, size - 1))
+
+
+def test_parts_grow_before_a_store_takes_no_more(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3 takes 10,000 parts of an object: those of 9 MiB would end at 94 GB."""
+    import s3fs
+
+    monkeypatch.setattr("pqvault.storage.s3._SMALL_PARTS", 2)
+    monkeypatch.setattr("pqvault.storage.s3._LARGE_PART", 20 * MIB)
+    data = os.urandom(45 * MIB)
+    with storage_at(bucket).create("o") as sink:
+        sink.write(data)
+    fs = s3fs.S3FileSystem(skip_instance_cache=True)
+    heads = [
+        fs.call_s3("head_object", Bucket=bucket[5:], Key="o", PartNumber=number)
+        for number in range(1, 5)
+    ]
+    assert [head["ContentLength"] for head in heads] == [9 * MIB, 9 * MIB, 20 * MIB, 7 * MIB]
+    assert fs.cat_file(f"{bucket}/o") == data
 
 
 @pytest.mark.parametrize("size", [10, 40 * MIB])
@@ -257,6 +277,56 @@ def test_read_ahead_gives_the_same_bytes_in_fewer_requests() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(reader, [0, 5 * MIB, 10 * MIB, 16 * MIB]))
+
+
+@pytest.mark.parametrize("overlap", [0, 16_400])
+def test_who_reads_on_keeps_several_requests_under_way(overlap: int) -> None:
+    """Reads of whole sealed chunks, of which two that meet share one: each is in order."""
+    size, step = 64 * MIB, 264 * 1024
+    under_way = most = 0
+    asked: list[tuple[int, int]] = []
+    lock = threading.Lock()
+
+    def fetch(start: int, end: int) -> bytes:
+        nonlocal under_way, most
+        with lock:
+            asked.append((start, end))
+            under_way += 1
+            most = max(most, under_way)
+        time.sleep(0.01)
+        with lock:
+            under_way -= 1
+        return bytes(end - start)
+
+    ahead = Ahead(fetch, size)
+    at = 0
+    while at < size:
+        out = memoryview(bytearray(min(size, at + step) - at))
+        ahead.read_into(out, at)
+        at += len(out) - (overlap if at + len(out) < size else 0)
+    assert most >= 4 and len(asked) < 40
+    asked.sort()  # nothing twice, nothing left out
+    assert [end for _, end in asked[:-1]] == [start for start, _ in asked[1:]]
+    assert max(end - start for start, end in asked) <= 4 * MIB
+    assert sum(w.end - w.start for w in ahead.windows) <= 8 * MIB
+    ahead.close()
+
+
+def test_what_all_readers_hold_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that are read a little and left do not fill the memory, nor keep others from it."""
+    monkeypatch.setattr("pqvault.storage.ahead._shelf", shelf := _Shelf())
+    data = os.urandom(12 * MIB)
+    readers = [Ahead(lambda start, end: data[start:end], len(data)) for _ in range(40)]
+    for at in range(0, 3 * MIB, MIB // 2):
+        for ahead in readers:
+            out = bytearray(MIB // 2)
+            ahead.read_into(memoryview(out), at)
+            assert out == data[at : at + len(out)]
+            held = [w for reader in readers for w in reader.windows]
+            assert sum(w.end - w.start for w in held) == shelf.size <= 128 * MIB
+    for ahead in readers:
+        ahead.close()
+    assert shelf.size == 0
 
 
 # --- Faults ----------------------------------------------------------------------------
