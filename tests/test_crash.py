@@ -569,17 +569,21 @@ def test_gc_leaves_a_running_seal_alone(small: Path, tmp_path: Path) -> None:
     pqvault.seal(small, archive, recipients=[KEY.recipient])
     running = archive / "parts" / ("ab" * 16) / "objects"
     running.mkdir(parents=True)
+    pqvault.gc(archive)
     (running / "000000-00000000").write_bytes(b"half")
+    (running.parent / "tables").mkdir()
+    (running.parent / "catalog").write_bytes(b"half")
     (archive / "envelopes" / ("ab" * 16)).write_bytes(b"early")
     report = pqvault.gc(archive)
     assert report.removed == []
-    assert (running / "000000-00000000").exists()
+    assert (running / "000000-00000000").exists() and (running.parent / "tables").exists()
     assert (archive / "envelopes" / ("ab" * 16)).exists()
     report = pqvault.gc(archive, older_than=0, dry_run=True)
     assert report.removed and (running / "000000-00000000").exists()
     again = pqvault.gc(archive, older_than=0)
     assert (again.removed, again.size) == (report.removed, report.size)
     assert f"envelopes/{'ab' * 16}" in again.removed
+    assert not running.parent.exists()
 
 
 # ---- two at once -------------------------------------------------------------------------

@@ -58,8 +58,10 @@ def collect(storage: Storage, *, older_than: float = GRACE, dry_run: bool = Fals
         if f"parts/{part}/wal" in names:
             report.kept.append(f"parts/{part}")
             continue
+        # One that was just made is of a part whose first file is about to be written.
+        made = _mtime(storage, f"parts/{part}")
         _remove(storage, names, before, report)
-        if not dry_run:
+        if not dry_run and made is not None and made <= before:
             storage.remove_folder(f"parts/{part}")
     for part in sorted(envelopes.keys() - committed - state.removed):
         if set(report.removed).issuperset(storage.walk(f"parts/{part}", leftovers=True)):
