@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 
 import pqvault
 from pqvault import tables
+from pqvault.tablefile.encryption import encryption
 
 KEY = pqvault.Identity.generate()
 MEMBER = pqvault.Identity.generate()
@@ -42,3 +45,21 @@ def files(archive: Path, part: str) -> list[Path]:
     """The table files of a part, the largest first."""
     found = (archive / "parts" / part / "tables").iterdir()
     return sorted(found, key=lambda path: -path.stat().st_size)
+
+
+def forge(archive: Path, rows: pa.Table, schema: pa.Schema, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A table of ``schema`` whose one file holds ``rows`` in one row group, as its maker likes."""
+
+    def finish(file: Any) -> Any:
+        out = pa.PythonFile(file._file, mode="w")
+        properties = encryption(*file._keys)
+        with pq.ParquetWriter(
+            out, rows.schema, encryption_properties=properties, store_schema=False
+        ) as forged:
+            forged.write_table(rows, row_group_size=len(rows))
+        return file._file.finish(file._name)
+
+    monkeypatch.setattr("pqvault.tablefile.writer._File.finish", finish)
+    writer = tables.TableWriter(archive, "runs", schema, recipients=[KEY.recipient])
+    monkeypatch.setattr(writer._sink, "rows", len(rows))
+    return writer.finish()

@@ -183,7 +183,7 @@ def test_pages_that_change_places(archive: Path) -> None:
     (file,) = files_of(archive, part)
     with pqvault.open(archive, identities=[KEY]) as opened:
         (entry,) = opened.find_table("runs")
-        metadata = entry.files[""].parquet().metadata
+        metadata = entry.files[""].fragment.metadata
         places = [
             (chunk.dictionary_page_offset or chunk.data_page_offset, chunk.total_compressed_size)
             for chunk in (metadata.row_group(g).column(c) for g in range(3) for c in range(2))

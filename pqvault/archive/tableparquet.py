@@ -15,6 +15,7 @@ __all__ = ["MAX_TABLE", "parquet_name", "write_parquet"]
 pq = LazyModule("pyarrow.parquet")
 
 MAX_TABLE: Final = 2**62  # bytes; how large a file comes out is known when it is written
+_LEAST: Final = 128 * 1024 * 1024  # bytes in memory of the pieces of large row groups
 
 
 def parquet_name(path: bytes) -> bytes:
@@ -39,7 +40,7 @@ def write_parquet(
         compression="zstd",
         sorting_columns=rows.sorting(),
     )
-    for table in rows.row_groups(check=check):
+    for table in rows.row_groups(check=check, least=_LEAST):
         writer.write_table(table, row_group_size=max(1, len(table)))
         on_bytes(table.nbytes)
     writer.close()

@@ -11,10 +11,11 @@ import pyarrow as pa
 from pqvault.archive.tableentry import TableEntry
 from pqvault.errors import FormatError, NoKeyFits, NotFound
 from pqvault.names import printable
-from pqvault.tablefile import trouble
+from pqvault.tablefile import OpenTable, trouble
 from pqvault.tablefile.dictionaries import with_type
 from pqvault.tablefile.schemas import Sorting, sorting_columns, sorting_of
 from pqvault.tablefile.union import union
+from pqvault.tablefile.unpacked import nulls, rows_at_once
 
 __all__ = ["TableRows"]
 
@@ -88,9 +89,13 @@ class TableRows:
         return said[0] if all(one == said[0] for one in said) else None
 
     def row_groups(
-        self, columns: Sequence[str] | None = None, check: Callable[[], object] = lambda: None
+        self,
+        columns: Sequence[str] | None = None,
+        check: Callable[[], object] = lambda: None,
+        least: int = 0,
     ) -> Iterator[pa.Table]:
-        """The rows in order, of the columns asked for; each row group as it was written.
+        """The rows in order, of the columns asked for; each row group as it was written, but
+        those that are large in memory in pieces, which have at least ``least`` bytes.
 
         ``check`` is called between them and may raise.
         """
@@ -98,19 +103,31 @@ class TableRows:
         self.check_names(names)
         schema = pa.schema([self.schema.field(n) for n in names], self.schema.metadata)
         for entry in self.entries:
-            group = PartRows(entry)
-            for index, rows in enumerate(group.rows):
-                check()
-                yield shaped(group.read(index, names), rows, schema, entry.what)
+            part = PartRows(entry, self.whole)
+            for index in range(len(part.rows)):
+                found: list[pa.Table] = []
+                for columns_of, rows in part.pieces(index, names):
+                    check()
+                    found.append(shaped(columns_of, rows, schema, entry.what))
+                    if sum(table.nbytes for table in found) >= least:
+                        yield _joined(found)
+                        found = []
+                if found:
+                    yield _joined(found)
+
+
+def _joined(tables: list[pa.Table]) -> pa.Table:
+    return tables[0] if len(tables) == 1 else pa.concat_tables(tables)
 
 
 class PartRows:
-    """The row groups of one part of a table. ``rows``: of each of them."""
+    """The row groups of one part of a table. ``whole``: the schema of the table. ``rows``: of
+    each row group."""
 
-    def __init__(self, entry: TableEntry) -> None:
-        self._entry = entry
-        self.rows = entry.files[""].row_groups()
-        self._open = {group: file.parquet() for group, file in entry.files.items()}
+    def __init__(self, entry: TableEntry, whole: pa.Schema) -> None:
+        self._open = {group: OpenTable(file) for group, file in entry.files.items()}
+        self._whole, self._what = whole, entry.what
+        self.rows = self._open[""].rows
         names = entry.schema.names
         self.place = {
             names[place]: file.group
@@ -119,19 +136,40 @@ class PartRows:
             for place in file.columns
         }
         """The group of each column that can be read."""
+        self._recast = {f.name for f in entry.schema if f.type != whole.field(f.name).type}
 
-    def read(self, index: int, names: Sequence[str]) -> dict[str, pa.ChunkedArray]:
-        """Columns of one row group, those that the part has."""
-        found: dict[str, pa.ChunkedArray] = {}
-        for group, file in self._open.items():
-            wanted = [name for name in names if self.place.get(name) == group]
-            if not wanted:
-                continue
-            with trouble(self._entry.files[group].path):
-                table = file.read_row_group(index, columns=wanted)
-                table.validate()
-            found |= {name: table.column(name) for name in wanted}
-        return found
+    def at_once(self, index: int, names: Sequence[str]) -> int:
+        """How many rows of a row group, of these columns, can be in memory at a time."""
+        rows = self.rows[index]
+        absent = [self._whole.field(name) for name in names if name not in self.place]
+        chunks = [chunk for field in absent for chunk in nulls(field, rows)]
+        for group, wanted in self._by_group(names):
+            chunks += self._open[group].chunks(index, wanted, self._recast)
+        return rows_at_once(chunks, rows)
+
+    def _by_group(self, names: Sequence[str]) -> list[tuple[str, list[str]]]:
+        """The columns that the part has, by the file that they are in."""
+        found = [(g, [name for name in names if self.place.get(name) == g]) for g in self._open]
+        return [(group, wanted) for group, wanted in found if wanted]
+
+    def pieces(
+        self, index: int, names: Sequence[str], step: int | None = None
+    ) -> Iterator[tuple[dict[str, pa.ChunkedArray], int]]:
+        """Columns of a row group, those that the part has, and how many rows, in order: ``step``
+        rows at a time, as many as memory is for by default."""
+        rows = self.rows[index]
+        step = step or self.at_once(index, names)
+        files = [
+            self._open[group].pieces(index, wanted, step) for group, wanted in self._by_group(names)
+        ]
+        for begin in range(0, max(rows, 1), step):
+            columns: dict[str, pa.ChunkedArray] = {}
+            for file in files:
+                table = next(file, None)
+                if table is None:  # no nulls in their place
+                    raise FormatError(f"{self._what} has row groups of different lengths")
+                columns |= dict(zip(table.column_names, table.columns, strict=True))
+            yield columns, min(step, rows - begin)
 
 
 def shaped(

@@ -10,7 +10,7 @@ from pqvault.archive.tableentry import TableEntry
 from pqvault.archive.tasks import Located
 from pqvault.errors import FormatError, PQVaultError
 from pqvault.format.commit import is_table
-from pqvault.tablefile import TableFile, trouble
+from pqvault.tablefile import OpenTable, TableFile, rows_at_once, trouble
 
 __all__ = ["TableTask", "table_tasks", "unnamed"]
 
@@ -25,14 +25,15 @@ class TableTask:
     def read(self, check: Callable[[], object]) -> int:
         """Read it: the bytes of its columns in memory. ``check`` may raise to stop."""
         size = rows = 0
-        parquet = self.file.parquet()
-        for index in range(parquet.num_row_groups):
+        opened = OpenTable(self.file)
+        for index in range(len(opened.rows)):
             check()
-            with trouble(self.file.path):
-                table = parquet.read_row_group(index, use_threads=False)
-                table.validate(full=True)
-            size += table.nbytes
-            rows += table.num_rows
+            step = rows_at_once(opened.chunks(index), opened.rows[index])
+            for table in opened.pieces(index, None, step):
+                with trouble(self.file.path):
+                    table.validate(full=True)
+                size += table.nbytes
+                rows += table.num_rows
         if rows != self.rows:
             raise FormatError(f"{self.file.path} has {rows} rows, its catalog says {self.rows}")
         return size

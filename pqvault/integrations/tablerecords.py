@@ -30,7 +30,7 @@ class TableSource:
 
     def _part(self, number: int) -> PartRows:
         if number not in self._parts:
-            self._parts[number] = PartRows(self._table.entries[number])
+            self._parts[number] = PartRows(self._table.entries[number], self._table.whole)
         return self._parts[number]
 
     def units(self) -> list[Unit]:
@@ -46,9 +46,9 @@ class TableSource:
     def read(self, piece: Piece) -> Records:
         """The rows of one row group, with the types that the whole table has."""
         part, entry = self._part(piece.number), self._table.entries[piece.number]
-        columns = part.read(piece.begin, self._names)
-        rows = shaped(columns, part.rows[piece.begin], self._schema, entry.what)
-        yield rows, rows.nbytes
+        for columns, count in part.pieces(piece.begin, self._names):
+            rows = shaped(columns, count, self._schema, entry.what)
+            yield rows, rows.nbytes
 
     def name(self, piece: Piece) -> str:
         """What a piece is called in errors."""

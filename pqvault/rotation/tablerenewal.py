@@ -130,11 +130,11 @@ def _renew(
         row_groups=RowGroups.of_source(), sorting=sorting,
     )  # fmt: skip
     with sink:
-        rows = PartRows(table)
-        each = table.size // max(1, len(rows.rows))
-        for index, count in enumerate(rows.rows):
-            found = rows.read(index, table.schema.names)
-            sink.write(shaped(found, count, table.schema, table.what))
+        part = PartRows(table, table.schema)
+        each = table.size // max(1, len(part.rows))
+        for index in range(len(part.rows)):
+            for columns, rows in part.pieces(index, table.schema.names):
+                sink.write(shaped(columns, rows, table.schema, table.what))
             sink.end_row_group()
             tell(each)
         doc, listed = sink.finish(table.doc.mode, table.doc.source)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from pqvault.lazy import LazyModule
 from pqvault.sealed import RangeFile
 from pqvault.storage import LocalStorage, ReadAt, Storage
 
-__all__ = ["arrow_place", "on_disk"]
+__all__ = ["HeldFile", "arrow_place", "on_disk"]
 
 pa = LazyModule("pyarrow")
 pafs = LazyModule("pyarrow.fs")
@@ -37,15 +38,28 @@ def on_disk(storage: Storage) -> bool:
     return True
 
 
-class _File(RangeFile):
-    """A file of a storage, open to be read."""
+class HeldFile(RangeFile):
+    """A file of a storage, open to be read. Ranges of it can be held in memory: what is read twice
+    is fetched once."""
 
     def __init__(self, source: ReadAt) -> None:
         super().__init__()
         self._source = source
+        self._held: list[tuple[int, memoryview]] = []
         self.size = source.size
 
+    def hold(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Fetch these ranges (begin, end), and let go of those before."""
+        held: list[tuple[int, memoryview]] = []
+        for begin, end in ranges:
+            held.append((begin, memoryview(self.pread(begin, end - begin))))
+        self._held = held
+
     def pread_into(self, out: memoryview, offset: int) -> None:
+        for begin, data in self._held:
+            if begin <= offset and offset + len(out) <= begin + len(data):
+                out[:] = data[offset - begin :][: len(out)]
+                return
         self._source.pread_into(out, offset)
 
     def close(self) -> None:
@@ -61,7 +75,7 @@ def _handler(storage: Storage) -> Any:
         raise NotImplementedError("this file system opens files and does nothing else")
 
     def open_file(_: Any, path: str) -> Any:
-        return pa.PythonFile(_File(storage.open(path)), mode="r")
+        return pa.PythonFile(HeldFile(storage.open(path)), mode="r")
 
     def file_info(_: Any, paths: list[str]) -> list[Any]:
         found = []

@@ -12,13 +12,12 @@ from pqvault.errors import FormatError, IntegrityError, NotFound, UsageError
 from pqvault.lazy import LazyModule
 from pqvault.storage import Storage
 from pqvault.tablefile.encryption import MAGIC, MAX_ROW_GROUPS, decryption
-from pqvault.tablefile.filesystem import arrow_place
+from pqvault.tablefile.filesystem import HeldFile, arrow_place, on_disk
 from pqvault.tablefile.schemas import as_stored, first_line, same_types
 
 __all__ = ["TableFile", "trouble"]
 
 pds = LazyModule("pyarrow.dataset")
-pq = LazyModule("pyarrow.parquet")
 
 
 @contextmanager
@@ -55,7 +54,8 @@ class TableFile:
         options = pds.ParquetFragmentScanOptions(decryption_properties=decryption(key, aad_prefix))
         self.format = pds.ParquetFileFormat(default_fragment_scan_options=options)
         self.fragment: Any = self.format.make_fragment(self._place, self._filesystem)
-        self._key, self._aad_prefix = key, aad_prefix
+        self._storage = storage
+        self.keys = (key, aad_prefix)
 
     def __repr__(self) -> str:
         return f"TableFile({self.path!r})"
@@ -96,14 +96,13 @@ class TableFile:
             metadata = self.fragment.metadata
             return [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
 
-    def parquet(self) -> Any:
-        """The file opened to be read by row group."""
+    def opened(self) -> tuple[Any, HeldFile | None]:
+        """The file as pyarrow reads it, and where it is not on a local disk what it reads from."""
         with trouble(self.path):
-            return pq.ParquetFile(
-                self._filesystem.open_input_file(self._place),
-                decryption_properties=decryption(self._key, self._aad_prefix),
-                metadata=self.fragment.metadata,
-            )
+            if on_disk(self._storage):
+                return self._filesystem.open_input_file(self._place), None
+            held = HeldFile(self._storage.open(self.path))
+            return pa.PythonFile(held, mode="r"), held
 
 
 def _stored(schema: pa.Schema, what: str) -> pa.Schema:

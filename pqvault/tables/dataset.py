@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as pds
@@ -17,18 +17,10 @@ from pqvault.archive.tableentry import TableEntry
 from pqvault.archive.tablerows import TableRows
 from pqvault.errors import UsageError
 from pqvault.tablefile import trouble
-from pqvault.tablefile.dictionaries import is_by_hand
-from pqvault.tablefile.filesystem import on_disk
 from pqvault.tablefile.schemas import first_line
-from pqvault.tablefile.views import without_views
 from pqvault.tables.scanner import TableScanner, columns_of
 
 __all__ = ["TableDataset"]
-
-
-# What Arrow's scans give each row besides its columns, by which a scan goes: a table with a column
-# of such a name is not read by one.
-_ARROWS_OWN: Final = {"__filename", "__fragment_index", "__batch_index", "__last_in_fragment"}
 
 
 class TableDataset(pds.FileSystemDataset):  # type: ignore[misc]
@@ -49,11 +41,6 @@ class TableDataset(pds.FileSystemDataset):  # type: ignore[misc]
             main = [field for field in schema if field.name not in rows.groups]
             schema = pa.schema(main, schema.metadata)
         super().__init__(fragments, schema, files[0].format, fragments[0].filesystem)
-        self._local = all(on_disk(e.part.storage) for e in entries)
-        # Of every part and column: Arrow filters columns that nobody named, too.
-        self._takes_expressions = all(
-            _takes_expressions(e.columns(e.doc.files[0])) for e in entries
-        )
         self._filter: Any = None
 
     @property
@@ -81,8 +68,7 @@ class TableDataset(pds.FileSystemDataset):  # type: ignore[misc]
     def filter(self, expression: Any) -> TableDataset:
         """See `pyarrow.dataset.Dataset.filter`."""
         found: TableDataset = super().filter(expression)
-        found._rows, found._local = self._rows, self._local
-        found._takes_expressions = self._takes_expressions
+        found._rows = self._rows
         found._filter = self._with_own(expression)
         return found
 
@@ -99,18 +85,7 @@ class TableDataset(pds.FileSystemDataset):  # type: ignore[misc]
         **options: Any,
     ) -> Any:
         """See `pyarrow.dataset.Dataset.scanner`. Raises NoKeyFits, NotFound for names."""
-        filter = self._with_own(filter)
-        chosen, asked = columns_of(self._rows, columns, filter)
-        names = {*chosen, *asked}
-        by_hand = any(is_by_hand(self._rows.schema.field(name).type) for name in names)
-        if filter is not None or isinstance(columns, Mapping):
-            by_hand = by_hand or not self._takes_expressions
-        by_hand = by_hand or not _ARROWS_OWN.isdisjoint(self._rows.schema.names)
-        if by_hand or not self._local or not names.isdisjoint(self._rows.groups):
-            return TableScanner(self._rows, columns, filter, batch_size)
-        if batch_size is not None:
-            options["batch_size"] = batch_size
-        return super().scanner(columns=columns, filter=filter, **options)
+        return TableScanner(self._rows, columns, self._with_own(filter), batch_size)
 
     def to_table(self, columns: Any = None, filter: Any = None, **options: Any) -> pa.Table:
         """See `pyarrow.dataset.Dataset.to_table`."""
@@ -173,9 +148,3 @@ class TableDataset(pds.FileSystemDataset):  # type: ignore[misc]
                 raise UsageError(
                     f"{self._rows.what} does not take the expression: {first_line(error)}"
                 ) from None
-
-
-def _takes_expressions(schema: pa.Schema) -> bool:
-    """Whether Arrow filters rows with these columns, and compares statistics of them."""
-    extensions = any(isinstance(kind, pa.BaseExtensionType) for kind in schema.types)
-    return not extensions and bool(without_views(schema).equals(schema))

@@ -9,9 +9,11 @@ columns of a row group are read only where a row is left.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as pds
 
 from pqvault.archive.tableentry import TableEntry
@@ -112,14 +114,13 @@ class TableScanner:
         return table
 
     def tables(self, least: bool = False) -> Iterator[pa.Table]:
-        """What is left of each row group. ``least``: only the rows that the filter asks for."""
+        """What is left of each row group, of a large one in pieces. ``least``: only the rows that
+        the filter asks for."""
         chosen = [] if least else self._chosen
         for entry in self._rows.entries:
-            part = PartRows(entry)
+            part = PartRows(entry, self._rows.whole)
             for index in self._candidates(entry, len(part.rows)):
-                found = self._row_group(entry, part, index, chosen)
-                if found is not None:
-                    yield found
+                yield from self._row_group(entry, part, index, chosen)
 
     def _candidates(self, entry: TableEntry, count: int) -> list[int]:
         """The row groups in which statistics do not rule a match out."""
@@ -137,28 +138,52 @@ class TableScanner:
 
     def _row_group(
         self, entry: TableEntry, part: PartRows, index: int, chosen: Sequence[str]
-    ) -> pa.Table | None:
-        rows, schema, given = part.rows[index], self._seen, _some(self._given, chosen)
+    ) -> Iterator[pa.Table]:
+        names, what = list(dict.fromkeys((*self._asked, *chosen))), entry.what
         if self._filter is None:
-            return shaped(part.read(index, chosen), rows, given, entry.what)
-        asked = shaped(part.read(index, self._asked), rows, _some(schema, self._asked), entry.what)
-        number = _no_name_of(asked.schema)  # what becomes of each row is asked by its number
-        numbered = asked.append_column(number, pa.array(range(rows), pa.int32()))
-        kept = numbered.filter(self._filter)
-        if not len(kept):
-            return None
-        places = kept.column(number).combine_chunks()
+            for columns, rows in part.pieces(index, names):
+                yield shaped(columns, rows, _some(self._given, names), what)
+        elif part.at_once(index, self._asked) < part.rows[index]:
+            for columns, rows in part.pieces(index, names):
+                kept, places = self._kept(columns, rows, names, what)
+                yield shaped(_columns(kept), len(places), _some(self._given, chosen), what)
+        else:
+            yield from self._two_steps(entry, part, index, chosen)
+
+    def _two_steps(
+        self, entry: TableEntry, part: PartRows, index: int, chosen: Sequence[str]
+    ) -> Iterator[pa.Table]:
+        """The filter's columns first, and the others where a row is left."""
+        schema, given, what = self._seen, _some(self._given, chosen), entry.what
+        rows = part.rows[index]
+        for columns, _ in part.pieces(index, self._asked, max(1, rows)):
+            kept, places = self._kept(columns, rows, self._asked, what)
         rest = [name for name in chosen if name not in self._asked]
-        other = shaped(part.read(index, rest), rows, _some(schema, rest), entry.what)
-        if rest and len(kept) < rows:
-            other = other.take(places)
-        columns = {name: kept.column(name) for name in self._asked}
-        columns |= {name: other.column(name) for name in rest}
-        return shaped(columns, len(kept), given, entry.what)
+        if not rest or not len(places):
+            yield shaped(_columns(kept), len(places), given, what)
+            return
+        begin = 0
+        for columns, count in part.pieces(index, rest):
+            other = shaped(columns, count, _some(schema, rest), what)
+            mine = pc.and_(pc.greater_equal(places, begin), pc.less(places, begin + count))
+            those = kept if count == rows else kept.filter(mine)
+            if len(those) < count:
+                other = other.take(pc.subtract(places.filter(mine), begin))
+            yield shaped(_columns(those) | _columns(other), len(those), given, what)
+            begin += count
+
+    def _kept(
+        self, columns: dict[str, Any], rows: int, names: Sequence[str], what: str
+    ) -> tuple[pa.Table, pa.ChunkedArray]:
+        """The rows that the filter leaves, with a column of their numbers, and that column."""
+        table = shaped(columns, rows, _some(self._seen, names), what)
+        number = _no_name_of(table.schema)  # what becomes of each row is asked by its number
+        kept = table.append_column(number, pa.arange(0, rows)).filter(self._filter)
+        return kept, kept.column(number)
 
     def to_batches(self) -> Iterator[pa.RecordBatch]:
         """The rows, a batch at a time."""
-        for table in self.tables():
+        for table in _ahead(self.tables()):
             yield from self._project(table).to_batches(self._batch)
 
     def to_reader(self) -> pa.RecordBatchReader:
@@ -183,13 +208,33 @@ class TableScanner:
     def _together(self, tables: list[pa.Table]) -> pa.Table:
         if not len(self.projected_schema):  # which would be no rows for pyarrow
             return shaped({}, sum(map(len, tables)), self.projected_schema, self._rows.what)
-        return pa.concat_tables([self.projected_schema.empty_table(), *tables])
+        there = [table for table in tables if len(table)]
+        whole = pa.concat_tables(there or [self.projected_schema.empty_table()])
+        return whole.replace_schema_metadata(self.projected_schema.metadata)
 
     def count_rows(self) -> int:
         """How many rows match."""
         if self._filter is None:
             return self._rows.rows
         return sum(len(table) for table in self.tables(least=True))
+
+
+def _ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The same, the next one being read while one is used."""
+    with ThreadPoolExecutor(1, "pqvault-scan") as pool:
+        coming = pool.submit(next, tables, None)
+        while (table := coming.result()) is not None:
+            try:
+                coming = pool.submit(next, tables, None)
+            except RuntimeError:  # the interpreter is ending, which allows no more threads
+                yield table
+                break
+            yield table
+    yield from tables
+
+
+def _columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:
+    return dict(zip(table.column_names, table.columns, strict=True))
 
 
 def _some(schema: pa.Schema, names: Sequence[str]) -> pa.Schema:

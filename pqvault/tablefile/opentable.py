@@ -1,0 +1,107 @@
+"""OpenTable: the row groups of one table file, read whole or, where one is large, in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, Final
+
+import pyarrow as pa
+
+from pqvault.errors import FormatError
+from pqvault.lazy import LazyModule
+from pqvault.tablefile.encryption import decryption
+from pqvault.tablefile.pagewalk import PageWalk
+from pqvault.tablefile.reader import TableFile, trouble
+from pqvault.tablefile.unpacked import Chunk, Leaf, chunk_of, leaves
+
+__all__ = ["OpenTable"]
+
+pq = LazyModule("pyarrow.parquet")
+
+_HOLE: Final = 64 * 1024  # bytes between column chunks that are fetched with them
+
+
+class OpenTable:
+    """A table file that was checked, open to be read by one thread."""
+
+    def __init__(self, file: TableFile) -> None:
+        self._path, self._keys = file.path, file.keys
+        self._size = file.size
+        self._file, self._held = file.opened()
+        self.rows = file.row_groups()
+        """Of each row group."""
+        with trouble(self._path):
+            self._metadata = file.fragment.metadata
+            self._parquet = pq.ParquetFile(
+                self._file,
+                decryption_properties=decryption(*self._keys),
+                metadata=self._metadata,
+            )
+
+    @cached_property
+    def _walk(self) -> PageWalk:
+        return PageWalk(self._pread, self._size, *self._keys, self._path)
+
+    def _pread(self, offset: int, length: int) -> bytes:
+        return bytes(self._file.read_at(length, offset))
+
+    @cached_property
+    def _leaves(self) -> list[Leaf]:
+        found = leaves(self._parquet.schema_arrow)
+        if len(found) != self._metadata.num_columns:
+            raise FormatError(f"{self._path} has other columns in Parquet than in Arrow")
+        return found
+
+    def chunks(
+        self, index: int, columns: Collection[str] | None = None, written_out: Collection[str] = ()
+    ) -> list[Chunk]:
+        """What a row group has of these columns, or of all.
+
+        ``written_out``: columns that do not stay dictionaries. Raises IntegrityError, FormatError.
+        """
+        wanted = [
+            (place, replace(leaf, coded=leaf.coded and leaf.column not in written_out))
+            for place, leaf in enumerate(self._leaves)
+            if columns is None or leaf.column in columns
+        ]
+        with trouble(self._path):
+            group = self._metadata.row_group(index)
+            found = [(group.column(place), place, leaf) for place, leaf in wanted]
+            if self._held is not None:
+                self._held.hold(self._ranges([chunk for chunk, _, _ in found]))
+            return [
+                chunk_of(self._walk, chunk, index, place, leaf, self.rows[index])
+                for chunk, place, leaf in found
+            ]
+
+    def _ranges(self, chunks: Sequence[Any]) -> list[tuple[int, int]]:
+        """Where column chunks are in the file; those that lie together as one."""
+        found: list[tuple[int, int]] = []
+        for begin, end in sorted(map(self._walk.extent, chunks)):
+            if found and begin <= found[-1][1] + _HOLE:
+                found[-1] = (found[-1][0], max(end, found[-1][1]))
+            else:
+                found.append((begin, end))
+        return found
+
+    def pieces(self, index: int, columns: Sequence[str] | None, rows: int) -> Iterator[pa.Table]:
+        """A row group in order, so many rows at a time. Raises IntegrityError."""
+        with trouble(self._path):
+            if rows >= self.rows[index]:
+                table = self._parquet.read_row_group(index, columns=columns)
+                table.validate()
+                batches = None
+            else:
+                batches = self._parquet.iter_batches(rows, row_groups=[index], columns=columns)
+        if batches is None:
+            yield table
+            return
+        while True:
+            with trouble(self._path):
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                batch.validate()
+            yield pa.Table.from_batches([batch])
