@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -754,6 +755,48 @@ def test_a_part_that_cannot_be_closed_stays_and_is_said(
     report = recover(archive, [OPS])
     (part,) = report.recovered
     assert part.complete and part.rows == 20 and ids(archive) == strings(20)
+
+
+@pytest.mark.parametrize("another", [False, True])
+def test_an_archive_that_is_moved_away_is_missed(archive: Path, another: bool) -> None:
+    """As some rotate logs. Nothing is written, and called safe, where nobody could read it."""
+    aside = archive.with_name("aside.pqv")
+    log = make(archive, fsync="flush", part_size=30_000)
+    numbered(log, 3)
+    log.flush()
+    archive.rename(aside)
+    if another:
+        make(archive).close()
+    log.log({"request_id": "3", "text": os.urandom(20_000).hex()})  # the part goes on where it is
+    log.flush()
+    log.log({"request_id": "4"})
+    with pytest.raises(
+        Incomplete, match="is another archive now" if another else "no pqvault.json"
+    ):
+        log.flush(2)
+    if another:
+        shutil.rmtree(archive)
+    aside.rename(archive)
+    log.flush(30)
+    log.close()
+    assert ids(archive) == ["0", "1", "2", "3", "4"] and not log.stats.dropped
+
+
+@pytest.mark.parametrize("fsync", ["none", "interval", "flush"])
+def test_what_is_logged_after_the_part_was_removed_is_not_called_safe(
+    archive: Path, fsync: Any
+) -> None:
+    log = make(archive, fsync=fsync, fsync_interval=0.1)
+    numbered(log, 3)
+    log.flush()
+    for wal in archive.glob("parts/*/wal"):
+        wal.unlink()
+    numbered(log, 2, 3)
+    log.flush()
+    with pytest.raises(Incomplete, match=r"3 records were lost.*was removed while a log"):
+        log.close()
+    assert lost(archive) == log.stats.dropped["part was removed"] == 3
+    assert ids(archive) == ["3", "4"]
 
 
 def test_rows_that_could_not_be_written_are_said_at_the_end(

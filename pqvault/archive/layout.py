@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Container, Iterator
 from typing import Final
 
-from pqvault.errors import FormatError, NotFound
+from pqvault.errors import FormatError, IntegrityError, NotFound
 from pqvault.format.commit import Commit
 from pqvault.format.entries import Kind
 from pqvault.format.table import is_group
@@ -19,6 +19,7 @@ from pqvault.storage import Storage
 
 __all__ = [
     "HEADER",
+    "check_header",
     "commit_name",
     "create_archive",
     "envelope_name",
@@ -153,6 +154,16 @@ def create_archive(storage: Storage) -> str:
         _refuse_lost_header(storage)
         storage.put_new(HEADER, header(new_id()))
     return read_header(storage)
+
+
+def check_header(storage: Storage, archive: str) -> None:
+    """Raise where another archive is by now, or none: parts of this one would open for nobody."""
+    found = read_header(storage)
+    if found != archive:
+        raise IntegrityError(
+            f"{storage.where('')} is another archive now than the one that was being written",
+            hint="put that one back, or begin to write anew",
+        )
 
 
 def _refuse_lost_header(storage: Storage) -> None:

@@ -76,7 +76,10 @@ class TablePart:
     _done: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        layout.create_archive(self.storage)
+        if self.keys is None:
+            layout.create_archive(self.storage)
+        else:
+            layout.check_header(self.storage, self.keys.root.archive)
         self.state = PublicState(self.storage, self.memory)
         self._check()
         check_groups(self.groups)

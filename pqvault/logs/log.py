@@ -149,6 +149,7 @@ class InferenceLog(Closing):
             _at_childs_exit()
 
     def _open_part(self, storage: LocalStorage) -> LogPart:
+        layout.check_header(storage, self._archive_id)
         recipients, groups = self._sealed_to()
         members = [r for group in groups for r in group.recipients]
         retired.check(self._storage, [r.key_id for r in (*recipients, *members)])
@@ -273,7 +274,7 @@ class InferenceLog(Closing):
         if left:
             self._stats.drop("not written", left)
         failed = self._closer.stop()
-        lost = self._stats.dropped["not written"]
+        lost = self._stats.dropped["not written"] + self._stats.dropped["part was removed"]
         if lost or failed:
             stays = f"{len(failed)} parts stay write-ahead files" if failed else ""
             said = " and ".join(

@@ -104,9 +104,17 @@ class LogPart:
         self._all_or_none(write)
         self.rows += len(batch)
 
-    def sync(self) -> None:
-        """Make all that was appended durable."""
-        for file in self._files:
+    @property
+    def removed(self) -> bool:
+        """Whether somebody has removed a file of it."""
+        return any(file.removed for file in self._files)
+
+    def sync(self, *, durable: bool = True) -> None:
+        """See that all that was appended can be found, and make it ``durable``."""
+        if self.removed:
+            where = self.storage.where(f"parts/{self.id}")
+            raise PQVaultError(f"{where} was removed while a log was written into it")
+        for file in self._files if durable else ():
             file.sync()
         self._durable = self._mark()
 

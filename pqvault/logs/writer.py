@@ -283,9 +283,9 @@ class Writer:
         back and written again, into a new part.
         """
         delay = _RETRY[0]
-        while self._pending and self._part is not None and self._settings.fsync != "none":
+        while self._pending and self._part is not None:
             try:
-                self._part.sync()
+                self._part.sync(durable=self._settings.fsync != "none")
                 break
             except PQVaultError as error:
                 self._stats.problem(error.message)
@@ -315,8 +315,15 @@ class Writer:
                 part.revert()
             except PQVaultError as error:
                 self._stats.problem(error.message)  # then its last rows may be there twice
-            self._part_is_over(part)
+            self._is_over(part)
         return again
+
+    def _is_over(self, part: LogPart) -> None:
+        if part.removed:  # with what was safe in it
+            self._stats.drop("part was removed", part.rows)
+            part.close()
+        else:
+            self._part_is_over(part)
 
     def _drop_pending(self) -> None:
         lost, self._pending, self._pending_size = self._pending, [], 0
@@ -347,4 +354,4 @@ class Writer:
             part.end()
         except PQVaultError as error:
             self._stats.problem(error.message)  # it closes all the same, from what is there
-        self._part_is_over(part)
+        self._is_over(part)

@@ -43,6 +43,14 @@ class AppendFile:
                 raise
         self.size += done
 
+    @property
+    def removed(self) -> bool:
+        """Whether no folder has the file any more, so that nobody will find what is in it."""
+        try:
+            return os.fstat(self._fd).st_nlink == 0
+        except OSError:  # a server has removed it
+            return True
+
     def truncate(self, size: int) -> None:
         """Take back what was appended after the first ``size`` bytes."""
         if size < self.size:
