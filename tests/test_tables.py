@@ -245,6 +245,16 @@ def test_a_full_disk_while_writing_is_one_error_and_leaves_nothing(
     assert read(archive).equals(rows)
 
 
+@pytest.mark.timeout(60)
+def test_time_grows_with_the_number_of_columns_and_not_with_its_square(tmp_path: Path) -> None:
+    """12,000 of them took two minutes and more: written, asked, and unsealed."""
+    table = pa.table({f"c{number}": [number, 1] for number in range(12_000)})
+    write(tmp_path / "a.pqv", table)
+    assert read(tmp_path / "a.pqv", columns=["c3"], filter=pc.field("c7") > 1)["c3"][0].as_py() == 3
+    with pqvault.open(tmp_path / "a.pqv", identities=[KEY]) as archive:
+        assert not archive.unseal(tmp_path / "out").failed
+
+
 def test_types_nested_deeply_are_matched_in_no_time() -> None:
     """Whoever knows the public key can add a part whose columns are of such types."""
     one, other = pa.int8(), pa.string()

@@ -294,6 +294,9 @@ def test_types_that_no_table_can_hold_are_refused_by_name(tmp_path: Path) -> Non
         write(tmp_path / "a.pqv", twice)
     with pytest.raises(UsageError, match="no columns"):
         write(tmp_path / "a.pqv", pa.table({}))
+    for kind in (pa.list_(pa.int8(), 0), pa.list_(pa.struct({"it": pa.list_(pa.int8(), 0)}))):
+        with pytest.raises(UsageError, match=r"'none' of table runs .* does not come back"):
+            write(tmp_path / "a.pqv", pa.table({"none": pa.nulls(2, kind), "n": [1, 2]}))
     for name in ("", "/", "a//b", "../x", "a/./b", "x" * 300):
         with pytest.raises(UsageError, match="no name for a table"):
             write(tmp_path / "a.pqv", talk(1), name)

@@ -85,9 +85,10 @@ def plan_columns(
     check_schema(schema, what)
     taken = {column: group for group, columns in groups.items() for column in columns}
     files = []
+    there = set(schema.names)
     for group, columns in sorted(groups.items()):
         for column in columns:
-            if column not in schema.names:
+            if column not in there:
                 raise UsageError(
                     f"{what} has no column {column!r}, which the group {group!r} names"
                 )

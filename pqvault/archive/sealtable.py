@@ -86,8 +86,9 @@ def seal_table(
 def _groups_of(source: Source, tables: TableOptions) -> list[ColumnGroup]:
     """The groups that have columns in a table, with those columns."""
     found = []
+    there = set(source.schema.names)
     for group in tables.groups:
-        columns = tuple(column for column in group.columns if column in source.schema.names)
+        columns = tuple(column for column in group.columns if column in there)
         tables.seen.update(columns)
         if columns:
             found.append(ColumnGroup(group.name, columns, group.recipients))

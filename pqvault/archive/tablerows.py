@@ -64,10 +64,11 @@ class TableRows:
 
     def check_names(self, names: Sequence[Any]) -> None:
         """Raise NoKeyFits for a column that is hidden, NotFound for one that is not there."""
+        there = set(self.schema.names)
         for name in names:
             if name in self._hidden:
                 raise self.no_key(name)
-            if isinstance(name, str) and name not in self.schema.names:
+            if isinstance(name, str) and name not in there:
                 raise NotFound(f"{self.what} has no column {name!r}")
 
     def no_key(self, name: str) -> NoKeyFits:

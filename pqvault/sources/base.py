@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -135,9 +136,9 @@ def check_names(schema: pa.Schema, name: str) -> pa.Schema:
         for field in schema:
             _read_names(field)
         names = schema.names
-    if len(set(names)) != len(names):
-        twice = min(column for column in names if names.count(column) > 1)
-        raise SourceRefused(f"{name} has several columns of the name {twice!r}")
+    twice = [column for column, count in Counter(names).items() if count > 1]
+    if twice:
+        raise SourceRefused(f"{name} has several columns of the name {min(twice)!r}")
     return schema
 
 

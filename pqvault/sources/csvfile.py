@@ -7,6 +7,7 @@ takes a quote in the middle of a field, a lone CR and an open quote at the end f
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
@@ -128,7 +129,7 @@ class CsvSource(Source):
             raise SourceRefused(f"{self.name}, line {line}: the header is not UTF-8") from None
         if len(names) > MAX_COLUMNS:
             raise SourceRefused(f"{self.name} has {len(names):,} columns, over {MAX_COLUMNS:,}")
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)
         if twice:
             raise SourceRefused(
                 f"{self.name}, line {line}: the header names the column {twice[0]!r} twice",

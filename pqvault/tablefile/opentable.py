@@ -61,10 +61,11 @@ class OpenTable:
 
         ``written_out``: columns that do not stay dictionaries. Raises IntegrityError, FormatError.
         """
+        chosen = None if columns is None else set(columns)
         wanted = [
             (place, replace(leaf, coded=leaf.coded and leaf.column not in written_out))
             for place, leaf in enumerate(self._leaves)
-            if columns is None or leaf.column in columns
+            if chosen is None or leaf.column in chosen
         ]
         with trouble(self._path):
             group = self._metadata.row_group(index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -86,21 +87,24 @@ def check_schema(schema: pa.Schema, what: str) -> None:
     schema = storable(schema)
     if not len(schema):
         raise UsageError(f"{what} has no columns")
-    if len(set(schema.names)) != len(schema):
-        twice = next(name for name in schema.names if schema.names.count(name) > 1)
+    twice = next((name for name, count in Counter(schema.names).items() if count > 1), None)
+    if twice is not None:
         raise UsageError(f"{what} has two columns named {twice!r}", hint="rename one of them")
     try:
         stored = as_stored(schema)
     except (pa.ArrowException, ValueError, OSError):  # OSError: nested too deeply
         suspects = list(schema)  # one by one, to name it
     else:
-        suspects = [c for c, s in zip(schema, stored, strict=True) if c.type != s.type]
+        pairs = zip(schema, stored, strict=True)
+        suspects = [c for c, s in pairs if c.type != s.type or _has_empty_lists(c.type)]
     for column in suspects:
         _check_column(column, what)
 
 
 def _check_column(column: pa.Field, what: str) -> None:
     try:
+        if _has_empty_lists(column.type):
+            raise ValueError("a list of a fixed size of 0 does not come back from Parquet")
         stored = as_stored(pa.schema([column])).field(0).type
         if stored != column.type:
             with_type(pa.chunked_array([pa.nulls(1, stored)]), column.type)
@@ -110,6 +114,15 @@ def _check_column(column: pa.Field, what: str) -> None:
             f" cannot hold: {first_line(error)}",
             hint="cast it to another type first",
         ) from None
+
+
+def _has_empty_lists(kind: pa.DataType) -> bool:
+    """Whether a list of the fixed size 0 is in a type: Arrow writes it and cannot read it."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _has_empty_lists(kind.storage_type)
+    if pa.types.is_fixed_size_list(kind) and not kind.list_size:
+        return True
+    return any(_has_empty_lists(kind.field(i).type) for i in range(kind.num_fields))
 
 
 def same_types(one: pa.Schema, other: pa.Schema) -> bool:

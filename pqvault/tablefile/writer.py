@@ -315,8 +315,8 @@ class _File:
     ) -> None:
         self._name = file.name
         self._what = what
-        self._columns = [schema.names[i] for i in file.columns]
         self._schema = pa.schema([schema.field(i) for i in file.columns])
+        self._columns = self._schema.names
         self._options = {
             "compression": "zstd" if level else "none",
             "compression_level": level or None,
