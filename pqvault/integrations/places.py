@@ -18,11 +18,18 @@ from pqvault.storage import storage_at as find_storage
 __all__ = ["RangeSource", "check_name", "check_place", "inner", "is_archive", "storage_at"]
 
 
+# File systems that fsspec keeps for the process. In the child of a fork it lets go of them, and
+# s3fs would then close connections of its parent, in another loop than theirs.
+_kept: set[Any] = set()
+
+
 def inner(place: str, protocol: str | None, options: dict[str, Any] | None) -> tuple[Any, str]:
     """The file system that holds ``place``, and the path there."""
     if protocol is not None:
-        return fsspec.filesystem(protocol, **(options or {})), place
-    fs, path = fsspec.core.url_to_fs(place, **(options or {}))
+        fs, path = fsspec.filesystem(protocol, **(options or {})), place
+    else:
+        fs, path = fsspec.core.url_to_fs(place, **(options or {}))
+    _kept.add(fs)
     return fs, path
 
 

@@ -7,6 +7,7 @@ import os
 import threading
 import warnings
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -16,6 +17,7 @@ from pqvault.archive.archive import Archive
 from pqvault.archive.entryfile import EntryFile
 from pqvault.archive.globs import Globs, several
 from pqvault.archive.layout import WITH_CONTENT
+from pqvault.archive.tasks import side_by_side
 from pqvault.errors import IntegrityError, NotFound, PQVaultError
 from pqvault.format.catalog import entries_of
 from pqvault.format.entries import HOLE, Entry, Extent, Kind
@@ -115,6 +117,28 @@ class FileIndex:
         if len(numbers) == 1:
             return (0,)
         return sorted(range(len(numbers)), key=lambda place: self.where(numbers[place]))
+
+    def frames(self, archive: Archive, numbers: Sequence[int]) -> list[list[int]]:
+        """The places in ``numbers``, those of files that begin in one frame together: it is to be
+        fetched and decoded once, by one thread. Objects that are not open are opened side by side.
+        """
+
+        def begins(where: tuple[int, int]) -> Sequence[int]:
+            part, place = where
+            return archive.parts[part].reader(place).table.content
+
+        objects = sorted({self.where(n)[:2] for n in numbers if self._object[n] != _SEVERAL})
+        found = side_by_side(archive.storage.requests, begins, objects)
+        known = dict(zip(objects, found, strict=True))
+
+        def frame(place: int) -> tuple[int, int, int]:
+            part, number, offset = self.where(numbers[place])
+            starts = known.get((part, number))
+            if starts is None or isinstance(starts, PQVaultError):  # whoever reads it says so
+                return part, number, offset
+            return part, number, bisect_right(starts, offset)
+
+        return [list(group) for _, group in itertools.groupby(self.places(numbers), frame)]
 
     def where(self, number: int) -> tuple[int, int, int]:
         """Part, object, and where in it a file begins."""
@@ -233,15 +257,35 @@ class SampleFiles:
 
     def read(self, numbers: Sequence[int]) -> list[Any]:
         """Files in the order asked for; read in the order in which they lie."""
-        return [sample for _, sample in sorted(self.each(numbers), key=lambda pair: pair[0])]
+        samples: list[Any] = [None] * len(numbers)
+        for place, sample in self._each(numbers):
+            if isinstance(sample, PQVaultError):
+                raise sample
+            samples[place] = sample
+        return samples
 
-    def each(self, numbers: Sequence[int]) -> Iterator[tuple[int, Sample]]:
-        """(place in ``numbers``, sample), in the order in which they lie in the archive."""
+    def _each(self, numbers: Sequence[int]) -> Iterator[tuple[int, Sample | PQVaultError]]:
+        """(place in ``numbers``, sample or what is wrong with it), in the order in which they lie
+        in the archive; at a store, side by side."""
         index, archive = self.index, self._opening.archive()
         every = range(len(index))
         numbers = [every[number] for number in numbers]  # also those from the end
-        for place in index.places(numbers):
-            yield place, self._sample(index, archive, numbers[place])
+
+        def one(place: int) -> tuple[int, Sample | PQVaultError]:
+            try:
+                return place, self._sample(index, archive, numbers[place])
+            except PQVaultError as error:
+                return place, error
+
+        if archive.storage.requests == 1 or len(numbers) < 2:
+            yield from map(one, index.places(numbers))
+        else:
+            groups = index.frames(archive, numbers)
+            for group in side_by_side(
+                archive.storage.requests, lambda places: [one(place) for place in places], groups
+            ):
+                assert not isinstance(group, PQVaultError)
+                yield from group
         self._consider(archive)
 
     def _sample(self, index: FileIndex, archive: Archive, number: int) -> Sample:

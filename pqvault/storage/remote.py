@@ -38,8 +38,12 @@ Result = TypeVar("Result")
 
 
 @lru_cache(maxsize=64)
-def _reach(url: str) -> tuple[Any, str]:
-    """The file system of a URL, and the path in it. One for a process: it holds connections."""
+def _reach(url: str, process: int) -> tuple[Any, str]:
+    """The file system of a URL, and the path in it. One for a process: it holds connections.
+
+    The child of a fork must neither use those of its parent nor close them, as s3fs does when its
+    file system is let go of: it stays here.
+    """
     import fsspec
 
     try:
@@ -59,10 +63,6 @@ def _reach(url: str) -> tuple[Any, str]:
     if s3.is_s3(fs):
         fs.retries = 1  # attempts are `retry`'s
     return fs, root
-
-
-# The child of a fork must not use its parent's connections.
-os.register_at_fork(after_in_child=_reach.cache_clear)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class RemoteStorage:
         return self.url.partition("://")[0]
 
     def _path(self, name: str) -> tuple[Any, str]:
-        fs, root = _reach(self.url)
+        fs, root = _reach(self.url, os.getpid())
         return fs, f"{root}/{check_name(name)}" if name else root
 
     def _do(self, doing: str, name: str, call: Callable[[Any, str], Result]) -> Result:

@@ -53,6 +53,7 @@ SCHEMES: Final = ("s3", "s3a")
 # of the whole object, which the library would take for damage.
 OPTIONS: Final = {
     "config_kwargs": {
+        "max_pool_connections": 64,
         "retries": {"mode": "standard", "total_max_attempts": 1},
         "response_checksum_validation": "when_required",
     }

@@ -28,9 +28,11 @@ from pqvault.errors import (
     PQVaultError,
     UsageError,
 )
+from pqvault.integrations.samples import SampleFiles
 from pqvault.storage import LocalStorage, Storage, retry, storage_at
 from pqvault.storage import remote as remote_module
 from pqvault.storage.ahead import Ahead, _Shelf
+from pqvault.storage.remotefiles import RemoteReader
 
 MIB = 1024 * 1024
 
@@ -235,6 +237,83 @@ def test_what_is_pickled_is_a_url(storage: Storage) -> None:
     assert b"test" not in data.replace(b"pytest", b"")
     pickle.loads(data).put("a", b"1")  # noqa: S301
     assert storage.read("a", 1) == b"1"
+
+
+def test_a_batch_of_samples_is_fetched_side_by_side(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the order asked for, two of one frame by one request; what is damaged is named."""
+    key = pqvault.Identity.generate()
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for number in range(8):  # stored; and many of a frame
+        (corpus / f"{number}").write_bytes(os.urandom(2 * MIB))
+        (corpus / f"t{number}").write_bytes(b"%d" % number * 1000)
+    pqvault.seal(corpus, f"{bucket}/a.pqv", recipients=[key.recipient], prefix="c")
+    files = SampleFiles(f"{bucket}/a.pqv", identities=key)
+    under_way: set[int] = set()
+    four = threading.Event()
+    asked: list[int] = []
+    fetch = RemoteReader._range
+
+    def fetched(reader: RemoteReader, start: int, end: int) -> bytes:
+        asked.append(start)
+        if end - start > MIB // 4:
+            under_way.add(threading.get_ident())
+            if len(under_way) == 4:
+                four.set()
+            assert four.wait(60)
+        return fetch(reader, start, end)
+
+    files.read([0])
+    monkeypatch.setattr(RemoteReader, "_range", fetched)
+    numbers = [6, 15, 0, 8, -14, 3, 9]
+    got = files.read(numbers)
+    assert [sample.path for sample in got] == [files.path(number) for number in numbers]
+    for sample in got:
+        assert sample.data == (tmp_path / sample.path.removeprefix("c/")).read_bytes()
+    assert len(asked) == len(set(asked))
+    monkeypatch.undo()
+    storage = storage_at(f"{bucket}/a.pqv")
+    (damaged,) = (name for name in storage.walk("parts") if "objects" in name)
+    with storage.open(damaged) as file:
+        data = bytearray(file.size)
+        file.pread_into(data, 0)
+    data[5 * MIB] ^= 1
+    storage.put(damaged, data)
+    with pytest.raises(IntegrityError, match=r"sample c/corpus/2: chunk"):
+        SampleFiles(f"{bucket}/a.pqv", identities=key).read(range(16))
+
+
+FORKS = """
+import gc, os, sys
+from pqvault.integrations.samples import SampleFiles
+files = SampleFiles(sys.argv[1], identities="file:" + sys.argv[2])
+assert files[0].data == b"1"
+for _ in range(2):
+    pid = os.fork()
+    if not pid:
+        assert files[0].data == b"1"
+        gc.collect()
+        assert files[0].data == b"1"
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+assert files[0].data == b"1"
+"""
+
+
+def test_the_child_of_a_fork_leaves_the_connections_of_its_parent_alone(
+    bucket: str, tmp_path: Path
+) -> None:
+    """Loaders of torch fork: what s3fs said of connections of another loop filled the terminal."""
+    key = pqvault.Identity.generate()
+    (tmp_path / "key").write_text(key.text)
+    (tmp_path / "key").chmod(0o600)
+    (tmp_path / "file").write_bytes(b"1")
+    pqvault.seal(tmp_path / "file", f"{bucket}/a.pqv", recipients=[key.recipient])
+    argv = [sys.executable, "-W", "ignore", "-c", FORKS, f"{bucket}/a.pqv", str(tmp_path / "key")]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # --- Read ahead -------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from pqvault.errors import IntegrityError
+from pqvault.errors import IntegrityError, PQVaultError
 from pqvault.integrations.samples import Sample, SampleFiles
 from pqvault.integrations.torch.damage import Damage
 from pqvault.integrations.torch.sampler import EpochSampler
@@ -63,18 +63,16 @@ class SealedFiles(SampleFiles, Dataset):
 
     def __getitems__(self, numbers: Sequence[int]) -> list[Any]:
         """A batch. Raises before any of it is given out; damaged files are left out if asked."""
-        index, archive = self.index, self._opening.archive()
-        every = range(len(index))
-        numbers = [every[number] for number in numbers]  # also those from the end
         samples: list[Any] = [None] * len(numbers)
         bad: IntegrityError | None = None
-        for place in index.places(numbers):
-            try:
-                samples[place] = self._sample(index, archive, numbers[place])
-            except IntegrityError as error:
-                self._damage.note(error)
-                bad = error
-        self._consider(archive)
+        for place, sample in self._each(numbers):
+            if isinstance(sample, IntegrityError):
+                self._damage.note(sample)
+                bad = sample
+            elif isinstance(sample, PQVaultError):
+                raise sample
+            else:
+                samples[place] = sample
         kept = [sample for sample in samples if sample is not None]
         if bad is not None and not kept:
             raise bad  # nothing is left of the batch, and an empty one would end the epoch
