@@ -22,6 +22,7 @@ _LONGEST_TEXT: Final = 200  # characters of what a store says that are shown
 _CONNECTION: Final = {
     "ClientConnectionError",
     "ClientPayloadError",
+    "EndpointConnectionError",
     "FSTimeoutError",
     "FlexibleChecksumError",
     "HTTPClientError",
@@ -42,6 +43,13 @@ _PASSING: Final = {
     errno.ETIMEDOUT,
 }
 
+_CREDENTIALS: Final = {
+    "CredentialRetrievalError",
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "ProfileNotFound",
+}
+
 # What S3 answers to a request whose body did not come as it was sent.
 _DAMAGED: Final = {"BadDigest", "IncompleteBody", "XAmzContentChecksumMismatch"}
 
@@ -56,7 +64,11 @@ def is_passing(error: Exception) -> bool:
         return True
     if isinstance(error, OSError):
         return error.errno in _PASSING or code_of(error) in _DAMAGED
-    return any(kind.__name__ in _CONNECTION for kind in type(error).__mro__)
+    return _is_one_of(error, _CONNECTION)
+
+
+def _is_one_of(error: Exception, names: set[str]) -> bool:
+    return any(kind.__name__ in names for kind in type(error).__mro__)
 
 
 def code_of(error: OSError) -> str:
@@ -90,6 +102,9 @@ def explain_remote(error: Exception, doing: str, where: str) -> PQVaultError:
     """
     if isinstance(error, PQVaultError):
         return error
+    if isinstance(error, OSError) and code_of(error) == "NoSuchBucket":
+        hint = "make the bucket, or check the URL: pqvault makes none"
+        return NotFound(f"cannot {doing} {where}: no such bucket", hint=hint)
     if isinstance(error, FileNotFoundError):
         return NotFound(f"cannot {doing} {where}: no such object", hint="check the URL")
     if isinstance(error, PermissionError):
@@ -97,10 +112,12 @@ def explain_remote(error: Exception, doing: str, where: str) -> PQVaultError:
             f"cannot {doing} {where}: the store refuses: {_text(error)}",
             hint="check the credentials (they may have expired) and what they are allowed to do",
         )
-    hint = "the store may be overloaded or out of reach: run the command again later"
-    return PQVaultError(
-        f"cannot {doing} {where}: {_text(error)}", hint=hint if is_passing(error) else ""
-    )
+    hint = ""
+    if is_passing(error):
+        hint = "the store may be overloaded or out of reach: check its endpoint, or try again later"
+    elif _is_one_of(error, _CREDENTIALS):
+        hint = "hand credentials over in the way of the store's library, as AWS_PROFILE"
+    return PQVaultError(f"cannot {doing} {where}: {_text(error)}", hint=hint)
 
 
 def _text(error: Exception) -> str:

@@ -493,6 +493,37 @@ def test_a_name_that_was_taken_in_between(bucket: str, proxy: FaultProxy) -> Non
     assert storage.put_new("commits/x", b"1") is False
 
 
+REACH = """
+import sys
+from pqvault.errors import PQVaultError
+from pqvault.storage import storage_at
+try:
+    storage_at(sys.argv[1]).put("a", b"1")
+except PQVaultError as error:
+    print(error.message, error.hint, sep="\\n")
+"""
+
+
+@pytest.mark.parametrize(
+    ("environment", "wrong", "hint"),
+    [
+        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, "Could not connect", "check its endpoint"),
+        ({"AWS_PROFILE": "nobody"}, "nobody", "AWS_PROFILE"),
+        ({}, "no such bucket", "make the bucket"),
+    ],
+)
+def test_a_store_that_is_not_there(
+    bucket: str, environment: dict[str, str], wrong: str, hint: str
+) -> None:
+    """What a first try meets: each is named, with what to do."""
+    argv = [sys.executable, "-c", REACH, "s3://no-such-bucket/a.pqv"]
+    done = subprocess.run(argv, env=os.environ | environment, capture_output=True, text=True)
+    assert done.stderr == ""
+    message, what_to_do = done.stdout.splitlines()
+    assert message.startswith("cannot write s3://no-such-bucket/a.pqv/a: ") and wrong in message
+    assert hint in what_to_do
+
+
 def test_expired_credentials(bucket: str, proxy: FaultProxy, monkeypatch: Any) -> None:
     """Refused at once, and said as that."""
     storage = storage_at(bucket)
