@@ -233,12 +233,21 @@ def test_an_edited_backup_is_not_restored(
     assert list((tmp_path / "home").iterdir()) == []
 
 
-def test_a_drill_names_the_backup_and_not_its_copy(tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["drill", "restore"])
+def test_a_bad_backup_is_named_and_not_its_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """The copy is gone by then, and restoring it is what just failed."""
+    monkeypatch.setenv("PQVAULT_HOME", str(tmp_path / "home"))
     bad = tmp_path / "bad.sqlite"
     bad.write_bytes(b"no database" * 100)
-    with pytest.raises(IntegrityError) as caught, backup.private_copy(bad):
-        pass
-    assert str(bad) in caught.value.message
+    with pytest.raises(IntegrityError) as caught:
+        if what == "restore":
+            backup.restore(bad, lambda s: s.unlock(lambda: WORDS))
+        with backup.private_copy(bad):
+            pass
+    assert caught.value.message.startswith(f"the backup {bad} is damaged")
+    assert "another backup" in caught.value.hint
 
 
 def test_a_drill_asks_who_signed(store: Unlocked, tmp_path: Path) -> None:  # noqa: F811

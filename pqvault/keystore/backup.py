@@ -86,7 +86,7 @@ def restore(source: Path, unlock: Unlock, *, replace: bool = False) -> Path | No
     beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:
         _copy(source, beside)
-        with unlock(Keystore(beside)) as store:
+        with _called(source, beside), unlock(Keystore(beside)) as store:
             store.verify()
             with store.change() as change:
                 change.audit("restore", "keystore", source=str(source.absolute()))
@@ -150,13 +150,21 @@ def private_copy(source: Path) -> Iterator[Keystore]:
     with tempfile.TemporaryDirectory(prefix="pqvault-") as folder:
         copy = Path(folder) / "keystore.sqlite"
         _copy(source, copy)
-        try:
-            with Keystore(copy) as store:
-                yield store
-        except IntegrityError as error:
-            # By the name that the operator knows, not that of the copy.
-            message = error.message.replace(str(copy), str(source))
-            raise type(error)(message, hint=error.hint) from None
+        with _called(source, copy), Keystore(copy) as store:
+            yield store
+
+
+@contextmanager
+def _called(source: Path, copy: Path) -> Iterator[None]:
+    """What is wrong with a copy of a backup is said by the name that the operator knows."""
+    try:
+        yield
+    except IntegrityError as error:
+        message = error.message.replace(f"the keystore {copy}", f"the backup {source}")
+        raise type(error)(
+            message.replace(str(copy), str(source)),
+            hint="take another backup; `pqvault key drill --backup FILE ARCHIVE` tries one",
+        ) from None
 
 
 def _aside(target: Path) -> Path:
