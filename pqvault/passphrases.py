@@ -16,7 +16,7 @@ import unicodedata
 from collections.abc import Callable
 from typing import Final
 
-from pqvault.errors import PQVaultError, UsageError
+from pqvault.errors import UsageError
 
 __all__ = ["IDENTITY", "KEYSTORE", "NEW", "Warn", "ask", "ask_new", "configured"]
 
@@ -26,6 +26,7 @@ IDENTITY: Final = "PQVAULT_IDENTITY_PASSPHRASE"  # of a sealed identity file, el
 
 MAX_SIZE: Final = 4096  # bytes
 _TIMEOUT: Final = 120  # seconds for a command, which may ask a person
+_TRY: Final = "run it by itself; its words are split as a shell does, but there is no shell"
 _SUFFIXES: Final = ("_FILE", "_FD", "_COMMAND", "")
 
 Warn = Callable[[str], None]
@@ -67,7 +68,7 @@ def _source(prefixes: tuple[str, ...]) -> tuple[str, str] | None:
 
 def _read(variable: str, value: str, warn: Warn) -> bytes:
     if variable.endswith("_FILE"):
-        return _from_file(value, warn)
+        return _from_file(variable, value, warn)
     if variable.endswith("_FD"):
         return _from_descriptor(variable, value)
     if variable.endswith("_COMMAND"):
@@ -76,7 +77,7 @@ def _read(variable: str, value: str, warn: Warn) -> bytes:
     return os.fsencode(value)
 
 
-def _from_file(path: str, warn: Warn) -> bytes:
+def _from_file(variable: str, path: str, warn: Warn) -> bytes:
     try:
         with open(path, "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -84,7 +85,10 @@ def _from_file(path: str, warn: Warn) -> bytes:
                 warn(f"the passphrase file {path} can be read by other users")
             return file.read(MAX_SIZE + 2)
     except OSError as error:
-        raise UsageError(f"the passphrase file {path} cannot be read: {error.strerror}") from None
+        raise UsageError(
+            f"the passphrase file {path} cannot be read: {error.strerror}",
+            hint=f"{variable} names it: is that the right path?",
+        ) from None
 
 
 # A descriptor gives its passphrase once, and a command may need it twice.
@@ -99,22 +103,29 @@ def _from_descriptor(variable: str, value: str) -> bytes:
                 _descriptors[number] = file.read(MAX_SIZE + 2)
         return _descriptors[number]
     except ValueError:
-        raise UsageError(f"{variable} is not the number of a descriptor") from None
+        why = f"{variable} is not the number of a descriptor"
     except OSError as error:
-        raise UsageError(f"{variable}: descriptor {value}: {error.strerror}") from None
+        why = f"{variable}: descriptor {value}: {error.strerror}"
+    raise UsageError(why, hint=f"open one for the command: {variable}=3 pqvault … 3<FILE")
 
 
 def _from_command(variable: str, value: str) -> bytes:
     try:
         # No shell; its standard error stays ours, so that its prompts are seen.
-        words = shlex.split(value)
+        words = shlex.split(value) or [value]  # of blanks alone
         done = subprocess.run(
             words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=_TIMEOUT, check=False
         )
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        raise PQVaultError(f"the command of {variable} failed: {type(error).__name__}") from None
+        if isinstance(error, OSError):
+            why = f"cannot be run: {error.strerror}"
+        elif isinstance(error, ValueError):
+            why = "is not what a shell could split"
+        else:
+            why = f"took longer than {_TIMEOUT} seconds"
+        raise UsageError(f"the command of {variable} {why}", hint=_TRY) from None
     if done.returncode:
-        raise PQVaultError(f"the command of {variable} ended with {done.returncode}")
+        raise UsageError(f"the command of {variable} ended with {done.returncode}", hint=_TRY)
     return done.stdout
 
 
@@ -138,7 +149,10 @@ def _checked(data: bytes) -> bytes:
     except UnicodeDecodeError:
         pass  # bytes that are no text stay as they are
     if not data:
-        raise UsageError("the passphrase is empty")
+        raise UsageError("the passphrase is empty", hint="give one of 1 to 4,096 bytes")
     if len(data) > MAX_SIZE:
-        raise UsageError(f"a passphrase has at most {MAX_SIZE:,} bytes")
+        raise UsageError(
+            f"the passphrase is longer than {MAX_SIZE:,} bytes",
+            hint="is it read from the right file?",
+        )
     return data

@@ -17,6 +17,7 @@ import pytest
 from conftest import Box, make_tree, noise, snapshot
 
 import pqvault
+from pqvault import api
 from pqvault.archive import adopting, objects, plan, sourcefile
 from pqvault.archive import seal as seal_module
 from pqvault.archive.committing import make_commit
@@ -25,6 +26,7 @@ from pqvault.errors import (
     FormatError,
     Incomplete,
     IntegrityError,
+    NoKeyFits,
     NotFound,
     PolicyRefused,
     PQVaultError,
@@ -317,6 +319,19 @@ def test_append_adds_all(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
             assert archive.parts[-1].commit.kind == "append"
     assert len(box.parts()) == 3
     assert snapshot(box.unseal() / "src") == snapshot(box.source)
+
+
+def test_a_part_that_is_sealed_to_others_is_not_called_damaged(box: Box) -> None:
+    other = pqvault.Identity.generate()
+    box.tree({"a": b"1"})
+    box.seal()
+    pqvault.seal(box.source, box.archive, recipients=[other.recipient], append=True)
+    facts, problems = api.parts(box.archive, identities=[box.key])
+    assert [part.level for part in facts] == ["sealed", "unverified"]
+    assert [type(problem) for problem in problems] == [NoKeyFits]
+    next((box.archive / "parts" / facts[0].part).glob("catalog")).write_bytes(b"damage")
+    facts, _ = api.parts(box.archive, identities=[box.key, other])
+    assert [part.level for part in facts] == ["damaged", "sealed"]
 
 
 def test_kinds_of_parts(box: Box) -> None:

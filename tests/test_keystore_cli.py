@@ -201,6 +201,31 @@ def _pieces(terminal: int) -> Iterator[bytes]:
             return
 
 
+def test_a_passphrase_that_cannot_be_had_is_asked_for_once(
+    desk: tuple[Path, dict[str, str]],
+) -> None:
+    """Nothing is called damaged for it, whatever the number of parts: the call was wrong (2)."""
+    made = run(
+        desk,
+        "mkdir d && for i in 1 2 3; do echo $i > d/$i; pqvault seal d -r default"
+        " -q; done && printf 'echo ran >> ran; exit 1' > ask.sh",
+    )
+    assert made.returncode == 0, made.stderr
+    bad = {"PQVAULT_PASSPHRASE_FILE": "", "PQVAULT_PASSPHRASE_COMMAND": "sh ask.sh"}
+    for command in ("ls", "verify -i default", "parts -i default", "unseal -o out", "log ls"):
+        done = run(desk, f"pqvault {command} d.pqv; echo $? $(wc -l < ran); rm ran", **bad)
+        assert done.stdout == "2 1\n", done
+        assert done.stderr.count("PQVAULT_PASSPHRASE_COMMAND") == done.stderr.count("hint: ") == 1
+    for name, value in (
+        ("FILE", "none"), ("FILE", "/dev/null"), ("FD", "horse"), ("FD", "77"),
+        ("COMMAND", " "), ("COMMAND", "no-command"), ("COMMAND", "'"),
+    ):  # fmt: skip
+        source = {"PQVAULT_PASSPHRASE_FILE": "", f"PQVAULT_PASSPHRASE_{name}": value}
+        done = run(desk, "pqvault ls d.pqv", **source)
+        assert (done.returncode, done.stderr.count("hint: ")) == (2, 1), done.stderr
+        assert "horse" not in done.stderr  # a passphrase may stand there by mistake
+
+
 def test_unicode_is_one_passphrase_however_it_is_typed(desk: tuple[Path, dict[str, str]]) -> None:
     """é as one character or two."""
     composed, decomposed = "caf\u00e9", "cafe\u0301"

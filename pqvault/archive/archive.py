@@ -84,6 +84,7 @@ class Archive(Closing):
         self._as_of = as_of
         self._strict = strict
         self.problems: list[PQVaultError] = []
+        self.unopened: dict[str, PQVaultError] = {}  # part id -> why
         self.parts: list[OpenPart] = []
         self.refresh()
 
@@ -95,7 +96,7 @@ class Archive(Closing):
             # Parts may be replaced under our hands: then there is nothing wrong with them.
             if not problems or not state.moved():
                 break
-        if problems and (self._strict or (not parts and _all_no_key(problems))):
+        if problems and (self._strict or (not parts and _all_without_key(problems))):
             raise problems[0]
         self.id = state.archive
         self.strange = state.strange
@@ -111,6 +112,7 @@ class Archive(Closing):
         known = {part.id: part for part in self.parts}
         chosen = self._chosen(state)
         opened: dict[str, OpenPart] = {}
+        self.unopened = {}
         replaced: set[str] = set()
         # What replaces most is read first: what it names is not read at all.
         for public in sorted(chosen, key=lambda part: -len(part.commit.replaces)):
@@ -123,6 +125,7 @@ class Archive(Closing):
                     part.read_catalog()
             except PQVaultError as error:
                 problems.append(error)
+                self.unopened[public.id] = error
             else:
                 opened[public.id] = part
                 replaced |= replaced_ids(public)
@@ -133,7 +136,9 @@ class Archive(Closing):
             return parts, problems
         damage = side_by_side(self.storage.requests, OpenPart.read_catalog, parts)
         checked = list(zip(parts, damage, strict=True))
-        problems += [error for _, error in checked if error is not None]
+        found = {part.id: error for part, error in checked if error is not None}
+        self.unopened |= found
+        problems += found.values()
         return [part for part, error in checked if error is None], problems
 
     def _chosen(self, state: PublicState) -> list[PublicPart]:
@@ -306,8 +311,9 @@ class Archive(Closing):
             part.close()
 
 
-def _all_no_key(problems: list[PQVaultError]) -> bool:
-    return all(isinstance(problem, NoKeyFits) for problem in problems)
+def _all_without_key(problems: list[PQVaultError]) -> bool:
+    # A UsageError is about the passphrase that would unlock one: there is none, or no terminal.
+    return all(isinstance(problem, NoKeyFits | UsageError) for problem in problems)
 
 
 def _name(path: Name) -> bytes:

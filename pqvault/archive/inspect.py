@@ -11,7 +11,7 @@ from pqvault.archive.layout import envelope_names
 from pqvault.archive.publicpart import PublicPart, read_envelope
 from pqvault.archive.publicstate import PublicState
 from pqvault.archive.replacement import replaced_ids
-from pqvault.errors import NotFound, PQVaultError
+from pqvault.errors import IntegrityError, NotFound, PQVaultError
 from pqvault.format.commit import is_table
 from pqvault.format.envelope import Envelope
 from pqvault.memory import Memory
@@ -56,8 +56,8 @@ class EnvelopeFacts:
 class PartFacts:
     """A part as its commit and envelope read. ``size``: sealed bytes; ``created``: ms.
 
-    ``level``: ``unverified`` (no key used), ``sealed`` (opened with a key), ``replaced`` (by a part
-    that was opened with a key) or ``damaged``.
+    ``level``: ``unverified`` (no key used, or none that opens it), ``sealed`` (opened with a key),
+    ``replaced`` (by a part that was opened with a key) or ``damaged``.
     ``entries``: None without a key. ``signers``: ids that its signatures name, unverified;
     ``signed_by``: the trusted signers whose signatures were verified. ``groups``: the envelopes
     of its column groups, unverified.
@@ -133,7 +133,9 @@ def list_parts(
             found = _facts(part, "sealed", open_part.catalog.rows, open_part.wrapped_by)
             facts.append(replace(found, signed_by=open_part.signed_by))
         else:
-            facts.append(_facts(part, "replaced" if part.id in replaced else "damaged"))
+            damaged = isinstance(archive.unopened.get(part.id), IntegrityError)
+            level = "damaged" if damaged else "unverified"
+            facts.append(_facts(part, "replaced" if part.id in replaced else level))
     facts = _with_groups(state, facts)
     return facts, state.problems if archive is None else archive.problems
 

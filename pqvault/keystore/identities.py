@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pqvault import providers
 from pqvault.crypto.profiles import Profile
 from pqvault.crypto.profiles import profile as find_profile
-from pqvault.errors import KeyStateForbids, NoKeyFits, NotFound
+from pqvault.errors import KeyStateForbids, NotFound, PQVaultError
 from pqvault.keys import Identity, Recipient
 from pqvault.keystore.change import Unlocked
 from pqvault.keystore.halves import signs
@@ -29,7 +29,7 @@ class Opener:
         self._unlock = unlock
         self._warn = warn
         self._unlocked: Unlocked | None = None
-        self._refused: NoKeyFits | None = None
+        self._refused: PQVaultError | None = None
         self._seeds: dict[str, bytes] = {}
         self._one_at_a_time = threading.Lock()
 
@@ -52,12 +52,12 @@ class Opener:
 
     def _unsealed(self, key_id: str) -> bytes:
         if self._refused is not None:
-            # One Argon2id and one question for thousands of parts, also when it is answered wrong.
-            raise NoKeyFits(self._refused.message, hint=self._refused.hint)
+            # One Argon2id and one question for thousands of parts, also when the answer is wrong.
+            raise type(self._refused)(self._refused.message, hint=self._refused.hint)
         if self._unlocked is None:
             try:
                 self._unlocked = self._unlock()
-            except NoKeyFits as error:
+            except PQVaultError as error:
                 self._refused = error
                 raise
         name, v = self._unlocked.checked(key_id)
