@@ -79,7 +79,8 @@ def join(files: tuple[str, ...], output: Output) -> None:
 
     from . import unlocking
 
-    with unlock_by_shares(Keystore(), files) as store:
+    locked = Keystore()
+    with _unlock_by_shares(locked, files, f"the keystore {locked.path}") as store:
         words = unlocking.ask_new("new passphrase: ", passphrases.NEW)
         edits.passwd(store, words, COSTS["standard"])
         keystore = store.key.keystore
@@ -241,17 +242,23 @@ def _unlock(store: Keystore, share_files: tuple[str, ...], file: str) -> Unlocke
     from . import unlocking
 
     if share_files:
-        return unlock_by_shares(store, share_files)
+        return _unlock_by_shares(store, share_files, f"the backup {file}")
     prompt = f"passphrase of {file}: "
     return store.unlock(lambda: passphrases.ask(prompt, passphrases.KEYSTORE, warn=unlocking.warn))
 
 
-def unlock_by_shares(store: Keystore, files: tuple[str, ...]) -> Unlocked:
-    """Unlock with the shares in files."""
+def _unlock_by_shares(store: Keystore, files: tuple[str, ...], what: str) -> Unlocked:
+    from pqvault.errors import NoKeyFits
     from pqvault.keystore import escrow
 
     words = [share for file in files for share in escrow.parse(_read_secret(file))]
-    return store.unlock_with(escrow.join(words))
+    secret = escrow.join(words)
+    if not store.is_key(secret):
+        raise NoKeyFits(
+            f"these shares do not open {what}: they are of another keystore, or it was altered",
+            hint="the first line of the file of a share names its keystore",
+        )
+    return store.unlock_with(secret)
 
 
 def _read_secret(file: str) -> str:
@@ -264,7 +271,9 @@ def _read_secret(file: str) -> str:
             return source.read(1 << 16)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise UsageError(f"the share {file} cannot be read: {reason}") from None
+        raise UsageError(
+            f"the share {file} cannot be read: {reason}", hint="check the path"
+        ) from None
 
 
 def _write_secrets(paths: Sequence[Path], texts: Sequence[str]) -> None:

@@ -98,6 +98,21 @@ def test_shares_of_another_keystore(store: Unlocked, tmp_path: Path) -> None:  #
     secret = escrow.join([share.words for share in escrow.split(other, 2, 2)])
     with pytest.raises(IntegrityError):
         store.store.unlock_with(secret)
+    files = tuple(str(tmp_path / f"share{number}") for number in range(2))
+    for file, share in zip(files, escrow.split(other, 2, 2), strict=True):
+        Path(file).write_text(share.text())
+    with pytest.raises(NoKeyFits, match="another keystore"):
+        key_escrow._unlock_by_shares(store.store, files, "it")
+    key_escrow._unlock_by_shares(other.store, files, "it").close()
+
+
+def test_what_is_no_share_is_not_repeated(store: Unlocked) -> None:  # noqa: F811
+    """A file of another secret is given by mistake: its passphrase stays out of the error."""
+    one = escrow.split(store, 2, 3)[0].words
+    for other in ("correct horse battery", "correct", f"correct {one}"):
+        with pytest.raises(UsageError, match="33 words") as caught:
+            escrow.join([one, other])
+        assert "correct" not in caught.value.message
 
 
 def test_a_backup_is_the_keystore_of_that_moment(

@@ -17,6 +17,7 @@ from pqvault.keystore.change import Unlocked
 
 __all__ = ["Share", "join", "parse", "split"]
 
+WORDS: Final = 33  # of a share of 32 bytes
 MAX_SHARES: Final = 16  # SLIP-39 section 3.1
 
 
@@ -86,6 +87,11 @@ def join(words: Sequence[str]) -> bytes:
     given = list(dict.fromkeys(words))
     enough = len(given)
     for share in given:
+        if (count := len(share.split())) != WORDS:  # perhaps another secret: it is not repeated
+            raise UsageError(
+                f"a share has {WORDS} words, and a line of {count} was given",
+                hint="give the files that `pqvault key split` wrote, or a whole share on one line",
+            )
         try:
             enough = min(enough, library.Share.from_mnemonic(share).member_threshold)
         except library.MnemonicError:

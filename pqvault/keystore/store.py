@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from pqvault import home
 from pqvault.closing import Closing
+from pqvault.crypto import mac
 from pqvault.crypto.passphrase import COSTS, Cost
 from pqvault.errors import IntegrityError, KeyStateForbids, NotFound, UsageError
 from pqvault.keys import Recipient
@@ -271,6 +272,12 @@ class Keystore(Closing):
             key = StoreKey.of(tables.read_meta(self.db).keystore, secret)
             authentic.verify_for_use(self.db, key)
         return Unlocked(self, key)
+
+    def is_key(self, secret: bytes) -> bool:
+        """Whether this is the store key, as far as the header says, which may have been edited."""
+        with database.reading(self.db, self.path):
+            meta = tables.read_meta(self.db)
+        return mac.equal(StoreKey.of(meta.keystore, secret).meta_mac(meta), meta.mac)
 
     def close(self) -> None:
         """Close the file."""
