@@ -199,6 +199,57 @@ def test_objects_of_other_kinds() -> None:
         ENCODER.encode({"x": Rude()})
 
 
+class Array:
+    """As numpy and torch have them: any may be taken for a number, and raises then."""
+
+    def __init__(self, held: Any, kind: str = "i") -> None:
+        self.held = held
+        self.dtype = type("dtype", (), {"kind": kind})
+
+    def tolist(self) -> Any:
+        return self.held
+
+    def __index__(self) -> int:
+        raise TypeError("only integer scalar arrays can be converted to a scalar index")
+
+    def __float__(self) -> float:
+        raise TypeError("only length-1 arrays can be converted to Python scalars")
+
+    def __iter__(self) -> Any:
+        raise TypeError("iteration over a 0-d array")
+
+    def __str__(self) -> str:
+        return "the text"
+
+
+class Reason(str, enum.Enum):  # noqa: UP042  as many are declared
+    STOP = "stop"
+
+
+@pytest.mark.parametrize("column", ["input_tokens", "duration_s", "model", "status_code"])
+@pytest.mark.parametrize(
+    "value", [Array([1, 2]), Array(3), int, {"a"}, pytest.param(10**5000, id="huge")]
+)
+def test_whatever_does_not_fit_its_column_is_no_loss(column: str, value: Any) -> None:
+    found = row({column: value})
+    assert found.get(column) is None and list(found["extra"]) == [column]
+
+
+def test_arrays_and_numbers_of_other_libraries_are_what_they_hold() -> None:
+    found = row({"loss": Array(0.5), "ids": Array([Array(1), 2]), "at": Array(7, "M")})
+    assert found["extra"] == {"loss": 0.5, "ids": [1, 2], "at": "the text"}
+
+
+def test_numbers_that_python_does_not_print() -> None:
+    assert row({"n": [10**5000, -(10**5000)]})["extra"] == {"n": [hex(10**5000), hex(-(10**5000))]}
+
+
+def test_a_text_that_is_an_enum_is_what_it_holds() -> None:
+    assert row({"finish_reason": Reason.STOP})["finish_reason"] == "stop"
+    assert row({"finish_reason": [Reason.STOP, "length"]})["finish_reason"] == "stop,length"
+    assert row({"finish_reason": []}).get("finish_reason") is None
+
+
 def test_a_row_is_a_snapshot() -> None:
     """A chat loop appends to the list that it logged."""
     messages = [{"role": "user", "content": "hi"}]

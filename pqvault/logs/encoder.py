@@ -8,6 +8,7 @@ column is null.
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -154,16 +155,19 @@ def _not_plain(kind: pa.DataType) -> bool:
 
 def _text(value: Any) -> Any:
     if isinstance(value, str):
-        return str(value)
+        return str.__str__(value)  # what it holds: str() of an enum is the name of its member
     if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
-        return ",".join(value)  # as finish reasons come
+        return ",".join(value) if value else None  # as finish reasons come
     return _UNFIT
 
 
 def _integer(value: Any) -> Any:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         return _UNFIT
-    value = value.__index__()
+    try:
+        value = operator.index(value)
+    except TypeError:  # an array has one, and is none
+        return _UNFIT
     return value if -(2**63) <= value < 2**63 else _UNFIT
 
 
@@ -172,7 +176,10 @@ def _float(value: Any) -> Any:
         return _UNFIT
     if isinstance(value, int) and abs(value) > 2**53:
         return _UNFIT
-    return float(value)
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return _UNFIT
 
 
 def _boolean(value: Any) -> Any:

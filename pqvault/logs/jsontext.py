@@ -35,14 +35,30 @@ def _other(value: Any) -> Any:
         return value.isoformat()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if isinstance(value, type):
+        return str(value)
     dump = getattr(value, "model_dump", None)  # pydantic, which responses of clients are made of
     if callable(dump):
         return dump()
     if isinstance(value, Mapping):
         return dict(value)
-    if isinstance(value, Iterable):
+    return _items(value)
+
+
+def _items(value: Any) -> Any:
+    """Of arrays, tensors and their numbers, which are those of Python then; of what else has any.
+    Moments of numpy would be bare numbers, and its long numbers are themselves: they are texts."""
+    tolist = getattr(value, "tolist", None)
+    if callable(tolist) and getattr(getattr(value, "dtype", None), "kind", "") not in ("M", "m"):
+        items = tolist()
+        if type(items) is not type(value):
+            return items
+    if not isinstance(value, Iterable):
+        return str(value)
+    try:
         return list(value)
-    return str(value)
+    except TypeError:  # an array without a dimension has only the method
+        return str(value)
 
 
 _encode: Final = json.JSONEncoder(
@@ -83,8 +99,10 @@ class _Tame:
 
     def copy(self, value: Any, depth: int) -> Any:
         self._nodes += 1
-        if value is None or isinstance(value, str | bool | int):
+        if value is None or isinstance(value, str | bool):
             return value
+        if isinstance(value, int):
+            return _whole(value)
         if isinstance(value, float):
             return value if math.isfinite(value) else _non_finite(value)
         if depth == 0 or self._nodes > _NODES:
@@ -95,6 +113,14 @@ class _Tame:
         if isinstance(value, list | tuple):
             return [self.copy(v, depth - 1) for v in value]
         return self.copy(_other(value), depth - 1)
+
+
+def _whole(value: int) -> int | str:
+    try:
+        int.__repr__(value)
+    except ValueError:  # over 4,300 digits, which Python neither writes nor reads
+        return hex(value)
+    return value
 
 
 def _non_finite(value: float) -> str:
