@@ -112,5 +112,7 @@ def pipe(
         f"{number(report.logged, 'record')} sealed in {number(len(report.parts), 'part')},"
         f" {report.bad_lines:,} bad lines, {report.dropped:,} dropped"
     )
+    if report.tee_lost:
+        output.warning("standard output took no more lines; all of them are in the log")
     if report.bad_lines or report.dropped:
         fail_with(3)

@@ -328,6 +328,18 @@ def test_pipe_ends_whole_when_it_is_told_to(
     assert ids(work / "l.pqv") == [str(n) for n in range(100)]
 
 
+@pytest.mark.parametrize("out", ["| head -n 1", "> /dev/full"])
+def test_a_pipe_goes_on_when_nobody_reads_what_it_shows(
+    work: Path,
+    shell: dict[str, str],  # noqa: F811
+    out: str,
+) -> None:
+    lines = "".join(f'{{"request_id": "{n}"}}\n' for n in range(20_000))
+    said = run(shell, work, f"pqvault log pipe l.pqv -r @ops.pub --tee {out}", 0, lines)
+    assert "standard output took no more lines" in said.stderr
+    assert ids(work / "l.pqv") == [str(n) for n in range(20_000)]
+
+
 def test_recover_says_what_it_found(work: Path, shell: dict[str, str]) -> None:  # noqa: F811
     code = (
         "import os, sys\nfrom pqvault.logs import InferenceLog\n"

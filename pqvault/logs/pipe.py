@@ -23,12 +23,14 @@ _READ: Final = 1024 * 1024  # bytes
 @dataclass(frozen=True, slots=True)
 class PipeReport:
     """``logged``: records taken, bad lines among them. ``bad_lines``: lines that were no JSON
-    object, kept as text. ``dropped``: lost. ``parts``: ids of what was committed."""
+    object, kept as text. ``dropped``: lost. ``parts``: ids of what was committed. ``tee_lost``:
+    standard output took no more, its reader gone or its disk full; the log went on."""
 
     logged: int
     bad_lines: int
     dropped: int
     parts: tuple[str, ...]
+    tee_lost: bool = False
 
 
 def pipe_lines(
@@ -40,13 +42,12 @@ def pipe_lines(
     Raises Incomplete when records were lost at the end.
     """
     bad = 0
+    out = _Tee(tee)
     try:
         with _until_told() as told:
             fd = sys.stdin.fileno() if source is None else source
             for line in _lines(fd, told, longest):
-                if tee:
-                    sys.stdout.buffer.write(line + b"\n")
-                    sys.stdout.buffer.flush()
+                out.write(line)
                 if line.strip():
                     record, good = _record(line)
                     bad += not good
@@ -54,7 +55,8 @@ def pipe_lines(
     finally:
         log.close()
     stats = log.stats
-    return PipeReport(stats.logged, bad, sum(stats.dropped.values()), tuple(stats.parts))
+    dropped = sum(stats.dropped.values())
+    return PipeReport(stats.logged, bad, dropped, tuple(stats.parts), out.lost)
 
 
 def _record(line: bytes) -> tuple[dict[str, Any], bool]:
@@ -65,6 +67,25 @@ def _record(line: bytes) -> tuple[dict[str, Any], bool]:
     if isinstance(value, dict):
         return value, True
     return {"event": "pqvault.bad_line", "line": line.decode("utf-8", "replace")}, False
+
+
+class _Tee:
+    """Lines to standard output, for as long as it takes them."""
+
+    def __init__(self, wanted: bool) -> None:
+        self._open = wanted
+        self.lost = False
+
+    def write(self, line: bytes) -> None:
+        if not self._open:
+            return
+        try:
+            sys.stdout.buffer.write(line + b"\n")
+            sys.stdout.buffer.flush()
+        except OSError:
+            self._open, self.lost = False, True
+            # Python would try again, and complain, when it ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Told:
