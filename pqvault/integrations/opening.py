@@ -40,7 +40,6 @@ class Opening:
     place: str
     identities: tuple[str, ...]
     signers: tuple[str, ...] = ()
-    options: tuple[tuple[str, Any], ...] = ()  # of the file system that it is on
     snapshot: tuple[str, ...] | None = None
 
     @classmethod
@@ -54,16 +53,16 @@ class Opening:
     ) -> Opening:
         """Open it here and note its parts. An :class:`Identity` is kept in this process alone.
 
-        Raises NotFound, NoKeyFits, IntegrityError, PolicyRefused, RolledBack.
+        ``options``: of the file system that it is on; stores take none. Raises UsageError,
+        NotFound, NoKeyFits, IntegrityError, PolicyRefused, RolledBack.
         """
         place = os.fspath(archive)
         opening = cls(
             place if "://" in place else os.path.abspath(place),
             _by_reference(identities),
             references.normal(signers),
-            tuple(sorted((options or {}).items())),
         )
-        opened = opening._open(as_of)
+        opened = opening._open(as_of, options)
         opening = replace(opening, snapshot=tuple(part.id for part in opened.parts))
         _opened[opening] = opened
         return opening
@@ -76,15 +75,16 @@ class Opening:
             _latest.append(self)
         return archive
 
-    def _open(self, as_of: str | None) -> Archive:
-        fs, path = places.inner(self.place, None, dict(self.options))
+    def _open(self, as_of: str | None, options: dict[str, Any] | None = None) -> Archive:
+        fs, path = places.inner(self.place, None, options)
+        storage = places.storage_at(fs, path, options)
         if not places.is_archive(fs, path):
             raise NotFound(
                 f"{self.place} is not an archive",
                 hint="name the folder that `pqvault seal` made, usually NAME.pqv",
             )
         return Archive(
-            places.storage_at(fs, path, dict(self.options)),
+            storage,
             references.identities(self.identities),
             as_of=as_of,
             snapshot=self.snapshot,

@@ -14,6 +14,7 @@ from pqvault.errors import IntegrityError, NotFound, UsageError
 from pqvault.names import printable
 from pqvault.storage import LocalStorage, Storage
 from pqvault.storage import storage_at as find_storage
+from pqvault.storage.retry import explain_remote
 
 __all__ = ["RangeSource", "check_name", "check_place", "inner", "is_archive", "storage_at"]
 
@@ -37,7 +38,11 @@ def is_archive(fs: Any, path: str) -> bool:
     """Whether an archive, and not a sealed stream or nothing, is at a path."""
     if isinstance(fs, LocalFileSystem):
         return os.path.isdir(path)
-    return bool(fs.exists(f"{path.rstrip('/')}/{HEADER}"))
+    header = f"{path.rstrip('/')}/{HEADER}"
+    try:
+        return bool(fs.exists(header))
+    except Exception as error:
+        raise explain_remote(error, "look at", header) from error
 
 
 def check_name(name: str) -> None:

@@ -246,7 +246,9 @@ class SampleFiles:
         """The path of a file in the archive; negative numbers count from the end."""
         return os.fsdecode(self.index.path(range(len(self))[number]))
 
-    def __getitem__(self, number: int) -> Any:
+    def __getitem__(self, number: int | slice) -> Any:
+        if isinstance(number, slice):
+            return self.read(range(len(self))[number])
         return self._one(number)
 
     def _one(self, number: int) -> Sample:

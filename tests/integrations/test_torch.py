@@ -132,6 +132,9 @@ def test_files_are_the_files(files: SealedCorpus) -> None:
     with pytest.raises(NotFound, match=r"has no file like data/9/\*"):
         SealedFiles(files.archive, globs="data/9/*", **files.options)
     assert len(SealedFiles(files.archive, globs=None, **files.options)) == 200
+    assert data[-2:] == [data[198], data[199]] and data[5:5] == []
+    nested = {"client_kwargs": {"region_name": "eu-west-1"}}  # nothing to a folder
+    assert SealedFiles(files.archive, storage_options=nested, **files.options)[0] == data[0]
     for make in (SealedFiles, SealedRecords):
         with pytest.raises(NotFound, match=r"has no file like data/typo/\*\*$"):
             make(files.archive, globs=["data/3/*.txt", "data/typo/**"], **files.options)

@@ -78,8 +78,11 @@ class SealedFiles(SampleFiles, Dataset):
             raise bad  # nothing is left of the batch, and an empty one would end the epoch
         return kept if self._transform is None else [self._transform(one) for one in kept]
 
-    def __getitem__(self, number: int) -> Any:
-        """One file. Raises IntegrityError when it is damaged, which is counted."""
+    def __getitem__(self, number: int | slice) -> Any:
+        """One file, or a list of those of a slice. Raises IntegrityError when one is damaged, which
+        is counted."""
+        if isinstance(number, slice):
+            return super().__getitem__(number)
         try:
             sample = self._one(number)
         except IntegrityError as error:

@@ -144,7 +144,9 @@ def place_of(rank: int | None, world: int | None) -> tuple[int, int]:
     rank = rank if rank is not None else torch.distributed.get_rank() if running else 0
     world = world if world is not None else torch.distributed.get_world_size() if running else 1
     if not 0 <= rank < world:
-        raise UsageError(f"rank {rank} of {world} is not possible")
+        raise UsageError(
+            f"rank {rank} of {world} is not possible", hint="ranks count from 0 to world - 1"
+        )
     return rank, world
 
 
