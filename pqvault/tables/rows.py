@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import base64
-import csv
-import io
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import pairwise
 from typing import Any, BinaryIO, Final
@@ -17,20 +16,24 @@ import pyarrow.parquet as pq
 import pyarrow.types as pt
 
 from pqvault.errors import UsageError
+from pqvault.tablefile.dictionaries import is_by_hand
 
 __all__ = ["FORMATS", "plain", "write_rows"]
 
 FORMATS: Final = ("jsonl", "csv", "parquet", "arrow")
 _CALENDAR: Final = range(-1_096_193_779_200, 971_890_963_200)  # seconds: the years +-32,767
 _PER_SECOND: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_TO_QUOTE: Final = re.compile('[",\r\n]')
 _STEP: Final = 8192  # rows made into Python objects at once
+_BYTES: Final = 64 * 1024 * 1024  # of dictionaries' texts in them
 
 
 def write_rows(reader: pa.RecordBatchReader, kind: str, out: BinaryIO) -> int:
     """Write all rows to ``out`` as one of FORMATS: how many.
 
     In JSON lines and CSV times are ISO 8601, bytes base64, decimals and numbers that are not
-    finite texts, maps with keys of text objects; in CSV what is nested is JSON.
+    finite texts, maps with keys of text objects, structs with two fields of one name lists of
+    pairs; in CSV what is nested is JSON.
     """
     if kind == "parquet":
         with pq.ParquetWriter(out, reader.schema, compression="zstd") as parquet:
@@ -72,28 +75,48 @@ def _jsonl(out: BinaryIO) -> Any:
 
 
 def _csv(schema: pa.Schema, out: BinaryIO) -> Any:
-    def put(rows: list[Any]) -> None:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        out.write(text.getvalue().encode())
-
-    def cell(value: Any) -> Any:
-        if isinstance(value, dict | list):
-            return json.dumps(value, ensure_ascii=False)
-        return ("true" if value else "false") if isinstance(value, bool) else value
+    def put(rows: Iterable[Iterable[Any]]) -> None:
+        # A row of one empty field would be a blank line, which is none.
+        lines = (",".join(map(_cell, row)) or '""' for row in rows)
+        out.write("".join(line + "\n" for line in lines).encode())
 
     def write(batch: pa.RecordBatch) -> None:
         for rows in _pieces(batch):
-            put([[cell(value) for value in row] for row in rows])
+            put(rows)
 
     put([schema.names])
     return write
 
 
+def _cell(value: Any) -> str:
+    """A field as RFC 4180 has it. Not by the module `csv`, which leaves a lone CR without quotes
+    (readers begin a row there), and writes null and the empty text alike."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if text and not _TO_QUOTE.search(text):
+        return text
+    return '"' + text.replace('"', '""') + '"'
+
+
 def _pieces(batch: pa.RecordBatch) -> Iterator[Iterator[tuple[Any, ...]]]:
-    for at in range(0, len(batch), _STEP):
-        columns = [plain(column) for column in batch.slice(at, _STEP).columns]
+    # A dictionary's texts are written out for each row that has them, however long they are.
+    longest = sum(map(_longest, batch.columns))
+    step = max(1, min(_STEP, _BYTES // max(1, longest)))
+    for at in range(0, len(batch), step):
+        columns = [plain(column) for column in batch.slice(at, step).columns]
         yield zip(*columns, strict=True)
+
+
+def _longest(array: pa.Array) -> int:
+    """Bytes of the longest text of a column that is a dictionary."""
+    if not pt.is_dictionary(array.type) or is_by_hand(array.type):
+        return 0
+    return pc.max(pc.binary_length(array.dictionary)).as_py() or 0
 
 
 def plain(array: pa.Array) -> list[Any]:
@@ -122,9 +145,12 @@ def plain(array: pa.Array) -> list[Any]:
         names = [field.name for field in kind]
         rows = zip(*fields, strict=True) if fields else iter([()] * len(array))
         there = array.is_valid().to_pylist()
+        pairs = (list(zip(names, row, strict=True)) for row in rows)
+        # An object has one value for each key, and a struct can have two fields of one name.
+        one_each = len(set(names)) == len(names)
         return [
-            dict(zip(names, row, strict=True)) if valid else None
-            for row, valid in zip(rows, there, strict=True)
+            None if not valid else dict(row) if one_each else [list(pair) for pair in row]
+            for row, valid in zip(pairs, there, strict=True)
         ]
     if pt.is_map(kind):
         return _maps(array)
