@@ -77,7 +77,9 @@ def verify(head_file: str | None, no_unlock: bool, output: Output) -> None:
             with open(head_file, "rb") as file:
                 kept = audit.Head.parse(file.read(1 << 16), f"the audit head {head_file}")
         except OSError as error:
-            raise UsageError(f"{head_file} cannot be read: {error.strerror}") from None
+            raise UsageError(
+                f"{head_file} cannot be read: {error.strerror}", hint="check the path"
+            ) from None
     with Keystore() as store:
         key = None if no_unlock else store.unlock(unlocking.ask).key
         report = audit.verify(store, key, kept)

@@ -294,5 +294,7 @@ def _write_secrets(paths: Sequence[Path], texts: Sequence[str]) -> None:
         for one in made:
             one.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise UsageError(f"{path} cannot be written: {error.strerror}") from None
+            raise UsageError(
+                f"{path} cannot be written: {error.strerror}", hint="choose another folder with -o"
+            ) from None
         raise

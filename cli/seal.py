@@ -167,7 +167,9 @@ def _listed(file: str | None, null: bool) -> list[bytes] | None:
             with open(file, "rb") as source:
                 data = source.read()
     except OSError as error:
-        raise UsageError(f"{file} cannot be read: {error.strerror}") from None
+        raise UsageError(
+            f"{file} cannot be read: {error.strerror}", hint="check the path"
+        ) from None
     return [name for name in data.split(b"\0" if null else b"\n") if name]
 
 

@@ -59,7 +59,9 @@ def write(path: str | os.PathLike[str], text: str, passphrase: bytes | None = No
             hint="choose another name with -o",
         ) from None
     except OSError as error:
-        raise UsageError(f"{target} cannot be written: {error.strerror}") from None
+        raise UsageError(
+            f"{target} cannot be written: {error.strerror}", hint="choose another folder with -o"
+        ) from None
     try:
         with open(fd, "wb") as file:
             os.fchmod(fd, 0o600)
@@ -68,7 +70,9 @@ def write(path: str | os.PathLike[str], text: str, passphrase: bytes | None = No
             os.fsync(fd)
     except OSError as error:
         target.unlink(missing_ok=True)
-        raise UsageError(f"{target} cannot be written: {error.strerror}") from None
+        raise UsageError(
+            f"{target} cannot be written: {error.strerror}", hint="choose another folder with -o"
+        ) from None
 
 
 def _ask(prompt: str) -> bytes:
@@ -92,7 +96,11 @@ def _read(path: str, *, private: bool) -> bytes:
                 hint="save it in a file of mode 0600 and give its path; one that was typed on a"
                 " command line or shared is no longer private",
             ) from None
-        raise UsageError(f"the key file {path} cannot be read: {error.strerror}") from None
+        raise UsageError(
+            f"the key file {path} cannot be read: {error.strerror}", hint="check the path"
+        ) from None
     if len(data) > MAX_SIZE:
-        raise UsageError(f"the key file {path} is over {MAX_SIZE} bytes")
+        raise UsageError(
+            f"the key file {path} is over {MAX_SIZE} bytes", hint="is it the file that was meant?"
+        )
     return data

@@ -31,6 +31,9 @@ MAX_SIZE: Final = 4 * 1024 * 1024  # bytes
 # On a line; a name may be all dots. Of a key of n parts tomllib makes n^2/2: 100 kB took 10 GB.
 _MOST_DOTS: Final = 100
 _NAME: Final = re.compile(r"[ -~]{1,64}")
+_SHAPE: Final = (
+    "a policy has the keys threshold and envelopes, and [[signer]] tables with name and key"
+)
 _HINT: Final = "ask the owner of the archive who signs it; `pqvault parts` shows who has signed"
 
 
@@ -63,14 +66,16 @@ class Policy:
         source = os.fspath(path)
         data = keyfile.read(source)
         if len(data) > MAX_SIZE:
-            raise UsageError(f"the policy {source} is over {MAX_SIZE} bytes")
+            raise UsageError(f"the policy {source} is over {MAX_SIZE} bytes", hint=_SHAPE)
         lines = (line for line in data.splitlines() if not line.lstrip().startswith(b"#"))
         if any(line.count(b".") > _MOST_DOTS for line in lines):
-            raise UsageError(f"the policy {source} has a key or a name that no policy has")
+            raise UsageError(
+                f"the policy {source} has a key or a name that no policy has", hint=_SHAPE
+            )
         try:
             value = tomllib.loads(data.decode("utf-8"))
         except (ValueError, RecursionError):  # UnicodeDecodeError and TOMLDecodeError are these
-            raise UsageError(f"the policy {source} is not TOML") from None
+            raise UsageError(f"the policy {source} is not TOML", hint=_SHAPE) from None
         signers, threshold, envelopes = _parse(value, source)
         return cls(signers, threshold, allow_unsigned, envelopes)
 
@@ -181,7 +186,7 @@ def _missing(document: Document, what: str, threshold: int) -> str:
 def _parse(value: dict[str, Any], source: str) -> tuple[tuple[tuple[str, Signer], ...], int, bool]:
     if unknown_keys := set(value) - {"threshold", "envelopes", "signer"}:
         unknown = ", ".join(sorted(unknown_keys))
-        raise UsageError(f"the policy {source} has the unknown keys {unknown[:80]}")
+        raise UsageError(f"the policy {source} has the unknown keys {unknown[:80]}", hint=_SHAPE)
     items = value.get("signer")
     if not isinstance(items, list) or not items:
         raise UsageError(f"the policy {source} names no signer", hint="add a [[signer]] table")
@@ -189,17 +194,25 @@ def _parse(value: dict[str, Any], source: str) -> tuple[tuple[tuple[str, Signer]
     for number, item in enumerate(items, 1):
         where = f"the policy {source}, signer {number}"
         if not isinstance(item, dict) or set(item) != {"name", "key"}:
-            raise UsageError(f"{where}: it has not exactly a name and a key")
+            raise UsageError(f"{where}: it has not exactly a name and a key", hint=_SHAPE)
         name, key = item["name"], item["key"]
         if not isinstance(name, str) or not _NAME.fullmatch(name) or name in signers:
-            raise UsageError(f"{where}: its name is not 1 to 64 printable characters of its own")
+            raise UsageError(
+                f"{where}: its name is not 1 to 64 printable characters of its own",
+                hint="give each signer another name",
+            )
         signers[name] = Signer.parse(key if isinstance(key, str) else "", where)
     if len({signer.signer_id for signer in signers.values()}) != len(signers):
-        raise UsageError(f"the policy {source} names one key twice")
+        raise UsageError(f"the policy {source} names one key twice", hint="leave one of them out")
     threshold = value.get("threshold", 1)
     if type(threshold) is not int or not 1 <= threshold <= len(signers):
-        raise UsageError(f"the policy {source}: threshold is not from 1 to {len(signers)}")
+        raise UsageError(
+            f"the policy {source}: threshold is not from 1 to {len(signers)}",
+            hint="it says how many of the signers must have signed",
+        )
     envelopes = value.get("envelopes", False)
     if type(envelopes) is not bool:
-        raise UsageError(f"the policy {source}: envelopes is not true or false")
+        raise UsageError(
+            f"the policy {source}: envelopes is not true or false", hint="write envelopes = true"
+        )
     return tuple(signers.items()), threshold, envelopes

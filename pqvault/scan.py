@@ -37,7 +37,7 @@ def scan(folder: str | os.PathLike[str]) -> ScanReport:
     """
     root = Path(os.path.abspath(folder))
     if not root.is_dir():
-        raise NotFound(f"there is no folder {root}")
+        raise NotFound(f"there is no folder {root}", hint="check the path")
     report = ScanReport()
     rows: list[index.Row] = []
     began = now()

@@ -118,7 +118,9 @@ class SigningKey:
         """From ``PQVAULT-SIGNING-KEY-1…``. Raises UsageError, which never repeats the text."""
         suite, seed = signtext.decode_key(text, where=source or "signing key")
         if len(seed) != sign.SUITES[suite].private_size:
-            raise UsageError(f"{source or 'signing key'}: it is of another length")
+            raise UsageError(
+                f"{source or 'signing key'}: it is of another length", hint="was all of it copied?"
+            )
         return cls(suite, seed)
 
     @classmethod
@@ -213,7 +215,7 @@ def sign_document(document: Signed, keys: Iterable[SigningKey]) -> Signed:
     new += [signature for signature in document.signatures if signature.signer not in ours]
     signatures = tuple(sorted(new))
     if len(signatures) > MAX_SIGNATURES:
-        raise UsageError(f"at most {MAX_SIGNATURES} keys sign a document")
+        raise UsageError(f"at most {MAX_SIGNATURES} keys sign a document", hint="leave some out")
     return replace(document, signatures=signatures)
 
 
@@ -228,8 +230,11 @@ def _lines(
         where = f"{source}, line {number}"
         # Asked first: a UnicodeDecodeError would carry the line, perhaps a secret, with it.
         if not line.isascii() or len(found) == MAX_KEYS:
-            raise UsageError(f"{where}: a file of {what} has one key a line, {MAX_KEYS:,} at most")
+            raise UsageError(
+                f"{where}: a file of {what} has one key a line, {MAX_KEYS:,} at most",
+                hint="lines that begin with # are comments; is it the file that was meant?",
+            )
         found.append(parse(line.decode("ascii"), where))
     if not found:
-        raise UsageError(f"{source}: no {what} found")
+        raise UsageError(f"{source}: no {what} found", hint="is it the file that was meant?")
     return found

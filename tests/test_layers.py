@@ -390,3 +390,22 @@ def test_errors_are_one_tree() -> None:
     assert set(codes.values()) == {1, 2, 3, 10, 11, 12, 13, 14, 15, 16}
     same = [n for n in codes if codes[n] == 13]
     assert sorted(same) == ["FormatError", "IntegrityError"]
+
+
+def test_refusals_about_keys_come_with_a_next_step() -> None:
+    """Whoever guards the keys has to know what to do next, at night and for the first time."""
+    classes = {"UsageError", "NotFound", "PQVaultError", "KeyStateForbids", "RolledBack"}
+    files = [*(ROOT / "keystore").glob("*.py"), *(ROOT / f"{n}.py" for n in ("keyfile", "policy"))]
+    files += [ROOT / f"{name}.py" for name in ("passphrases", "scan", "signing")]
+    assert len(files) > 20
+    bare = [
+        f"{path.name}:{node.lineno} raises an error without a hint"
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Raise)
+        and isinstance(node.exc, ast.Call)
+        and isinstance(node.exc.func, ast.Name)
+        and node.exc.func.id in classes
+        and all(word.arg != "hint" for word in node.exc.keywords)
+    ]
+    assert bare == []

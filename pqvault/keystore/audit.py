@@ -26,6 +26,9 @@ LABEL: Final = "pqvault.dev/audit-head@v1"
 _KEYS: Final = ("keystore", "seq", "hash", "time")
 
 
+_NEWER: Final = "`pqvault key restore FILE --replace` puts a newer backup in its place"
+
+
 @dataclass(frozen=True, slots=True)
 class Head:
     """The end of the log at some time. ``hash``: hex of 32 bytes; ``time``: Unix ms."""
@@ -117,13 +120,18 @@ def verify(store: Keystore, key: StoreKey | None = None, head: Head | None = Non
 
 def _check_head(head: Head, keystore: str, log: list[AuditEntry], key: StoreKey | None) -> None:
     if head.keystore != keystore:
-        raise UsageError("this audit head is of another keystore")
+        raise UsageError(
+            "this audit head is of another keystore", hint="PQVAULT_HOME says where this one is"
+        )
     if key is not None and not mac.equal(key.head_mac(head.authenticated()), head.mac):
         raise IntegrityError("the audit head failed authentication")
     if head.seq > len(log):
         raise RolledBack(
             f"the audit log ends at entry {len(log)}, and the head saw entry {head.seq}: "
-            "its end was cut, or an older keystore was put back"
+            "its end was cut, or an older keystore was put back",
+            hint=_NEWER,
         )
     if log[head.seq - 1].hash.hex() != head.hash:
-        raise RolledBack(f"entry {head.seq} of the audit log is not the one that the head saw")
+        raise RolledBack(
+            f"entry {head.seq} of the audit log is not the one that the head saw", hint=_NEWER
+        )

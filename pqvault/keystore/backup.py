@@ -41,7 +41,7 @@ def backup(store: Unlocked, target: Path, kept: Iterable[Kept] = ()) -> None:
     Raises UsageError when the file exists.
     """
     if target.exists():
-        raise UsageError(f"{target} exists, and a backup is never overwritten")
+        raise _exists(target)
     try:
         str(target.absolute()).encode()
     except UnicodeEncodeError:
@@ -62,13 +62,21 @@ def backup(store: Unlocked, target: Path, kept: Iterable[Kept] = ()) -> None:
         _sync(beside)
         name_new(beside, target)
     except FileExistsError:
-        raise UsageError(f"{target} exists, and a backup is never overwritten") from None
+        raise _exists(target) from None
     except OSError as error:
-        raise UsageError(f"{target} cannot be written: {error.strerror}") from None
+        raise UsageError(
+            f"{target} cannot be written: {error.strerror}", hint="back up to another folder"
+        ) from None
     finally:
         with suppress(OSError):
             beside.unlink()
     sync_folder(target.absolute().parent)
+
+
+def _exists(target: Path) -> UsageError:
+    return UsageError(
+        f"{target} exists, and a backup is never overwritten", hint="choose another name"
+    )
 
 
 def restore(source: Path, unlock: Unlock, *, replace: bool = False) -> Path | None:
@@ -197,7 +205,9 @@ def _copy(source: Path, target: Path) -> None:
         with source.open("rb") as reader, target.open("r+b") as writer:
             shutil.copyfileobj(reader, writer)
     except OSError as error:
-        raise UsageError(f"the backup {source} cannot be read: {error.strerror}") from None
+        raise UsageError(
+            f"the backup {source} cannot be read: {error.strerror}", hint="check the path"
+        ) from None
 
 
 def _sync(path: Path) -> None:

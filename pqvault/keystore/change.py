@@ -75,7 +75,10 @@ class Unlocked(Closing):
         name, v = self.checked(key_id)
         if v.sealed_seed is None:
             why = "was destroyed" if v.state is State.DESTROYED else "was never here"
-            raise KeyStateForbids(f"the private key of {name.name}@{v.version} {why}")
+            raise KeyStateForbids(
+                f"the private key of {name.name}@{v.version} {why}",
+                hint="a backup of the keystore that has it, or `pqvault key import`, brings it",
+            )
         return self._key.open_seed(v, f"{name.name}@{v.version}")
 
     @staticmethod

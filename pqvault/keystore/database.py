@@ -58,6 +58,10 @@ CREATE INDEX archives_by_key ON archives (key_id);
 """
 
 opened = False  # whether this process ever had a keystore open
+_ROOM: Final = (
+    "SQLite writes beside it, also to read: its folder must have room and not be read-only;"
+    " `pqvault key restore FILE` puts a copy where PQVAULT_HOME says"
+)
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
 
@@ -90,7 +94,10 @@ def connect(path: Path, *, wait: float = WAIT) -> sqlite3.Connection:
             hint="make one with `pqvault init`, or name its folder in PQVAULT_HOME",
         ) from None
     if not stat.S_ISREG(mode):
-        raise UsageError(f"the keystore {path} is not a regular file")
+        raise UsageError(
+            f"the keystore {path} is not a regular file",
+            hint="name the folder where it is in PQVAULT_HOME",
+        )
     if mode & 0o077:
         raise UsageError(
             f"the keystore {path} can be used by other users", hint=f"run `chmod 600 {path}`"
@@ -129,9 +136,12 @@ def guarded(path: Path) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode & 0xFF in _BUSY:
             raise Locked(f"the keystore {path} is in use by another process") from None
-        raise PQVaultError(f"the keystore {path} cannot be used: {error}") from None
+        raise PQVaultError(f"the keystore {path} cannot be used: {error}", hint=_ROOM) from None
     except sqlite3.IntegrityError as error:
-        raise PQVaultError(f"the keystore {path} refuses this: {error}") from None
+        raise PQVaultError(
+            f"the keystore {path} refuses this: {error}",
+            hint="`pqvault key list --verify` checks it",
+        ) from None
     except sqlite3.DatabaseError as error:
         raise IntegrityError(
             f"the keystore {path} is damaged: {error}",

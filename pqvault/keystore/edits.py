@@ -33,7 +33,7 @@ def rename(store: Unlocked, old: str, new: str) -> KeyName:
     with store.change() as change:
         name = store.store.find_name(old)
         if tables.read_names(change.db, "name = ?", check_name(new)):
-            raise UsageError(f"there is a key {new!r} already")
+            raise UsageError(f"there is a key {new!r} already", hint="choose another name")
         renamed = replace(name, name=new)
         change.put_name(renamed)
         change.audit("rename", new, old=old)
@@ -64,7 +64,7 @@ def label(
         for key in remove:
             labels.pop(key, None)
         if len(labels) > MAX_LABELS:
-            raise UsageError(f"a key has at most {MAX_LABELS} labels")
+            raise UsageError(f"a key has at most {MAX_LABELS} labels", hint="remove one first")
         changed = replace(found, labels=tuple(sorted(labels.items())))
         change.put_name(changed)
         change.audit("label", name, labels=labels)
@@ -132,7 +132,7 @@ def add_token(store: Unlocked, label: str, key_label: str) -> None:
 def remove_unlock(store: Unlocked, kind: str) -> None:
     """Unlock no more with the keyring or the token; the passphrase always stays."""
     if kind not in (unlocks.KEYRING, unlocks.PKCS11):
-        raise UsageError(f"{kind} cannot be removed")
+        raise UsageError(f"{kind} cannot be removed", hint="only the keyring or a token can")
     with store.change() as change:
         change.db.execute("DELETE FROM unlocks WHERE kind=?", (kind,))
         change.audit("unlock-without", "keystore", way=kind)

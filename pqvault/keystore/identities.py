@@ -174,7 +174,10 @@ def _identities(opener: Opener, addresses: Iterable[str]) -> list[Identity]:
         if facts.private or facts.state == State.DESTROYED:
             found.append(StoredIdentity(facts, opener))
     if wanted and not found:
-        raise NotFound(f"there is no private key {', '.join(addresses)} in the keystore")
+        raise NotFound(
+            f"there is no private key {', '.join(addresses)} in the keystore",
+            hint="`pqvault key list` shows all; public keys alone open nothing",
+        )
     return found
 
 

@@ -135,7 +135,8 @@ def _refuse_twice(change: Change, public: Public) -> None:
     if found:
         names = tables.read_names(change.db, "uid = ?", found[0][0].uid)
         raise UsageError(
-            f"this key is in the keystore already, as {names[0][0].name}@{found[0][0].version}"
+            f"this key is in the keystore already, as {names[0][0].name}@{found[0][0].version}",
+            hint="use it by that name; `pqvault key rename` gives it another",
         )
 
 

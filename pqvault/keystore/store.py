@@ -35,6 +35,7 @@ from pqvault.wholefile import name_new
 __all__ = ["KeyFacts", "Keystore", "now", "sync_folder"]
 
 STORE_KEY_SIZE: Final = 32  # bytes
+_LIST: Final = "`pqvault key list` shows all"
 
 
 def now() -> int:
@@ -176,7 +177,7 @@ class Keystore(Closing):
         address = Address.parse(text)
         found = _matching(self.versions(self.find_name(address.name)), address)
         if not found:
-            raise NotFound(f"there is no version {text} in the keystore")
+            raise NotFound(f"there is no version {text} in the keystore", hint=_LIST)
         return [v.key_id for v in found]
 
     def public_key(self, key_id: str) -> Recipient:
@@ -184,7 +185,7 @@ class Keystore(Closing):
         with database.guarded(self.path):
             for v, _ in tables.read_versions(self.db, "key_id = ?", key_id):
                 return recipient_of(v.profile, v.public_key)
-        raise NotFound(f"there is no key {key_id} in the keystore")
+        raise NotFound(f"there is no key {key_id} in the keystore", hint=_LIST)
 
     def exported(self, text: str) -> Public:
         """The public half of an address: what may be sealed to, or the newest that signs."""
@@ -203,7 +204,7 @@ class Keystore(Closing):
         name = self.find_name(address.name)
         found = _matching(self.versions(name), address)
         if not found:
-            raise NotFound(f"there is no version {text} in the keystore")
+            raise NotFound(f"there is no version {text} in the keystore", hint=_LIST)
         if signs(found[-1].profile):
             raise UsageError(
                 f"{text} is a key that signs, and nothing can be sealed to it",
@@ -228,10 +229,13 @@ class Keystore(Closing):
         name = self.find_name(address.name)
         found = [v for v in _matching(self.versions(name), address) if signs(v.profile)]
         if not found:
-            raise UsageError(f"{text} is no key that signs", hint="`pqvault key list` shows all")
+            raise UsageError(f"{text} is no key that signs", hint=_LIST)
         trusted = [v for v in found if v.state in (State.ACTIVE, State.DEACTIVATED)]
         if not trusted:
-            raise KeyStateForbids(f"no version of {text} is to be trusted: {found[-1].state}")
+            raise KeyStateForbids(
+                f"no version of {text} is to be trusted: {found[-1].state}",
+                hint=f"`pqvault key rotate {name.name}` makes one that is",
+            )
         where = "the keystore"
         return [Signer(v.profile, v.public_key, f"{where}, {text}") for v in trusted]
 
@@ -244,11 +248,14 @@ class Keystore(Closing):
         name = self.find_name(address.name)
         found = [v for v in _matching(self.versions(name), address) if signs(v.profile)]
         if not found:
-            raise UsageError(f"{text} is no key that signs", hint="`pqvault key list` shows all")
+            raise UsageError(f"{text} is no key that signs", hint=_LIST)
         allowed = [v for v in found if v.sealed_seed and _refusal_of(name, v) == ""]
         if not allowed:
             reasons = "; ".join(_refusal_of(name, v) or "public key only" for v in found[-3:])
-            raise KeyStateForbids(f"{text} may not sign: {reasons}")
+            raise KeyStateForbids(
+                f"{text} may not sign: {reasons}",
+                hint=f"`pqvault key rotate {name.name}` makes a version that may",
+            )
         return allowed[-1].key_id
 
     def unlock(self, ask: Callable[[], bytes]) -> Unlocked:
@@ -295,7 +302,7 @@ def history(store: Keystore, text: str) -> list[tuple[KeyFacts, str, list[Transi
             for v in _matching(store.versions(name), address)
         ]
     if not found:
-        raise NotFound(f"there is no version {text} in the keystore")
+        raise NotFound(f"there is no version {text} in the keystore", hint=_LIST)
     return found
 
 

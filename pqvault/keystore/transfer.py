@@ -33,7 +33,7 @@ def import_keys(store: Unlocked, name: str, keys: Sequence[AnyKey], reason: str 
     that is in the keystore already, or none at all.
     """
     if not keys:
-        raise UsageError("there is no key to import")
+        raise UsageError("there is no key to import", hint="name a file that holds one")
     made: list[Made] = []
     with store.change() as change:
         found = tables.read_names(change.db, "name = ?", name)

@@ -115,7 +115,9 @@ def by_keyring(key: StoreKey) -> Unlock:
     try:
         library.set_password(_SERVICE, key.keystore, base64.b64encode(wrapping).decode())
     except library.errors.KeyringError as error:
-        raise PQVaultError(f"the keyring refuses: {type(error).__name__}") from None
+        raise PQVaultError(
+            f"the keyring refuses: {type(error).__name__}", hint="is it unlocked in this session?"
+        ) from None
     return _seal(key, KEYRING, "{}", wrapping)
 
 
@@ -162,7 +164,10 @@ def _token(parameters: str) -> Token:
     fields = Fields(_json(parameters, what), ("token", "key"), what)
     module = os.environ.get(MODULE)
     if not module:
-        raise UsageError(f"{MODULE} names no library of a token")
+        raise UsageError(
+            f"{MODULE} names no library of a token",
+            hint="set it to the path of the token's library",
+        )
     return Token(module, fields.text("token"), fields.text("key"))
 
 

@@ -311,7 +311,10 @@ def resolve(
     )
     both = removed & change.new.keys()
     if both:
-        raise UsageError(f"{min(both)} is to be removed and to be wrapped to at once")
+        raise UsageError(
+            f"{min(both)} is to be removed and to be wrapped to at once",
+            hint="leave it out of --remove, or of --to and --add",
+        )
     for key_id in () if new_keys else removed & change.compromised.keys():
         raise KeyStateForbids(
             f"{change.compromised[key_id]} is compromised: taking it off an envelope keeps the root"
