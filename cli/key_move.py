@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ from .output import Output
 
 if TYPE_CHECKING:
     from pqvault.keystore.halves import AnyKey
+
+_OPEN = "open one for the command: pqvault key export NAME --fd 3 3> >(…), or use -o FILE"
 
 
 @click.command(epilog="Example: pqvault key export default --public > default.pub")
@@ -49,6 +52,8 @@ def export(key: str, public: bool, output_file: str | None, fd: int | None, outp
         output.document({half.kind: half.text, "key_id": half.key_id})
         output.result(half.text)
         return
+    if fd is not None:
+        _check_open(fd)  # before the audit log says that the key left
     where = f"descriptor {fd}" if fd is not None else os.path.abspath(str(output_file))
     with unlocking.unlocked() as store:
         private = transfer.export_private(store, key, where)
@@ -62,6 +67,16 @@ def export(key: str, public: bool, output_file: str | None, fd: int | None, outp
     output.document({"key": key, "key_id": public_half(private).key_id, "written": where})
     if fd is None:
         output.line(f"{key} is in {where}, under its passphrase")
+
+
+def _check_open(fd: int) -> None:
+    from pqvault.errors import UsageError
+
+    try:
+        if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise UsageError(f"descriptor {fd} is not open for writing", hint=_OPEN)
+    except OSError as error:
+        raise UsageError(f"descriptor {fd} cannot be used: {error.strerror}", hint=_OPEN) from None
 
 
 @click.command("import", epilog="Example: pqvault key import imported -i key.txt")

@@ -138,6 +138,19 @@ def test_export_and_import(desk: tuple[Path, dict[str, str]]) -> None:
     assert "in the keystore already, as them@1" in done.stderr
 
 
+def test_a_key_that_cannot_leave_is_not_said_to_have_left(
+    desk: tuple[Path, dict[str, str]],
+) -> None:
+    """A descriptor that is closed, or open to read: told before the audit log says anything."""
+    for given in ("77", "5 5</dev/null"):
+        done = run(desk, f"pqvault key export default --fd {given}")
+        assert done.returncode == 2 and f"descriptor {given.split()[0]} " in done.stderr
+        assert "hint: " in done.stderr
+    assert "export" not in run(desk, "pqvault audit-log show").stdout
+    done = run(desk, "PQVAULT_HOME=words.txt pqvault key list")
+    assert "the keystore words.txt/" in done.stderr and "hint: " in done.stderr
+
+
 def test_recipients_can_be_imported_and_open_nothing(desk: tuple[Path, dict[str, str]]) -> None:
     """A colleague's public key by name; their private key is not here."""
     script = """

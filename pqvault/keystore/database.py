@@ -93,6 +93,11 @@ def connect(path: Path, *, wait: float = WAIT) -> sqlite3.Connection:
             f"there is no keystore {path}",
             hint="make one with `pqvault init`, or name its folder in PQVAULT_HOME",
         ) from None
+    except OSError as error:  # a folder above it that is a file, or not for us
+        raise PQVaultError(
+            f"the keystore {path} cannot be used: {error.strerror}",
+            hint="name the folder where it is in PQVAULT_HOME",
+        ) from None
     if not stat.S_ISREG(mode):
         raise UsageError(
             f"the keystore {path} is not a regular file",
