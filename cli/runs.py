@@ -98,13 +98,12 @@ def run_verb(
 
 
 def _begin(verb: Verb, archives: tuple[str, ...], output: Output, options: dict[str, Any]) -> None:
-    from pqvault.rotation.run import targets_of
     from pqvault.rotation.runs import Run
 
     keystore = open_keystore()
     change = _read_change(options, keystore, verb.new_keys)
     identities = load_identities(options["identity"])
-    targets = list(targets_of(archives, recursive=options["recursive"]))
+    targets = _targets(archives, output, recursive=options["recursive"])
     sign = load_signing_keys(options["sign"])
     run = None
     if verb.new_keys:
@@ -130,6 +129,15 @@ def _begin(verb: Verb, archives: tuple[str, ...], output: Output, options: dict[
         code = _work(verb, run, identities, sign, keystore, output, options)
     if code:
         fail_with(code)
+
+
+def _targets(archives: tuple[str, ...], output: Output, *, recursive: bool) -> list[str]:
+    from pqvault.rotation.run import left_out, targets_of
+
+    targets = list(targets_of(archives, recursive=recursive))
+    for warning in left_out(archives, targets, recursive=recursive):
+        output.warning(warning)
+    return targets
 
 
 def _resume(verb: Verb, output: Output, options: dict[str, Any]) -> None:
@@ -202,14 +210,12 @@ def _work(
 
 
 def _plan(verb: Verb, archives: tuple[str, ...], output: Output, options: dict[str, Any]) -> None:
-    from pqvault.rotation.run import targets_of
-
     keystore = open_keystore()
     change = _read_change(options, keystore, verb.new_keys)
     look = verb.plan(change, keystore, options)
     problems: list[PQVaultError] = []
     warnings: dict[str, None] = {}
-    targets = list(targets_of(archives, recursive=options["recursive"]))
+    targets = _targets(archives, output, recursive=options["recursive"])
     for target in targets:
         planned = look(target)
         output.document(planned)

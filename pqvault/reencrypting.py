@@ -24,7 +24,7 @@ from pqvault.progress import Progress, ignore
 from pqvault.rotation.change import resolve
 from pqvault.rotation.ledger import Ledger
 from pqvault.rotation.reencrypt import JOBS, ReencryptReport, ReencryptRun, public_keys
-from pqvault.rotation.run import targets_of
+from pqvault.rotation.run import left_out, targets_of
 from pqvault.rotation.runs import Run
 from pqvault.signing import SigningKey
 
@@ -89,6 +89,7 @@ def reencrypt(
         run, mine, sign=keys, keystore=keystore, jobs=jobs, engine=engine, progress=progress
     )
     with run, opened as work:
+        work.report.warnings += left_out(named, targets, recursive=recursive)
         return work.run()
 
 

@@ -22,7 +22,7 @@ from pqvault.policy import ANYBODY, Policy
 from pqvault.progress import Progress, ignore
 from pqvault.rotation.change import resolve
 from pqvault.rotation.ledger import Ledger
-from pqvault.rotation.run import JOBS, RotateReport, RotateRun, targets_of
+from pqvault.rotation.run import JOBS, RotateReport, RotateRun, left_out, targets_of
 from pqvault.rotation.runs import Run
 from pqvault.signing import SigningKey
 
@@ -69,7 +69,7 @@ def rotate(
         keystore=keystore,
         signing=bool(keys),
     )
-    targets = targets_of(named, recursive=recursive)
+    targets = list(targets_of(named, recursive=recursive))
     with (
         Run.create(
             targets,
@@ -80,6 +80,7 @@ def rotate(
         ) as run,
         rotating(run, mine, sign=keys, keystore=keystore, jobs=jobs, progress=progress) as work,
     ):
+        work.report.warnings += left_out(named, targets, recursive=recursive)
         return work.run()
 
 

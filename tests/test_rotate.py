@@ -520,6 +520,27 @@ def envelope_of(recipients: dict[str, WrappedKey]) -> Envelope:
     return Envelope("00" * 16, "11" * 16, "", 1, 1, "standard", tuple(recipients.values()))
 
 
+@pytest.mark.parametrize("verb", [pqvault.rotate, pqvault.reencrypt])
+def test_links_are_not_passed_over_in_silence(sealed: Box, stream: Path, verb: Any) -> None:
+    """Who does all below a folder, because a key leaked, has to know what was left out."""
+    below = sealed.root / "all"
+    below.mkdir()
+    options: dict[str, Any] = {"identities": [sealed.key], "to": NEW.recipient, "recursive": True}
+    assert "no archive" in verb(below, **options).warnings[0]
+    for number, target in enumerate((sealed.archive, stream)):
+        (below / f"{number}.pqv").symlink_to(target)
+    (below / "lost.pqv").symlink_to("nowhere")
+    (below / "other").symlink_to(sealed.source)
+    (below / "up").symlink_to(below.parent)
+    stream.rename(below / "s.pqv")
+    (below / "1.pqv").unlink()
+    (below / "1.pqv").symlink_to("s.pqv")  # which is done by its own name
+    report = verb(below, **options)
+    assert (report.targets, report.finished) == (1, 1)
+    (warning,) = report.warnings
+    assert warning.startswith(f"{below}/0.pqv is a symbolic link") and opens(sealed, sealed.key)
+
+
 def test_the_last_of_a_column_group_stays_on_its_part(tmp_path: Path) -> None:
     """Else nobody could read those columns: one key opens the part, another one the group."""
     archive, kit = tmp_path / "t.pqv", tables_kit

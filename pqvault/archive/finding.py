@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pqvault.archive.layout import HEADER
 
-__all__ = ["SUFFIX", "find"]
+__all__ = ["SUFFIX", "find", "find_links"]
 
 SUFFIX = ".pqv"
 
@@ -30,6 +30,19 @@ def find(root: Path) -> Iterator[Path]:
         folders.sort()
         yield from (here / name for name in sorted(files) if name.endswith(SUFFIX))
     yield from _not_gone(unread)
+
+
+def find_links(root: Path) -> Iterator[Path]:
+    """Symbolic links below a folder to what :func:`find` looks for, which are not followed."""
+    for at, folders, files in os.walk(root):
+        here = Path(at)
+        if HEADER in files:
+            folders.clear()
+            continue
+        links = (here / name for name in sorted((*folders, *files)) if (here / name).is_symlink())
+        for link in links:
+            if (link / HEADER).exists() or (link.name.endswith(SUFFIX) and link.is_file()):
+                yield link
 
 
 def _not_gone(unread: list[OSError]) -> Iterator[Path]:

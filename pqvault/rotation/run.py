@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
-from pqvault.archive.finding import find
+from pqvault.archive.finding import find, find_links
 from pqvault.archive.layout import HEADER
 from pqvault.archive.tasks import run_tasks
 from pqvault.errors import Incomplete, NotFound, PQVaultError, UsageError
@@ -38,6 +38,7 @@ __all__ = [
     "check_signers",
     "failure_of",
     "is_over",
+    "left_out",
     "plan",
     "targets_of",
 ]
@@ -125,6 +126,23 @@ def targets_of(paths: Iterable[str | os.PathLike[str]], *, recursive: bool) -> I
                 f"{os.fspath(given)} is not an archive: it has no {HEADER}",
                 hint="--recursive rotates all archives and sealed streams below a folder",
             )
+
+
+def left_out(
+    paths: Iterable[str | os.PathLike[str]], targets: Sequence[str], *, recursive: bool
+) -> list[str]:
+    """Warnings of what :func:`targets_of` does not go into, so that nobody takes it for done."""
+    if not targets:
+        return ["no archive and no sealed stream was found"]
+    folders = [Path(os.path.realpath(path)) for path in paths if recursive and not is_url(path)]
+    known = set(targets)
+    return [
+        f"{link} is a symbolic link, which is not followed: name it to do what it leads to"
+        for folder in folders
+        if folder.is_dir() and str(folder) not in known
+        for link in find_links(folder)
+        if os.path.realpath(link) not in known
+    ]
 
 
 def _readable(found: Path) -> str:
