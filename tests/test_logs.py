@@ -863,6 +863,33 @@ def test_following_a_log_gives_each_row_once(archive: Path) -> None:
     assert seen == strings(25, 5)
 
 
+def test_following_a_log_gives_rows_in_the_order_of_the_parts(archive: Path) -> None:
+    """The last rows of a part that was committed come before those of the next."""
+    first, second = make(archive), make(archive)
+    turns = 0
+
+    def goes_on() -> bool:
+        nonlocal turns
+        turns += 1
+        if turns == 2:
+            numbered(first, 5, 5)
+            first.close()
+            numbered(second, 5, 10)
+            second.flush()
+        return False
+
+    numbered(first, 5)
+    first.flush()
+    seen: list[str] = []
+    with LogView(archive, [OPS]) as view:
+        for table in view.follow(goes_on):
+            seen += table["request_id"].to_pylist()
+            if len(seen) >= 15:
+                break
+    second.close()
+    assert seen == strings(15)
+
+
 # -- recovery ------------------------------------------------------------------------------
 
 

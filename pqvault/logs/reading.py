@@ -309,9 +309,11 @@ class LogView(Closing):
         """Rows as they come, from after what :meth:`last` gave, until ``stop()``."""
         seen = {entry.part.id for entry in self._entries()}
         while not stop():
-            for part in list(self._found()):
-                yield from self._read_open(part)
-            yield from self._committed_since(seen)
+            found = list(self._found())
+            yield from self._committed_since(seen)  # before what began after it
+            for part in found:
+                if part.found.id in self._open:
+                    yield from self._read_open(part)
             time.sleep(_POLL)
 
     def close(self) -> None:
