@@ -110,7 +110,7 @@ def cat(
     """
     from pqvault.logs import json_lines
 
-    wanted = columns.split(",") if columns else None
+    wanted = [name.strip() for name in columns.split(",")] if columns else None
     with _view(archive, identity, name, memory, policy) as view:
         empty = True
         for table in view.rows(open_parts=open_parts, columns=wanted, since=since, until=until):

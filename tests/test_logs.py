@@ -25,6 +25,7 @@ from pqvault.errors import (
     Incomplete,
     IntegrityError,
     NoKeyFits,
+    NotFound,
     PolicyRefused,
     PQVaultError,
     UsageError,
@@ -509,6 +510,35 @@ def test_what_is_refused_at_once(archive: Path, tmp_path: Path) -> None:
         make(archive, groups={"pii": [OPS.recipient]}, group_columns={"pii": ["nothing"]})
     with pytest.raises(UsageError, match="no folder"):
         InferenceLog("memory://bucket/x.pqv", recipients=[OPS.recipient])
+
+
+@pytest.mark.parametrize(
+    ("options", "step"),
+    [
+        ({"when_full": "spill"}, "--spill FOLDER"),
+        ({"spill": "elsewhere"}, "--when-full spill"),
+        ({"groups": {"pii": [OPS.recipient]}}, "`content` has those of prompts"),
+        (
+            {"groups": {"g": [OPS.recipient]}, "group_columns": {"g": ["nothing"]}},
+            "the log has time, request_id",
+        ),
+        ({"name": "../x"}, "names with / between"),
+    ],
+)
+def test_what_is_refused_comes_with_a_next_step(
+    archive: Path, options: dict[str, Any], step: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        make(archive, **options)
+    assert step in (caught.value.hint or "")
+
+
+def test_a_column_that_a_log_has_not_is_answered_with_those_it_has(archive: Path) -> None:
+    with make(archive) as log:
+        numbered(log, 1)
+    with LogView(archive, [OPS]) as view, pytest.raises(NotFound) as caught:
+        list(view.rows(columns=["modle"]))
+    assert "time, request_id" in (caught.value.hint or "")
 
 
 def test_columns_that_are_declared_without_nulls(archive: Path) -> None:

@@ -211,7 +211,10 @@ def check_path(path: str | bytes) -> bytes:
         or b"\0" in name
         or any(part in (b"", b".", b"..") or len(part) > MAX_NAME for part in parts)
     ):
-        raise UsageError(f"{printable(name)!r} is no name for a table")
+        raise UsageError(
+            f"{printable(name)!r} is no name for a table",
+            hint="write one or more names with / between them, none of them . or ..",
+        )
     return name
 
 

@@ -71,8 +71,16 @@ def mount(
 def check(folder: str | os.PathLike[str]) -> Any:
     """The library, when it, the system's FUSE and an empty folder are there. Raises UsageError."""
     target = Path(folder)
-    if not target.is_dir() or any(target.iterdir()):
-        raise UsageError(f"{target} is no empty folder", hint="name one; `mkdir` makes it")
+    try:
+        if not target.is_dir() or any(target.iterdir()):
+            raise UsageError(f"{target} is no empty folder", hint="name one; `mkdir` makes it")
+    except OSError as error:
+        if error.errno != errno.ENOTCONN:
+            raise
+        raise UsageError(
+            f"{target} is what a mount has left whose process was killed",
+            hint=f"unmount it first: umount {target}",
+        ) from None
     try:
         import mfusepy
     except ImportError:

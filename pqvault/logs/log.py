@@ -80,7 +80,8 @@ class InferenceLog(Closing):
         if (spill is not None) != (self.settings.when_full == "spill"):
             raise UsageError(
                 "the policy `spill` and a folder to spill to go together",
-                hint="pass when_full='spill' and spill=FOLDER, on another disk than the archive",
+                hint="give both (when_full='spill' and spill=FOLDER; --when-full spill and --spill"
+                " FOLDER), the folder on another disk than the archive",
             )
         self._spill = local(spill) if spill is not None else None
         self._archive_id = self._prepare()
@@ -108,7 +109,8 @@ class InferenceLog(Closing):
             missing = [name for name in group.columns if name not in known]
             if missing:
                 raise UsageError(
-                    f"the group {group.name!r} names {missing[0]!r}, which is no column"
+                    f"the group {group.name!r} names {missing[0]!r}, which is no column",
+                    hint=f"the log has {', '.join(self._encoder.schema.names)}",
                 )
         retired.check(self._storage, [r.key_id for r in everybody])
         return archive
@@ -160,7 +162,11 @@ class InferenceLog(Closing):
         for name, recipients in self._groups.items():
             columns = self._columns.get(name)
             if columns is None:
-                raise UsageError(f"the group {name!r} has no columns; name them in group_columns")
+                raise UsageError(
+                    f"the group {name!r} of a log has no columns",
+                    hint="`content` has those of prompts and responses; group_columns gives others"
+                    " theirs, in Python",
+                )
             groups.append(ColumnGroup(name, tuple(columns), tuple(_resolve(recipients))))
         return _resolve(self._recipients), groups
 

@@ -328,7 +328,10 @@ def _check_names(parts: Sequence[TableRows], names: Sequence[str]) -> None:
             if name in part.hidden:
                 raise part.no_key(name)
         if parts and not any(name in part.schema.names for part in parts):
-            raise NotFound(f"{parts[-1].what} has no column {name!r}")
+            raise NotFound(
+                f"{parts[-1].what} has no column {name!r}",
+                hint=f"it has {', '.join(parts[-1].schema.names)}",
+            )
 
 
 def _moment(when: datetime | None) -> pa.Scalar | None:

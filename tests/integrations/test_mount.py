@@ -18,6 +18,8 @@ import pytest
 from conftest import heed_signals
 
 import pqvault
+from pqvault.errors import UsageError
+from pqvault.integrations import mount
 from pqvault.integrations.mount import ArchiveFiles
 
 TOOL = Path(sys.executable).with_name("pqvault")
@@ -135,6 +137,15 @@ def test_damage_is_an_error_of_the_read_and_is_told(sealed: Path) -> None:
         with pytest.raises(OSError) as caught:
             files.getattr("/data/../data")
         assert caught.value.errno == errno.ENOENT
+
+
+def test_what_a_killed_mount_left_is_named(sealed: Path) -> None:
+    with mounted(sealed) as run:
+        run.kill()
+        run.wait(20)
+        with pytest.raises(UsageError, match="whose process was killed") as caught:
+            mount.check(sealed / "view")
+        assert caught.value.hint == f"unmount it first: umount {sealed / 'view'}"
 
 
 @pytest.mark.parametrize("what", ["none", "data"])
