@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,9 @@ from pqvault.errors import (
     PQVaultError,
     UsageError,
 )
-from pqvault.logs import InferenceLog, LogView, recover
+from pqvault.logs import InferenceLog, LogView, expire, recover
 from pqvault.logs import settings as log_settings
+from pqvault.logs.openparts import find_parts, state_of
 from pqvault.logs.part import LogPart
 from pqvault.signing import SigningKey
 from pqvault.storage.appending import AppendFile
@@ -1009,6 +1011,48 @@ def test_recover_leaves_a_live_log_alone(archive: Path) -> None:
         assert report.live and not report.recovered
         numbered(log, 10, 10)
     assert ids(archive) == strings(20)
+
+
+@pytest.mark.parametrize("does", ["recover", "expire"])
+def test_a_part_that_its_writer_closes_meanwhile_is_no_problem(
+    archive: Path, monkeypatch: pytest.MonkeyPatch, does: str
+) -> None:
+    """And does not keep the others from what is done to them."""
+    log = make(archive)
+    numbered(log, 5)
+    log.flush()
+    orphan(archive)
+
+    def found_then_closed(storage: Any) -> Any:
+        found = find_parts(storage)
+        log.close()
+        return found
+
+    monkeypatch.setattr(import_module(f"pqvault.logs.{does}"), "find_parts", found_then_closed)
+    if does == "recover":
+        report: Any = recover(archive, [OPS])
+        assert report.rows == 100
+    else:
+        report = expire(archive, -48 * 3600)
+        assert len(report.expired) == 1
+    assert report.problems == [] and ids(archive)[:5] == strings(5)
+
+
+def test_a_part_that_its_writer_closes_meanwhile_is_listed_as_committed(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = make(archive)
+    numbered(log, 5)
+    log.flush()
+
+    def closed(storage: Any, part: Any) -> Any:
+        log.close()
+        return state_of(storage, part)
+
+    monkeypatch.setattr("pqvault.logs.reading.state_of", closed)
+    with LogView(archive, [OPS]) as view:
+        assert [(part.state, part.rows) for part in view.parts()] == [("committed", 5)]
+        assert view.problems == []
 
 
 def test_recover_needs_every_group(archive: Path) -> None:

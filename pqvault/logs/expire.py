@@ -11,14 +11,14 @@ from datetime import UTC, datetime
 from typing import Final
 
 from pqvault.archive import layout
-from pqvault.errors import Locked, PQVaultError
+from pqvault.errors import Locked, NotFound, PQVaultError
 from pqvault.format.commit import CATALOG, Commit, is_table
 from pqvault.format.envelope import Envelope
 from pqvault.format.textdoc import MAX_SIZE
 from pqvault.keystore import State, index, lifecycle
 from pqvault.keystore.change import Unlocked
 from pqvault.keystore.store import KeyFacts
-from pqvault.logs.openparts import find_parts, locked
+from pqvault.logs.openparts import FoundPart, find_parts, is_gone, locked
 from pqvault.storage import LocalStorage, Storage, storage_at
 
 __all__ = ["ExpireReport", "expire"]
@@ -74,11 +74,17 @@ class _Run:
                 continue
             if part.began / 1000 + _LONGEST >= self.before:
                 continue
-            try:
-                with locked(self.storage, part):
-                    self._expire(part.id)
-            except Locked:
-                self.report.live.append(part.id)
+            _gather(self.report, lambda part=part: self._open(self.storage, part))  # type: ignore[misc]
+
+    def _open(self, storage: LocalStorage, part: FoundPart) -> None:
+        try:
+            with locked(storage, part):
+                self._expire(part.id)
+        except Locked:
+            self.report.live.append(part.id)
+        except NotFound:
+            if not is_gone(storage, part):
+                raise
 
     def _expire(self, part: str) -> None:
         """Envelopes first: from then on only copies of them open the part."""

@@ -22,6 +22,7 @@ __all__ = [
     "Opened",
     "envelope_names",
     "find_parts",
+    "is_gone",
     "locked",
     "open_keys",
     "state_of",
@@ -94,6 +95,11 @@ def state_of(storage: LocalStorage, part: FoundPart) -> State:
             return "open or cut"
     except Locked:
         return "live"
+
+
+def is_gone(storage: LocalStorage, part: FoundPart) -> bool:
+    """Whether it was committed or removed since it was found: its writer does that any time."""
+    return not storage.exists(part_file(part.id, WAL))
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from pqvault.closing import Closing
 from pqvault.errors import FormatError, NoKeyFits, NotFound, PQVaultError
 from pqvault.keys import Identity
 from pqvault.logs.closing import TABLE, damage_of
-from pqvault.logs.openparts import FoundPart, find_parts, open_keys, state_of
+from pqvault.logs.openparts import FoundPart, find_parts, is_gone, open_keys, state_of
 from pqvault.logs.rows import LogRows
 from pqvault.logs.schema import TIME, TIME_TYPE
 from pqvault.memory import Memory
@@ -131,13 +131,16 @@ class LogView(Closing):
         storage = self._storage
         found = find_parts(storage) if isinstance(storage, LocalStorage) else []
         self._opened.refresh()  # in this order: a part that is committed meanwhile is listed once
-        facts = [self._committed(entry) for entry in self._entries()]
         committed = {part.id for part in self._opened.parts}
+        still_open: list[LogPartFacts] = []
         if isinstance(storage, LocalStorage):
             for part in found:
                 if part.id not in committed and (one := self._facts_of(storage, part)) is not None:
-                    facts.append(one)
-        return facts
+                    still_open.append(one)
+        self._opened.refresh()  # to read all of them takes long, and their writers go on
+        listed = {facts.part for facts in still_open}
+        entries = [entry for entry in self._entries() if entry.part.id not in listed]
+        return [self._committed(entry) for entry in entries] + still_open
 
     def _committed(self, entry: TableEntry) -> LogPartFacts:
         rows, size = None, 0
@@ -148,14 +151,17 @@ class LogView(Closing):
         return LogPartFacts(entry.part.id, "committed", rows, size, entry.part.commit.created)
 
     def _facts_of(self, storage: LocalStorage, found: FoundPart) -> LogPartFacts | None:
-        state: str = state_of(storage, found)
+        state: str = ""
         began = found.began or 0
         try:
+            state = state_of(storage, found)
             rows = self._rows_of(storage, found)
             for _ in rows.batches():
                 if rows.table not in ("", self.name):
                     return None
         except PQVaultError as error:
+            if isinstance(error, NotFound) and is_gone(storage, found):
+                return None
             self._note(error)
             return LogPartFacts(found.id, state, None, found.size, began)
         self._note_damage(rows)

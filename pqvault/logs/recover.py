@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 from pqvault.archive import layout
 from pqvault.archive.committing import discard
-from pqvault.errors import Locked, PQVaultError, UsageError
+from pqvault.errors import Locked, NotFound, PQVaultError, UsageError
 from pqvault.format.textdoc import MAX_SIZE
 from pqvault.keys import Identity
 from pqvault.logs.closing import close_part, rows_of
-from pqvault.logs.openparts import FoundPart, envelope_names, find_parts, locked, open_keys
+from pqvault.logs.openparts import FoundPart, envelope_names, find_parts, is_gone, locked, open_keys
 from pqvault.logs.places import local
 from pqvault.progress import Progress, Report, ignore
 from pqvault.rootkey import keyring
@@ -94,6 +94,9 @@ def recover(
                 )  # fmt: skip
         except Locked:
             report.live.append(part.id)
+        except NotFound as error:
+            if not is_gone(storage, part):
+                report.problems.append(error)
         except PQVaultError as error:
             report.problems.append(error)
         done += part.size
