@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pqvault.errors import FormatError
 from pqvault.format import textdoc
-from pqvault.format.signature import Signature, marshal_lines, parse_lines
+from pqvault.format.signature import Signature, SignedDocument, parse_lines
 
 __all__ = ["CATALOG", "KINDS", "LABEL", "Commit", "PartFile", "is_table", "object_number"]
 
@@ -56,12 +56,14 @@ class PartFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(SignedDocument):
     """One text document. Ids, digests and ``root`` are lower-case hex; ``created`` is ms.
 
     ``parents``, ``replaces`` (part id, digest of its commit) and ``files`` are sorted, so that
     there is one commit for one part.
     """
+
+    label = LABEL
 
     archive: str
     part: str
@@ -98,18 +100,6 @@ class Commit:
             "sealed_to": list(self.sealed_to),
             "files": [[f.name, f.size, f.digest] for f in self.files],
         }
-
-    def authenticated(self) -> bytes:
-        """What the MAC covers."""
-        return textdoc.authenticated(LABEL, self._fields())
-
-    def unsigned(self) -> bytes:
-        """The document without its signatures: what each of them covers."""
-        return textdoc.marshal(LABEL, self._fields(), self.mac)
-
-    def marshal(self) -> bytes:
-        """The document, byte for byte what :meth:`parse` takes."""
-        return self.unsigned() + marshal_lines(self.signatures)
 
     @classmethod
     def parse(cls, data: bytes, what: str = "the commit") -> Commit:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pqvault.errors import FormatError
 from pqvault.format import textdoc
-from pqvault.format.signature import Signature, marshal_lines, parse_lines
+from pqvault.format.signature import Signature, SignedDocument, parse_lines
 
 __all__ = ["LABEL", "MAX_RECIPIENTS", "Envelope", "WrappedKey"]
 
@@ -38,12 +38,14 @@ class WrappedKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(SignedDocument):
     """One text document. ``archive``, ``part``: hex of 16 bytes; ``created``: Unix time in ms.
 
     ``mac`` is 32 bytes; whoever holds the root key makes and checks it. ``signatures``: never in
     a sealed stream, whose object follows the MAC line at once.
     """
+
+    label = LABEL
 
     archive: str
     part: str
@@ -69,18 +71,6 @@ class Envelope:
             "profile": self.profile,
             "recipients": recipients,
         }
-
-    def authenticated(self) -> bytes:
-        """What the MAC covers."""
-        return textdoc.authenticated(LABEL, self._fields())
-
-    def unsigned(self) -> bytes:
-        """The document without its signatures: what each of them covers."""
-        return textdoc.marshal(LABEL, self._fields(), self.mac)
-
-    def marshal(self) -> bytes:
-        """The document, byte for byte what :meth:`parse` takes."""
-        return self.unsigned() + marshal_lines(self.signatures)
 
     @classmethod
     def parse(cls, data: bytes, what: str = "the envelope") -> Envelope:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pqvault.format import textdoc
-from pqvault.format.signature import Signature, marshal_lines, parse_lines
+from pqvault.format.signature import Signature, SignedDocument, parse_lines
 
 __all__ = ["LABEL", "Retired"]
 
@@ -15,11 +15,13 @@ _KEYS: Final = ("archive", "part", "key_id", "created")
 
 
 @dataclass(frozen=True, slots=True)
-class Retired:
+class Retired(SignedDocument):
     """One text document. ``archive``, ``part``, ``key_id``: hex of 16 bytes; ``created``: ms.
 
     ``part``: whose root key made ``mac``, 32 bytes: whoever wrote this could open that part.
     """
+
+    label = LABEL
 
     archive: str
     part: str
@@ -35,18 +37,6 @@ class Retired:
             "key_id": self.key_id,
             "created": self.created,
         }
-
-    def authenticated(self) -> bytes:
-        """What the MAC covers."""
-        return textdoc.authenticated(LABEL, self._fields())
-
-    def unsigned(self) -> bytes:
-        """The document without its signatures: what each of them covers."""
-        return textdoc.marshal(LABEL, self._fields(), self.mac)
-
-    def marshal(self) -> bytes:
-        """The document, byte for byte what :meth:`parse` takes."""
-        return self.unsigned() + marshal_lines(self.signatures)
 
     @classmethod
     def parse(cls, data: bytes, what: str = "the retired record") -> Retired:

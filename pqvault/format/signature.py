@@ -10,14 +10,13 @@ Each covers the document up to and with its MAC line, so that signers need not k
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, ClassVar, Final
 
 from pqvault.errors import FormatError
-from pqvault.format.textdoc import b64decode, b64encode
+from pqvault.format import textdoc
 
-__all__ = ["MAX_SIGNATURES", "Signature", "marshal_lines", "parse_lines"]
+__all__ = ["MAX_SIGNATURES", "Signature", "SignedDocument", "parse_lines"]
 
 MAX_SIGNATURES: Final = 16
 MAX_LINE: Final = 16 * 1024  # bytes; ML-DSA-87 takes 6,250
@@ -34,16 +33,36 @@ class Signature:
 
     def line(self) -> bytes:
         """The line with its newline."""
-        return f"sign {self.suite} {self.signer} {b64encode(self.value)}\n".encode("ascii")
+        return f"sign {self.suite} {self.signer} {textdoc.b64encode(self.value)}\n".encode("ascii")
 
 
-def marshal_lines(signatures: Iterable[Signature]) -> bytes:
-    """The lines, ascending by signer id."""
-    return b"".join(signature.line() for signature in sorted(signatures))
+class SignedDocument:
+    """A text document, named by its ``label``, whose MAC signatures may follow."""
+
+    __slots__ = ()
+    label: ClassVar[str]
+    mac: bytes
+    signatures: tuple[Signature, ...]
+
+    def _fields(self) -> dict[str, Any]:
+        """What its JSON line says."""
+        raise NotImplementedError
+
+    def authenticated(self) -> bytes:
+        """What the MAC covers."""
+        return textdoc.authenticated(self.label, self._fields())
+
+    def unsigned(self) -> bytes:
+        """The document without its signatures: what each of them covers."""
+        return textdoc.marshal(self.label, self._fields(), self.mac)
+
+    def marshal(self) -> bytes:
+        """The document, byte for byte what ``parse`` takes: signatures ascend by signer id."""
+        return self.unsigned() + b"".join(one.line() for one in sorted(self.signatures))
 
 
 def parse_lines(data: bytes, what: str) -> tuple[Signature, ...]:
-    """What :func:`marshal_lines` wrote and nothing else. Raises FormatError."""
+    """Signature lines, ascending by signer id, and nothing else. Raises FormatError."""
     if len(data) > MAX_SIGNATURES * MAX_LINE:
         raise FormatError(f"{what} has more after its MAC line than signatures take")
     found = []
@@ -52,7 +71,7 @@ def parse_lines(data: bytes, what: str) -> tuple[Signature, ...]:
         if match is None:
             raise FormatError(f"{what} has a line after its MAC line that is no signature")
         suite, signer, value = (text.decode("ascii") for text in match.groups())
-        found.append(Signature(signer, suite, b64decode(value, f"a signature of {what}")))
+        found.append(Signature(signer, suite, textdoc.b64decode(value, f"a signature of {what}")))
     signers = [signature.signer for signature in found]
     if len(found) > MAX_SIGNATURES or signers != sorted(set(signers)):
         raise FormatError(f"the signatures of {what} are not sorted, or over {MAX_SIGNATURES}")
