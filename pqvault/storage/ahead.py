@@ -104,11 +104,14 @@ class Ahead:
     def __init__(self, fetch: Callable[[int, int], bytes], size: int) -> None:
         self._fetch = fetch
         self._size = size
+        self._shelf = _shelf
         self.windows: list[_Window] = []  # under the lock of the shelf
         self._runs: list[_Run] = []
 
     def read_into(self, out: memoryview, offset: int) -> None:
         """Fill ``out`` from ``offset``; the range lies within the file."""
+        if self._shelf is not _shelf:
+            self._begin_anew()
         end = offset + len(out)
         run = self._run(offset, end)
         if run.width:
@@ -123,8 +126,14 @@ class Ahead:
             out[at - offset : stop - offset] = data[at - window.start : stop - window.start]
             at = stop
 
-    def _run(self, offset: int, end: int) -> _Run:
+    def _begin_anew(self) -> None:
+        """In a child of fork, where what was on its way never comes."""
         with _shelf.lock:
+            if self._shelf is not _shelf:
+                self.windows, self._runs, self._shelf = [], [], _shelf
+
+    def _run(self, offset: int, end: int) -> _Run:
+        with self._shelf.lock:
             for run in self._runs:
                 again = run.next - offset
                 if 0 <= again <= _OVERLAP and 2 * again <= end - offset:
@@ -143,7 +152,7 @@ class Ahead:
 
     def _window(self, at: int, end: int) -> tuple[_Window, bool]:
         """The window that holds ``at``, and whether the caller has to fetch it."""
-        with _shelf.lock:
+        with self._shelf.lock:
             for window in self.windows:
                 if window.start <= at < window.end:
                     return window, False
@@ -178,26 +187,26 @@ class Ahead:
 
     def _drop(self, window: _Window) -> None:
         """Forget what failed: it is asked for again by who comes next."""
-        with _shelf.lock:
+        with self._shelf.lock:
             if window in self.windows:
                 self._remove(window)
 
     def _add(self, window: _Window) -> None:
         self.windows.append(window)
-        _shelf.put(window)
+        self._shelf.put(window)
 
     def _remove(self, window: _Window) -> None:
         self.windows.remove(window)
-        _shelf.take(window)
+        self._shelf.take(window)
 
     def _look_ahead(self, run: _Run) -> None:
-        with _shelf.lock:
+        with self._shelf.lock:
             piece = max(_FIRST, min(_PIECE, run.width // 4))
             reach = self._covered(run.next)
             # With many that read on, what one has far before it would drive away what another one
             # needs next.
             while reach < self._size and reach - run.next < (
-                run.width if _shelf.has_room(piece) else piece
+                run.width if self._shelf.has_room(piece) else piece
             ):
                 there = (w.start for w in self.windows if reach < w.start)
                 stop = min(self._size, reach + piece, *there)
@@ -214,7 +223,9 @@ class Ahead:
 
     def close(self) -> None:
         """Drop what was fetched."""
-        with _shelf.lock:
+        if self._shelf is not _shelf:
+            return
+        with self._shelf.lock:
             for window in self.windows.copy():
                 window.data.cancel()
                 self._remove(window)

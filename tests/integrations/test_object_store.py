@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -406,6 +407,37 @@ def test_what_all_readers_hold_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     for ahead in readers:
         ahead.close()
     assert shelf.size == 0
+
+
+def test_the_child_of_a_fork_does_not_wait_for_what_its_parent_fetches() -> None:
+    """Its threads are not there; and what the child drops is not the parent's."""
+    gate = threading.Event()
+    data = os.urandom(20 * MIB)
+    parent = os.getpid()
+
+    def fetch(start: int, end: int) -> bytes:
+        if start >= MIB and os.getpid() == parent:
+            gate.wait()
+        return data[start:end]
+
+    def read(at: int) -> bytes:
+        out = bytearray(MIB // 2)
+        ahead.read_into(memoryview(out), at)
+        return bytes(out)
+
+    ahead = Ahead(fetch, len(data))
+    assert read(0) + read(MIB // 2) == data[:MIB]
+    assert any(not window.data.done() for window in ahead.windows)
+    pid = os.fork()
+    if not pid:
+        signal.alarm(60)
+        good = all(read(at) == data[at : at + MIB // 2] for at in range(0, 19 * MIB, MIB // 2))
+        ahead.close()
+        os._exit(0 if good else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    gate.set()
+    assert read(MIB) == data[MIB : MIB + MIB // 2]
+    ahead.close()
 
 
 # --- Faults ----------------------------------------------------------------------------
