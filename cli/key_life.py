@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from datetime import UTC, datetime
@@ -15,8 +16,18 @@ from .output import Output
 if TYPE_CHECKING:
     from pqvault.keystore.lifecycle import Made
 
+
+def _as_text(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    # SQLite takes text; what the locale could not read is in UTF-8, or else shown as such.
+    return os.fsencode(value).decode("utf-8", "replace")
+
+
 reason_option = click.option(
-    "--reason", default="", metavar="TEXT", help="Why, kept in the history and the audit log."
+    "--reason",
+    default="",
+    metavar="TEXT",
+    callback=_as_text,
+    help="Why, kept in the history and the audit log.",
 )
 
 

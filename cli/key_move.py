@@ -29,7 +29,9 @@ _OPEN = "open one for the command: pqvault key export NAME --fd 3 3> >(…), or 
     metavar="FILE",
     help="The private key, as an identity file sealed under a passphrase.",
 )
-@click.option("--fd", type=click.IntRange(0), metavar="N", help="The private key, in clear, there.")
+@click.option(
+    "--fd", type=click.IntRange(0, 1 << 20), metavar="N", help="The private key, in clear, there."
+)
 @output_options
 def export(key: str, public: bool, output_file: str | None, fd: int | None, output: Output) -> None:
     """Export a key: its recipient or signer, or its private key under a passphrase of its own.

@@ -185,7 +185,8 @@ def main(args: list[str] | None = None) -> NoReturn:
         sys.exit(1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        output.failure(PQVaultError(f"{where}{error.strerror or type(error).__name__}"))
+        sentence = f"{where}{error.strerror or type(error).__name__}"
+        output.failure(PQVaultError(sentence, hint="check the path, its owner and its mode"))
         sys.exit(1)
     except Exception as error:
         # A bug. Its message might hold anything, so only its type is shown.

@@ -37,7 +37,9 @@ def archives_at(places: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
             continue
         found = [str(one) for one in find(path) if one.is_dir()]
         if not found:
-            raise NotFound(f"{path} is no archive, and there is none below it")
+            raise NotFound(
+                f"{path} is no archive, and there is none below it", hint="check the path"
+            )
         yield from found
 
 

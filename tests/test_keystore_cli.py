@@ -239,6 +239,18 @@ def test_a_passphrase_that_cannot_be_had_is_asked_for_once(
         assert "horse" not in done.stderr  # a passphrase may stand there by mistake
 
 
+def test_a_reason_in_any_letters_is_kept(desk: tuple[Path, dict[str, str]]) -> None:
+    """Whatever the locale, and what is no text in any is shown as such."""
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    assert run(desk, "pqvault key new a --reason 'für uns'", **plain).returncode == 0
+    assert run(desk, "pqvault key new b --reason $'broken \\xff'").returncode == 0
+    for command in ("rotate", "label", "import -i words.txt", "floor", "show", "export --public"):
+        done = run(desk, f"pqvault key {command} $'n\\xff'")
+        assert done.returncode in (2, 10) and "hint: " in done.stderr, done.stderr
+    shown = run(desk, "pqvault key show a; pqvault key show b", PYTHONUTF8="1").stdout
+    assert "für uns" in shown and "broken \N{REPLACEMENT CHARACTER}" in shown
+
+
 def test_unicode_is_one_passphrase_however_it_is_typed(desk: tuple[Path, dict[str, str]]) -> None:
     """é as one character or two."""
     composed, decomposed = "caf\u00e9", "cafe\u0301"

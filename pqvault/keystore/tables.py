@@ -74,6 +74,8 @@ def read_names(
     db: sqlite3.Connection, where: str = "1", *values: object
 ) -> list[tuple[KeyName, bytes]]:
     """Names with their MACs, in order of uid."""
+    if not all(value.isascii() for value in values if isinstance(value, str)):
+        return []  # no name is such, and SQLite takes no text that is none
     found = db.execute(f"SELECT {NAMES} FROM names WHERE {where} ORDER BY uid", values)
     return [_name(_typed(row, _NAME, "a name")) for row in found]
 
