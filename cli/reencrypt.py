@@ -57,7 +57,7 @@ def command(archives: tuple[str, ...], output: Output, **options: Any) -> None:
 
 
 def _show(output: Output, report: Any) -> None:
-    if not report.finished and not report.parts:
+    if not (report.finished or report.parts or report.retired):
         return
     targets = number(report.targets, "archive or stream", "archives and streams")
     output.line(

@@ -42,7 +42,7 @@ def command(archives: tuple[str, ...], output: Output, **options: Any) -> None:
 
 
 def _show(output: Output, report: Any) -> None:
-    if not (report.finished or report.rewrapped or report.signed):
+    if not (report.finished or report.rewrapped or report.signed or report.retired):
         return
     targets = number(report.finished, "archive or stream", "archives and streams")
     output.line(

@@ -27,6 +27,7 @@ __all__ = [
     "STREAM_OBJECT",
     "Keyring",
     "RootKey",
+    "check_kept_profile",
     "check_profile",
     "keyring",
 ]
@@ -96,7 +97,7 @@ class RootKey:
 
         Raises UsageError for no, too many or repeated recipients, or those of another profile.
         """
-        self._check_profile_of(recipients)
+        check_kept_profile(self, self.profile, recipients)
         ids = [r.key_id for r in recipients]
         _check_count(len(ids))
         if len(set(ids)) != len(ids):
@@ -125,7 +126,7 @@ class RootKey:
         and for recipients of another profile: that takes a new root key.
         """
         _check_count(len(members))
-        self._check_profile_of([m for m in members if isinstance(m, Recipient)])
+        check_kept_profile(self, self.profile, [m for m in members if isinstance(m, Recipient)])
         wrapped = tuple(
             m if isinstance(m, WrappedKey) else self._wrap(m, old.group) for m in members
         )
@@ -139,18 +140,6 @@ class RootKey:
             signatures=(),  # those were of the old one
         )
         return replace(bare, mac=self._envelope_mac(bare))
-
-    def _check_profile_of(self, recipients: Sequence[Recipient]) -> None:
-        if not recipients or (wanted := one_profile(recipients)) == self.profile:
-            return
-        way = "`pqvault reencrypt` makes new root keys of another"
-        if self.archive != STREAM_ARCHIVE and self.profile.digest not in wanted.digests:
-            way = "unseal it, and seal it to the new recipients, for the digests change too"
-        raise UsageError(
-            f"part {self.part} has the profile {self.profile}, and {recipients[0].key_id} is a key"
-            f" of the profile {wanted}",
-            hint=f"a new wrapping keeps the profile; {way}",
-        )
 
     def retire(self, key_id: str, *, created: int) -> Retired:
         """The record that nothing more is to be sealed to a key id. ``created``: ms."""
@@ -248,6 +237,22 @@ class RootKey:
                 f"the commit of {what} has the profile {commit.profile}, its envelope"
                 f" {self.profile}"
             )
+
+
+def check_kept_profile(
+    of: Envelope | RootKey, profile: Profile, recipients: Sequence[Recipient]
+) -> None:
+    """Raise UsageError unless a root key of a profile may be wrapped to them. ``of``: whose."""
+    if not recipients or (wanted := one_profile(recipients)) == profile:
+        return
+    way = "`pqvault reencrypt` makes new root keys of another"
+    if of.archive != STREAM_ARCHIVE and profile.digest not in wanted.digests:
+        way = "unseal it, and seal it to the new recipients, for the digests change too"
+    raise UsageError(
+        f"part {of.part} has the profile {profile}, and {recipients[0].key_id} is a key"
+        f" of the profile {wanted}",
+        hint=f"a new wrapping keeps the profile; {way}",
+    )
 
 
 def _check_count(recipients: int) -> None:

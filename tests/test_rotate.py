@@ -520,6 +520,23 @@ def envelope_of(recipients: dict[str, WrappedKey]) -> Envelope:
     return Envelope("00" * 16, "11" * 16, "", 1, 1, "standard", tuple(recipients.values()))
 
 
+@pytest.mark.parametrize("verb", ["rotate", "reencrypt"])
+def test_a_key_of_another_profile_is_refused_before_anything_is_written(
+    sealed: Box, verb: str
+) -> None:
+    """Above all no record that the old key is retired, which would stop all who seal to it."""
+    profile = "high" if verb == "rotate" else "cnsa2"
+    new = Identity.generate(profile).recipient
+    before = {name: (sealed.archive / name).read_bytes() for name in files_below(sealed.archive)}
+    change = {"add": [new], "remove": [sealed.key.key_id]}
+    with pytest.raises(UsageError, match="profile"):
+        getattr(pqvault, verb)(sealed.archive, identities=[sealed.key], **change)
+    assert before == {n: (sealed.archive / n).read_bytes() for n in files_below(sealed.archive)}
+    if verb == "rotate":
+        planned = plan(str(sealed.archive), Change(add=(new,)))
+        assert planned.problem is not None and "profile" in planned.problem.message
+
+
 @pytest.mark.parametrize("verb", [pqvault.rotate, pqvault.reencrypt])
 def test_links_are_not_passed_over_in_silence(sealed: Box, stream: Path, verb: Any) -> None:
     """Who does all below a folder, because a key leaked, has to know what was left out."""

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 from pqvault.archive.recipients import FindRecipient, known_recipients
+from pqvault.crypto.profiles import profile
 from pqvault.errors import (
     FormatError,
     IntegrityError,
@@ -25,7 +26,7 @@ from pqvault.format.envelope import Envelope, WrappedKey
 from pqvault.keys import Identity, Recipient
 from pqvault.keystore import KeyFacts, Keystore, State
 from pqvault.keystore.halves import signs
-from pqvault.rootkey import Keyring, keyring
+from pqvault.rootkey import Keyring, check_kept_profile, keyring
 
 __all__ = ["Change", "Keys", "Member", "resolve"]
 
@@ -81,13 +82,15 @@ class Change:
         """Who is to open the envelope; None when those do already.
 
         Raises KeyStateForbids when it names a compromised key, or would be wrapped to a key that
-        may not be sealed to, UsageError when nobody would be left, or when it is not clear whose
-        place ``to`` takes.
+        may not be sealed to, UsageError when nobody would be left, when it is not clear whose
+        place ``to`` takes, and for keys of another profile.
         """
         there = {wrapped.key_id: wrapped for wrapped in envelope.recipients}
         self._refuse_compromised(there, what)
         members = self._members(envelope, there, what)
         self._refuse_new([key_id for key_id in members if key_id not in there], what)
+        new = [member for member in members.values() if isinstance(member, Recipient)]
+        check_kept_profile(envelope, profile(envelope.profile, what), new)
         return None if members.keys() == there.keys() else tuple(members.values())
 
     def fits(self, envelope: Envelope, what: str) -> bool:

@@ -23,6 +23,7 @@ from pqvault.archive.recipients import FindRecipient
 from pqvault.archive.replacement import id_in_place, replaced_ids, successors
 from pqvault.archive.settling import check_unchanged, remove_replaced, settle, take_back
 from pqvault.archive.tasks import default_jobs, run_tasks
+from pqvault.crypto.profiles import Profile
 from pqvault.errors import IntegrityError, PolicyRefused, PQVaultError, UsageError
 from pqvault.format.commit import Commit, PartFile, is_table, object_number
 from pqvault.format.envelope import Envelope
@@ -110,7 +111,9 @@ class ArchiveRenewal:
                     hint="sign the new parts with --sign KEY",
                 )
             what = f"the envelope of part {part.id}"
-            found.append((part, self.change.recipients(envelope, what, self.find)))
+            recipients = self.change.recipients(envelope, what, self.find)
+            _profile_for(part, recipients)
+            found.append((part, recipients))
         if signs and any(not part.commit.signatures for part, _ in found):
             # Readers refuse what is unsigned after what is signed: the signed ones grow backwards.
             found.reverse()
@@ -208,13 +211,7 @@ class ArchiveRenewal:
         """Put a new part in the place of one, and remove that."""
         old = self._open(part)
         self.keys.prove(recipients)
-        profile = one_profile(recipients)
-        if part.commit.digest not in profile.digests:
-            raise UsageError(
-                f"part {part.id} has digests of {part.commit.digest}, which the profile {profile}"
-                " does not allow, and they are those of content that is not looked at here",
-                hint="unseal it, and seal it to the new recipients",
-            )
+        profile = _profile_for(part, recipients)
         self._check_catalog(part)
         key = RootKey.generate(old.archive, self._new_id(part), profile)
         groups: dict[str, Envelope] = {}
@@ -347,3 +344,15 @@ class ArchiveRenewal:
             self._done += count
             done = self._done
         self.progress(Report("reencrypt", done=done, total=self._total))
+
+
+def _profile_for(part: PublicPart, recipients: tuple[Recipient, ...]) -> Profile:
+    """What the new root key of a part has. Raises UsageError."""
+    profile = one_profile(recipients)
+    if part.commit.digest not in profile.digests:
+        raise UsageError(
+            f"part {part.id} has digests of {part.commit.digest}, which the profile {profile}"
+            " does not allow, and they are those of content that is not looked at here",
+            hint="unseal it, and seal it to the new recipients",
+        )
+    return profile
