@@ -25,7 +25,7 @@ _CALENDAR: Final = range(-1_096_193_779_200, 971_890_963_200)  # seconds: the ye
 _PER_SECOND: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _TO_QUOTE: Final = re.compile('[",\r\n]')
 _STEP: Final = 8192  # rows made into Python objects at once
-_BYTES: Final = 64 * 1024 * 1024  # of dictionaries' texts in them
+_BYTES: Final = 16 * 1024 * 1024  # of values in them: as objects they take ten times as much
 
 
 def write_rows(reader: pa.RecordBatchReader, kind: str, out: BinaryIO) -> int:
@@ -105,8 +105,8 @@ def _cell(value: Any) -> str:
 
 def _pieces(batch: pa.RecordBatch) -> Iterator[Iterator[tuple[Any, ...]]]:
     # A dictionary's texts are written out for each row that has them, however long they are.
-    longest = sum(map(_longest, batch.columns))
-    step = max(1, min(_STEP, _BYTES // max(1, longest)))
+    each = batch.nbytes // max(1, len(batch)) + sum(map(_longest, batch.columns))
+    step = max(1, min(_STEP, _BYTES // max(1, each)))
     for at in range(0, len(batch), step):
         columns = [plain(column) for column in batch.slice(at, step).columns]
         yield zip(*columns, strict=True)
@@ -122,6 +122,8 @@ def _longest(array: pa.Array) -> int:
 def plain(array: pa.Array) -> list[Any]:
     """The values of an array as what JSON has."""
     kind = array.type
+    if not len(array):
+        return []
     if isinstance(array, pa.ExtensionArray):
         return _texts(array) if str(kind) == "extension<arrow.uuid>" else plain(array.storage)
     if pt.is_dictionary(kind):
@@ -158,7 +160,7 @@ def plain(array: pa.Array) -> list[Any]:
         array = array.cast(pa.large_list(kind.value_field))
         kind = array.type
     if pt.is_list(kind) or pt.is_large_list(kind):
-        return _lists(array, plain(array.values))
+        return _lists(array, plain(_own(array, array.values)))
     return list(array.to_pylist())
 
 
@@ -200,8 +202,15 @@ def _texts(array: pa.Array) -> list[Any]:
     return [None if value is None else str(value) for value in array.to_pylist()]
 
 
+def _own(array: Any, values: pa.Array) -> pa.Array:
+    """Of the values of lists those of these: a slice of an array has all of the whole."""
+    first, end = array.offsets[0].as_py(), array.offsets[-1].as_py()
+    return values.slice(first, end - first)
+
+
 def _lists(array: Any, values: list[Any]) -> list[Any]:
-    ends = array.offsets.to_pylist()
+    """``values``: those that the lists have."""
+    ends = pc.subtract(array.offsets, array.offsets[0]).to_pylist()
     there = array.is_valid().to_pylist()
     return [
         values[start:end] if valid else None
@@ -210,7 +219,8 @@ def _lists(array: Any, values: list[Any]) -> list[Any]:
 
 
 def _maps(array: Any) -> list[Any]:
-    pairs = list(zip(plain(array.keys), plain(array.items), strict=True))
+    sides = (plain(_own(array, side)) for side in (array.keys, array.items))
+    pairs = list(zip(*sides, strict=True))
     of_text = pt.is_string(array.type.key_type) or pt.is_large_string(array.type.key_type)
     found = _lists(array, pairs)
     return [
