@@ -257,6 +257,57 @@ def test_a_fork_while_another_thread_begins_the_log(archive: Path) -> None:
     assert ids(archive) == ["0"]
 
 
+@pytest.mark.parametrize("lock", ["_queue._lock", "_start_lock", "stats._lock"])
+def test_the_handler_of_a_signal_may_log(archive: Path, lock: str) -> None:
+    """Also while the thread that it interrupts is about to, as a server's that is told to end."""
+    code = f"""
+    import os, signal, sys
+    from pqvault.logs import InferenceLog
+    log = InferenceLog(sys.argv[1], recipients=[sys.argv[2]], fsync="flush")
+    def handler(number, frame):
+        assert not log.log({{"request_id": object.__new__(Rude)}})
+        log.log({{"request_id": "0"}})
+    class Rude:
+        def __str__(self): raise ValueError
+    signal.signal(signal.SIGUSR1, handler)
+    signal.alarm(30)
+    with log.{lock}:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        for _ in range(1000): pass
+    log.log({{"request_id": "1"}})
+    log.close()
+    """
+    run(code, archive)
+    assert ids(archive) == ["0", "1"]
+
+
+def test_signals_while_records_are_logged_lose_none(archive: Path) -> None:
+    code = """
+    import os, signal, sys, threading, time
+    from pqvault.logs import InferenceLog
+    log = InferenceLog(sys.argv[1], recipients=[sys.argv[2]])
+    count = told = 0
+    def handler(number, frame):
+        global told
+        told += log.log({"request_id": "told"})
+    signal.signal(signal.SIGUSR1, handler)
+    signal.alarm(60)
+    def tell():
+        for _ in range(100):
+            os.kill(os.getpid(), signal.SIGUSR1)
+            time.sleep(0.01)
+    thread = threading.Thread(target=tell)
+    thread.start()
+    while thread.is_alive():
+        count += log.log({"request_id": "said"})
+    log.close()
+    print(count, told)
+    """
+    count, told = map(int, run(code, archive).split())
+    found = ids(archive)
+    assert (found.count("said"), found.count("told")) == (count, told) and told
+
+
 def test_a_fork_has_a_part_of_its_own(archive: Path) -> None:
     """attack 16: the child does not go on with its parent's keys, file or queue."""
     code = """

@@ -118,7 +118,7 @@ class InferenceLog(Closing):
     def _reset(self) -> None:
         """Begin with nothing: at first, and in a forked child, whose parent goes on by itself."""
         self._pid = os.getpid()
-        self._start_lock = threading.Lock()  # a thread of the parent may have held it
+        self._start_lock = threading.RLock()  # a thread of the parent may have held it
         self._closed = False
         self._stats = LogStats()
         settings = self.settings
@@ -145,9 +145,11 @@ class InferenceLog(Closing):
                         spills=True,
                     )
                 )
+            if self._writers:  # of a signal's handler that logged meanwhile
+                return
+            self._writers = writers
             for writer in writers:
                 writer.start()
-            self._writers = writers
             _at_childs_exit()
 
     def _open_part(self, storage: LocalStorage) -> LogPart:
@@ -272,7 +274,9 @@ class InferenceLog(Closing):
             return
         self._closed = True
         self._queue.close()
-        for writer in self._writers:
+        with self._start_lock:  # another thread may be about to start them
+            writers = self._writers
+        for writer in writers:
             writer.stop(timeout)
         left = 0
         while (batch := self._queue.take(1024, 1 << 30)) is not None:

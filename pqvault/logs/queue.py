@@ -32,7 +32,9 @@ class RowQueue(Generic[T]):
         self._limit = limit
         self._enough = min(enough, limit)
         self._rows: deque[tuple[T, int]] = deque()
-        lock = threading.Lock()
+        # A signal's handler may log while the thread that it interrupts is in here: it comes in,
+        # and finds all as it must be, because counts change before the call that adds the row.
+        lock = threading.RLock()
         self._lock = lock
         self._takers = threading.Condition(lock)
         self._putters = threading.Condition(lock)
@@ -66,9 +68,9 @@ class RowQueue(Generic[T]):
                 return False
             if self._closed:
                 return False
-            self._rows.append((row, size))
             self._put += 1
             self._size += size
+            self._rows.append((row, size))
             if self._waiting or self._size >= self._enough:
                 self._waiting = False
                 self._takers.notify_all()

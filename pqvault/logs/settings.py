@@ -89,7 +89,8 @@ class LogStats:
     dropped: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
     _untold: Counter[str] = field(default_factory=Counter, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    # One that a signal's handler may take once more.
+    _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def acknowledge(self, count: int, *, spilled: bool) -> None:
         """Count records that are safe."""
