@@ -894,6 +894,17 @@ def test_rows_that_could_not_be_written_are_said_at_the_end(
     assert log.stats.dropped["not written"] == 7
 
 
+def test_nobody_waits_for_what_was_given_up(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a process closes its logs first, and then flushes its handlers of `logging`."""
+    failing = Failing(monkeypatch, "append")
+    log = make(archive)
+    failing.on = True
+    numbered(log, 1000)
+    with pytest.raises(Incomplete, match="1,000 records were lost"):
+        log.close(timeout=0.3)
+    log.flush(0.1)
+
+
 # -- open parts ----------------------------------------------------------------------------
 
 

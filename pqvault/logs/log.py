@@ -278,11 +278,9 @@ class InferenceLog(Closing):
             writers = self._writers
         for writer in writers:
             writer.stop(timeout)
-        left = 0
         while (batch := self._queue.take(1024, 1 << 30)) is not None:
-            left += len(batch.rows)
-        if left:
-            self._stats.drop("not written", left)
+            self._stats.drop("not written", len(batch.rows))
+            self._queue.done([batch])  # or whoever flushes would wait for it
         failed = self._closer.stop()
         lost = self._stats.dropped["not written"] + self._stats.dropped["part was removed"]
         if lost or failed:
