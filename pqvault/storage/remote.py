@@ -20,7 +20,7 @@ from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 from pqvault.errors import FormatError, NotFound, PQVaultError, UsageError
-from pqvault.storage import s3
+from pqvault.storage import lease, s3
 from pqvault.storage.base import Buffer, Names, Sink, check_name
 from pqvault.storage.remotefiles import RemoteReader, RemoteSink
 from pqvault.storage.retry import explain_remote, tried
@@ -159,7 +159,14 @@ class RemoteStorage:
 
     def mtime(self, name: str) -> float:
         """Seconds since 1970 of the last change, by the store's clock."""
-        return float(self._do("look at", name, lambda fs, path: fs.modified(path)).timestamp())
+
+        def call(fs: Any, path: str) -> float:
+            try:
+                return float(fs.modified(path).timestamp())
+            except IsADirectoryError:  # of objects: there is none of this name
+                raise FileNotFoundError from None
+
+        return self._do("look at", name, call)
 
     def list(self, folder: str) -> Names:
         """The sorted last components below `folder`, from one listing of it and no more."""
@@ -200,6 +207,7 @@ class RemoteStorage:
 
     def put(self, name: str, data: Buffer) -> None:
         """Write a whole object, replacing what is there."""
+        lease.fence(self.url, name)
         self._do("write", name, lambda fs, path: self._put(fs, path, bytes(data)))
 
     def _put(self, fs: Any, path: str, data: bytes, **options: Any) -> None:
@@ -217,6 +225,7 @@ class RemoteStorage:
         The store is asked to refuse (``If-None-Match: *``) where it can; elsewhere the name is
         looked at first, and of two writers in the same moment one may win unseen.
         """
+        lease.fence(self.url, name)
         content = bytes(data)
 
         def call(fs: Any, path: str) -> bool:
@@ -246,6 +255,7 @@ class RemoteStorage:
         The store is asked to compare (``If-Match``) where it can. Elsewhere what is there is read
         and compared first, and of two writers in the same moment one may win unseen.
         """
+        lease.fence(self.url, name)
         content = bytes(new)
 
         def call(fs: Any, path: str) -> bool:
@@ -273,14 +283,12 @@ class RemoteStorage:
             return False
 
     def locked(self, name: str) -> AbstractContextManager[None]:
-        """Refused: a store has no locks that end with the process that holds them."""
-        raise UsageError(
-            f"{self.where(name)} cannot be locked, so two processes could undo each other's work",
-            hint="copy the archive to a folder, do it there, and copy it back",
-        )
+        """Hold the lock of an object, ``<name>.lock``; see `lease` for what that is worth."""
+        return lease.held(self, name)
 
     def create(self, name: str) -> Sink:
         """Begin an object. Its name must be new: pqvault draws it at random."""
+        lease.fence(self.url, name)
         fs, path = self._path(name)
         if s3.is_s3(fs):
             return s3.Upload(fs, path, self.where(name))
@@ -288,6 +296,7 @@ class RemoteStorage:
 
     def remove(self, name: str) -> None:
         """Remove an object; one that is gone already is no error."""
+        lease.fence(self.url, name)
 
         def call(fs: Any, path: str) -> None:
             try:
