@@ -233,7 +233,7 @@ def load_identities(paths: tuple[str, ...], *, needed: bool = True) -> list[Iden
             raise UsageError(
                 "no identity is given, and this cannot be opened without one",
                 hint="pass the identity file with -i FILE or PQVAULT_IDENTITY; there is no"
-                " keystore: `pqvault init` makes one, `pqvault key restore` brings one back",
+                " keystore: `pqvault init` makes one, `pqvault key restore FILE` brings one back",
             )
         return stored
     return [identity for item in given for identity in unlocking.identities_at(item)]

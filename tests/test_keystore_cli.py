@@ -251,6 +251,20 @@ def test_a_reason_in_any_letters_is_kept(desk: tuple[Path, dict[str, str]]) -> N
     assert "für uns" in shown and "broken \N{REPLACEMENT CHARACTER}" in shown
 
 
+def test_next_steps_work_as_they_are_printed(desk: tuple[Path, dict[str, str]]) -> None:
+    """Each hint is typed: what it says is what helps."""
+    broken = "head -c 9000 /dev/urandom > $PQVAULT_HOME/keystore.sqlite"
+    for fails, then in (
+        ("key deactivate default; pqvault key activate default", "encrypt hi.txt -r default -o x"),
+        ("key destroy default@2", "key destroy default@2 --force"),
+        (f"key list 2>&1; {broken}; pqvault key list", "key list --verify"),
+    ):
+        done = run(desk, f"pqvault {fails}")
+        (step,) = re.findall(r"`pqvault ([^`]*)`", done.stderr)
+        step = step.replace("FILE", "backup.sqlite")
+        assert done.returncode and run(desk, f"pqvault {step} && pqvault {then}").returncode == 0
+
+
 def test_unicode_is_one_passphrase_however_it_is_typed(desk: tuple[Path, dict[str, str]]) -> None:
     """é as one character or two."""
     composed, decomposed = "caf\u00e9", "cafe\u0301"

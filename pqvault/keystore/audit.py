@@ -104,7 +104,7 @@ def verify(store: Keystore, key: StoreKey | None = None, head: Head | None = Non
         if (entry.seq, entry.previous, entry.hash) != (seq, previous, authentic.audit_hash(entry)):
             raise IntegrityError(
                 f"entry {seq} of the audit log was altered or removed",
-                hint="restore the keystore with `pqvault key restore` and compare the two logs",
+                hint="`pqvault key restore FILE --replace` puts a backup there; compare its log",
             )
         previous = entry.hash
     # (3)

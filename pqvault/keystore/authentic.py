@@ -44,7 +44,9 @@ __all__ = [
 ]
 
 EMPTY: Final = bytes(32)  # the history and the audit hash before their first entry
-_HINT: Final = "the keystore was edited or damaged: restore it with `pqvault key restore`"
+_HINT: Final = (
+    "the keystore was edited or damaged: `pqvault key restore FILE --replace` puts a backup there"
+)
 
 
 _encoder: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True)

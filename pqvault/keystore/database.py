@@ -129,7 +129,7 @@ def _refuse_strangers(db: sqlite3.Connection, path: Path) -> None:
     if db.execute(query).fetchone() is not None:
         raise IntegrityError(
             f"the keystore {path} holds a trigger or a view, which pqvault never makes",
-            hint="restore it with `pqvault key restore`",
+            hint="`pqvault key restore FILE --replace` puts a backup in its place",
         )
 
 
@@ -150,7 +150,7 @@ def guarded(path: Path) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         raise IntegrityError(
             f"the keystore {path} is damaged: {error}",
-            hint="restore it with `pqvault key restore`",
+            hint="`pqvault key restore FILE --replace` puts a backup in its place",
         ) from None
 
 

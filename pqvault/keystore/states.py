@@ -40,8 +40,8 @@ TRANSITIONS: Final = MappingProxyType(
 OPENS: Final = frozenset({State.ACTIVE, State.DEACTIVATED, State.COMPROMISED})
 
 _HINTS: Final = {
-    (State.ACTIVE, State.DESTROYED): "`pqvault key deactivate` it first",
-    (State.DEACTIVATED, State.ACTIVE): "make a new version with `pqvault key rotate`",
+    (State.ACTIVE, State.DESTROYED): "`pqvault key deactivate {what}` first",
+    (State.DEACTIVATED, State.ACTIVE): "`pqvault key rotate {name}` makes a new version",
 }
 
 
@@ -51,5 +51,7 @@ def check_transition(old: State, new: State, what: str) -> None:
         ways = ", ".join(sorted(TRANSITIONS[old])) or "nothing else, for ever"
         raise KeyStateForbids(
             f"{what} is {old} and cannot become {new}",
-            hint=_HINTS.get((old, new), f"it can become {ways}"),
+            hint=_HINTS.get((old, new), f"it can become {ways}").format(
+                what=what, name=what.partition("@")[0]
+            ),
         )
