@@ -315,9 +315,10 @@ def _plan_line(planned: Any, verb: Verb) -> str:
 
 def _show_status(output: Output, kind: Kind) -> None:
     """Say what is unfinished; ends with 3 if anything is."""
-    from pqvault.rotation.runs import look, unfinished
+    from pqvault.rotation.runs import statuses
 
-    found = [look(path) for path in unfinished(kind)]
+    found, damaged = statuses(kind)
+    output.failures(damaged)
     for status in found:
         output.document(status)
         state = "running" if status.running else "interrupted"
@@ -327,8 +328,8 @@ def _show_status(output: Output, kind: Kind) -> None:
         )
         for path, problem in status.failed:
             output.detail(f"  {path}: {problem}")
-    if found:
-        fail_with(3)
+    if found or damaged:
+        fail_with(3 if found else damaged[0].exit_code)
     output.line("nothing is unfinished")
 
 

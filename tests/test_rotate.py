@@ -38,7 +38,7 @@ from pqvault.rootkey import RootKey, keyring
 from pqvault.rotation.archives import ArchiveRotation
 from pqvault.rotation.change import Change, Keys, resolve
 from pqvault.rotation.run import plan
-from pqvault.rotation.runs import Run, look
+from pqvault.rotation.runs import Run, look, statuses
 from pqvault.storage import LocalStorage
 from pqvault.storage.base import Buffer
 from pqvault_cli.main import cli
@@ -644,6 +644,22 @@ def test_a_damaged_list_of_what_is_left_is_named(tmp_path: Path, identity: Ident
         with pytest.raises(FormatError, match="is not an unfinished rotation") as caught:
             look(run.path)
         assert str(run.path) in caught.value.hint
+
+
+def test_a_damaged_list_keeps_nobody_from_anything_else(sealed: Box) -> None:
+    """Neither from seeing what else is unfinished, nor from new root keys when a key leaked."""
+    kind: Any = "reencryptions"
+    change = resolve(mine=[sealed.key], new_keys=True)
+    for name in ("0.jsonl", "1.jsonl"):
+        run = Run.create(["/elsewhere"], change, kind=kind)
+        run.close()
+        os.rename(run.path, run.path.with_name(name))
+    run.path.with_name("0.jsonl").write_bytes(b"")
+    found, damaged = statuses(kind)
+    assert [status.run for status in found] == ["1"] and "0.jsonl" in damaged[0].message
+    assert pqvault.reencrypt(sealed.archive, identities=[sealed.key]).parts == 2
+    result = CliRunner().invoke(cli, ["reencrypt", "--status"])
+    assert result.exit_code == 3 and "0.jsonl is not" in result.output and "1  " in result.output
 
 
 def test_what_cannot_be_finished_keeps_no_other_run_from_being_carried_on(

@@ -20,12 +20,12 @@ from typing import Any, BinaryIO, Final, Literal
 
 from pqvault import home
 from pqvault.closing import Closing
-from pqvault.errors import FormatError, Locked
+from pqvault.errors import FormatError, Locked, NotFound
 from pqvault.policy import ANYBODY, Policy
 from pqvault.rotation.change import Change
 from pqvault.storage.base import explained
 
-__all__ = ["Kind", "Run", "RunStatus", "look", "unfinished"]
+__all__ = ["Kind", "Run", "RunStatus", "look", "statuses", "unfinished"]
 
 Kind = Literal["rotations", "reencryptions"]  # the name of their folder
 _FORMAT: Final = "pqvault.dev/rotation@v1"
@@ -138,12 +138,15 @@ class Run(Closing):
         wanted = [os.fspath(target) for target in targets]
         rules = (allow_retired, policy.to_json())
         for path in unfinished(kind):
-            with path.open("rb") as file:
-                found = cls(path, file, ours=False)
-                same = [target for _, target in found.targets()] == wanted
-            same = same and (found.allow_retired, found.policy.to_json()) == rules
-            if same and found.change.to_json() == change.to_json():
-                return cls.open(path)
+            try:
+                with path.open("rb") as file:
+                    found = cls(path, file, ours=False)
+                    same = [target for _, target in found.targets()] == wanted
+                same = same and (found.allow_retired, found.policy.to_json()) == rules
+                if same and found.change.to_json() == change.to_json():
+                    return cls.open(path)
+            except (FileNotFoundError, NotFound, FormatError):
+                continue  # another process has just ended it; or damaged, as `--status` says
         return None
 
     @classmethod
@@ -236,6 +239,19 @@ def look(path: Path) -> RunStatus:
     except Locked:
         with path.open("rb") as file:
             return Run(path, file, ours=False).status(running=True)
+
+
+def statuses(kind: Kind) -> tuple[list[RunStatus], list[FormatError]]:
+    """How far each unfinished run is, oldest first, and which files are none."""
+    found, damaged = [], []
+    for path in unfinished(kind):
+        try:
+            found.append(look(path))
+        except FormatError as error:
+            damaged.append(error)
+        except (FileNotFoundError, NotFound):
+            continue  # another process has just ended it
+    return found, damaged
 
 
 def _parsed(line: bytes, path: Path) -> Any:
