@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final, TypeAlias
 
 from pqvault.integrations.openai import StreamedAnswer, answer_of, question_of
+from pqvault.integrations.waiting import Waiting
 from pqvault.logs import InferenceLog
 from pqvault.logs.environment import log_from_environment
 
@@ -35,7 +36,7 @@ _MAX_BODY: Final = 16 * 1024 * 1024  # bytes of a request or a response that are
 
 _logger = logging.getLogger("pqvault.integrations.asgi")
 _ZLIB: Final = frozenset({"gzip", "x-gzip", "deflate"})
-_WAITING: Final = 64  # records that may wait for room beside the queue
+_LONGEST: Final = 10.0  # seconds to write what waits when the server ends
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -63,7 +64,7 @@ class InferenceLogMiddleware:
         self.log = log if log is not None else log_from_environment()
         self._paths = tuple(paths)
         self._max_body = max_body
-        self._waiting: set[asyncio.Future[bool]] = set()  # records that wait for room
+        self._waiting = Waiting(self.log)
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """One connection."""
@@ -110,8 +111,8 @@ class InferenceLogMiddleware:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _close(self) -> None:
-        await asyncio.gather(*self._waiting)
-        await asyncio.to_thread(self.log.close)
+        await self._waiting.settle()
+        await asyncio.to_thread(self.log.close, _LONGEST)
 
     async def _logged(self, scope: Message, receive: Receive, send: Send) -> None:
         seen = _Exchange(scope, self._max_body)
@@ -131,20 +132,7 @@ class InferenceLogMiddleware:
             seen.error = error
             raise
         finally:
-            self._take(seen.record())
-
-    def _take(self, record: dict[str, object]) -> None:
-        """Log a record, elsewhere when that could wait: an event loop must not. When many wait
-        already, it is dropped, and counted."""
-        if self.log.has_room:
-            self.log.log(record)
-        elif len(self._waiting) < _WAITING:
-            loop = asyncio.get_running_loop()
-            future = loop.run_in_executor(None, self.log.log, record)
-            self._waiting.add(future)
-            future.add_done_callback(self._waiting.discard)
-        else:
-            self.log.log(record, wait=0.0)
+            self._waiting.take(seen.record(), seen.size)
 
 
 class _Body:
@@ -184,6 +172,11 @@ class _Body:
             else:
                 return piece, len(self._zlib.unconsumed_tail)
         return bytes(data[:room]), max(0, len(data) - room)
+
+    @property
+    def size(self) -> int:
+        """Bytes that are kept."""
+        return self._kept
 
     def data(self) -> bytes:
         return b"".join(self._pieces)
@@ -228,6 +221,11 @@ class _Exchange:
             if self._stream is not None and kept:
                 self._stream.feed(kept)
             self._ended = not message.get("more_body", False)
+
+    @property
+    def size(self) -> int:
+        """Bytes that the record has about."""
+        return self._request.size + self._response.size
 
     def record(self) -> dict[str, object]:
         record: dict[str, object] = {

@@ -10,13 +10,13 @@ For the proxy, a module with ``sealed = SealedLogger()`` and in its configuratio
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
 from litellm.integrations.custom_logger import CustomLogger
 
+from pqvault.integrations.waiting import Waiting
 from pqvault.logs import InferenceLog
 from pqvault.logs.environment import log_from_environment
 
@@ -55,6 +55,7 @@ class SealedLogger(CustomLogger):
     def __init__(self, log: InferenceLog | None = None, **options: Any) -> None:
         super().__init__(**options)
         self.log = log if log is not None else log_from_environment()
+        self._waiting = Waiting(self.log)
 
     def log_success_event(
         self, kwargs: Mapping[str, Any], response_obj: Any, start_time: Any, end_time: Any
@@ -72,15 +73,13 @@ class SealedLogger(CustomLogger):
         self, kwargs: Mapping[str, Any], response_obj: Any, start_time: Any, end_time: Any
     ) -> None:
         """The same of asynchronous calls."""
-        record = _record(kwargs, response_obj, start_time, end_time)
-        await asyncio.to_thread(self.log.log, record)  # it may wait for room
+        self._waiting.take(_record(kwargs, response_obj, start_time, end_time))
 
     async def async_log_failure_event(
         self, kwargs: Mapping[str, Any], response_obj: Any, start_time: Any, end_time: Any
     ) -> None:
         """The same of asynchronous calls."""
-        record = _record(kwargs, response_obj, start_time, end_time)
-        await asyncio.to_thread(self.log.log, record)
+        self._waiting.take(_record(kwargs, response_obj, start_time, end_time))
 
 
 def _record(kwargs: Mapping[str, Any], response: Any, start: Any, end: Any) -> dict[str, object]:

@@ -23,6 +23,7 @@ from test_logging import KEY, rows  # noqa: E402
 
 from pqvault.integrations.asgi import InferenceLogMiddleware  # noqa: E402
 from pqvault.integrations.openai import StreamedAnswer, answer_of, question_of  # noqa: E402
+from pqvault.integrations.waiting import Waiting  # noqa: E402
 from pqvault.logs import InferenceLog  # noqa: E402
 
 ASKED = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "temperature": 0.5}
@@ -342,12 +343,47 @@ def test_a_full_disk_does_not_stop_the_server(
             for _ in range(40):
                 answer = client.post("/v1/chat/completions", json=ASKED)
                 assert (await asyncio.wait_for(answer, 10)).status_code == 200
+            began = time.monotonic()
+            await asyncio.to_thread(len, "")  # the pool of the application is free
+            assert time.monotonic() - began < 5
         full = False
-        await asyncio.to_thread(log.flush)
+        messages = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
 
-    asyncio.run(go())  # which waits for its threads
-    log.close()
+        async def receive() -> Any:
+            return messages.pop(0)
+
+        async def send(message: Any) -> None:
+            pass
+
+        await app({"type": "lifespan", "asgi": {"version": "3.0"}}, receive, send)
+
+    asyncio.run(go())
     assert len(rows(tmp_path / "l.pqv")) == 40 and log.stats.dropped.total() == 0
+
+
+def test_the_end_of_a_server_whose_disk_is_full_is_not_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits is given up together, and not one after the other."""
+    from pqvault.errors import Incomplete, PQVaultError
+    from pqvault.storage.appending import AppendFile
+
+    def append(file: AppendFile, data: Any) -> None:
+        raise PQVaultError("no space left on the device")
+
+    monkeypatch.setattr(AppendFile, "append", append)
+    log = InferenceLog(
+        tmp_path / "l.pqv", recipients=[KEY.recipient], flush_size=4000, block_seconds=2.0
+    )
+    waiting = Waiting(log)
+    began = time.monotonic()
+    for _ in range(50):
+        waiting.take(ASKED)
+    asyncio.run(waiting.settle())
+    with pytest.raises(Incomplete):
+        log.close(0.5)
+    assert time.monotonic() - began < 8
+    assert log.stats.dropped.total() == 50
 
 
 # -- what the API says ---------------------------------------------------------------------
