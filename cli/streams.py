@@ -40,6 +40,13 @@ def copy(
     Raises UsageError when binary output would go to a terminal, when IN cannot be read, and
     when both are one file.
     """
+    for end in (source, target):
+        if "://" in end and not os.path.lexists(os.path.dirname(end)):
+            raise UsageError(
+                f"{end} is a URL, and here are files and pipes only",
+                hint="put the store's own tool before or behind a pipe; archives take URLs:"
+                " `pqvault seal … -o URL`",
+            )
     if target == "-":
         output = standard_output()
         if binary and output.isatty():
