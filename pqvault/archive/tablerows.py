@@ -16,6 +16,7 @@ from pqvault.tablefile.dictionaries import with_type
 from pqvault.tablefile.schemas import Sorting, sorting_columns, sorting_of
 from pqvault.tablefile.union import union
 from pqvault.tablefile.unpacked import nulls, rows_at_once
+from pqvault.tablefile.views import without_views
 
 __all__ = ["TableRows"]
 
@@ -61,6 +62,11 @@ class TableRows:
     def rows(self) -> int:
         """How many there are."""
         return sum(entry.doc.rows for entry in self.entries)
+
+    @cached_property
+    def seen(self) -> pa.Schema:
+        """The columns that the keys at hand open, as expressions see them."""
+        return without_views(self.schema)
 
     def check_names(self, names: Sequence[Any]) -> None:
         """Raise NoKeyFits for a column that is hidden, NotFound for one that is not there."""

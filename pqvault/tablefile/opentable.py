@@ -9,12 +9,11 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from pqvault.errors import FormatError
 from pqvault.lazy import LazyModule
 from pqvault.tablefile.encryption import decryption
 from pqvault.tablefile.pagewalk import PageWalk
 from pqvault.tablefile.reader import TableFile, trouble
-from pqvault.tablefile.unpacked import Chunk, Leaf, chunk_of, leaves
+from pqvault.tablefile.unpacked import Chunk, chunk_of
 
 __all__ = ["OpenTable"]
 
@@ -29,6 +28,7 @@ class OpenTable:
     def __init__(self, file: TableFile) -> None:
         self._path, self._keys = file.path, file.keys
         self._size = file.size
+        self._leaves = file.leaves
         self._file, self._held = file.opened()
         self.rows = file.row_groups()
         """Of each row group."""
@@ -46,13 +46,6 @@ class OpenTable:
 
     def _pread(self, offset: int, length: int) -> bytes:
         return bytes(self._file.read_at(length, offset))
-
-    @cached_property
-    def _leaves(self) -> list[Leaf]:
-        found = leaves(self._parquet.schema_arrow)
-        if len(found) != self._metadata.num_columns:
-            raise FormatError(f"{self._path} has other columns in Parquet than in Arrow")
-        return found
 
     def chunks(
         self, index: int, columns: Collection[str] | None = None, written_out: Collection[str] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ from pqvault.storage import Storage
 from pqvault.tablefile.encryption import MAGIC, MAX_ROW_GROUPS, decryption
 from pqvault.tablefile.filesystem import HeldFile, arrow_place, on_disk
 from pqvault.tablefile.schemas import as_stored, first_line, same_types
+from pqvault.tablefile.unpacked import Leaf, leaves
 
 __all__ = ["TableFile", "trouble"]
 
@@ -89,6 +91,15 @@ class TableFile:
             raise FormatError(f"{self.path} has more than {MAX_ROW_GROUPS} row groups")
         if not same_types(found, schema) and not same_types(found, _stored(schema, self.path)):
             raise FormatError(f"{self.path} does not have the columns that its catalog says")
+
+    @cached_property
+    def leaves(self) -> list[Leaf]:
+        """Its columns as Parquet has them. Raises FormatError."""
+        with trouble(self.path):
+            found = leaves(self.fragment.physical_schema)
+            if len(found) != self.fragment.metadata.num_columns:
+                raise FormatError(f"{self.path} has other columns in Parquet than in Arrow")
+            return found
 
     def row_groups(self) -> list[int]:
         """The rows of each row group."""

@@ -8,8 +8,10 @@ columns of a row group are read only where a row is left.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, cycle, islice
 from typing import Any
 
 import pyarrow as pa
@@ -25,6 +27,8 @@ from pqvault.tablefile.views import without_views
 
 __all__ = ["TableScanner", "columns_of"]
 
+_AT_ONCE = 2  # row groups that are read: each is for several threads where it has several columns
+_SMALL = 2 * 1024 * 1024  # bytes of columns, about, that are read before threads have begun
 BATCH_ROWS = 128 * 1024  # of a batch that is given out, as pyarrow's own scanners do
 
 
@@ -102,7 +106,7 @@ class TableScanner:
         self._chosen, self._asked = columns_of(rows, columns, filter)
         self.dataset_schema: pa.Schema = rows.schema
         # What expressions see; rows that none is asked of stay as they are.
-        self._seen = without_views(rows.schema)
+        self._seen = rows.seen
         self._given = self._seen if isinstance(columns, Mapping) else rows.schema
         self.projected_schema: pa.Schema = self._project(self._empty()).schema
 
@@ -114,17 +118,25 @@ class TableScanner:
             return pds.dataset(table).to_table(columns=dict(self._columns))
         return table
 
-    def tables(self, least: bool = False) -> Iterator[pa.Table]:
-        """What is left of each row group, of a large one in pieces. ``least``: only the rows that
-        the filter asks for."""
+    def _row_groups(self, at_once: int = 1, least: bool = False) -> Iterator[Iterator[pa.Table]]:
+        """What is left of each row group: of a large one in pieces. ``at_once``: how many may be
+        read at the same time; ``least``: only the columns that the filter asks for."""
         chosen = [] if least else self._chosen
         for entry in self._rows.entries:
-            part = PartRows(entry, self._rows.whole)
-            for index in self._candidates(entry, len(part.rows)):
-                yield from self._row_group(entry, part, index, chosen)
+            indexes = self._candidates(entry)
+            parts = [PartRows(entry, self._rows.whole) for _ in indexes[:at_once]]
+            for index, part in zip(indexes, cycle(parts), strict=False):
+                yield self._row_group(entry, part, index, chosen)
 
-    def _candidates(self, entry: TableEntry, count: int) -> list[int]:
+    def _tables(self, least: bool = False) -> Iterator[pa.Table]:
+        share = len({*self._chosen, *self._asked}) / max(1, len(self._rows.whole))
+        if sum(entry.size for entry in self._rows.entries) * share < _SMALL:
+            return chain.from_iterable(self._row_groups(least=least))
+        return _side_by_side(self._row_groups(_AT_ONCE, least))
+
+    def _candidates(self, entry: TableEntry) -> list[int]:
         """The row groups in which statistics do not rule a match out."""
+        count = len(entry.files[""].row_groups())
         if self._filter is None:
             return list(range(count))
         left = set(range(count))
@@ -184,7 +196,7 @@ class TableScanner:
 
     def to_batches(self) -> Iterator[pa.RecordBatch]:
         """The rows, a batch at a time."""
-        for table in _ahead(self.tables()):
+        for table in self._tables():
             yield from self._project(table).to_batches(self._batch)
 
     def to_reader(self) -> pa.RecordBatchReader:
@@ -193,12 +205,12 @@ class TableScanner:
 
     def to_table(self) -> pa.Table:
         """All rows."""
-        return self._together([self._project(table) for table in self.tables()])
+        return self._together([self._project(t) for t in self._tables()])
 
     def head(self, num_rows: int) -> pa.Table:
         """The first rows; reads no row group behind them."""
         found, left = [], num_rows
-        for table in self.tables() if left > 0 else ():
+        for table in chain.from_iterable(self._row_groups() if left > 0 else ()):
             # Of a table without columns pyarrow's slice has as many rows as it is asked for.
             found.append(self._project(table.slice(0, min(left, len(table)))))
             left -= len(found[-1])
@@ -217,21 +229,28 @@ class TableScanner:
         """How many rows match."""
         if self._filter is None:
             return self._rows.rows
-        return sum(len(table) for table in self.tables(least=True))
+        return sum(map(len, self._tables(least=True)))
 
 
-def _ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The same, the next one being read while one is used."""
-    with ThreadPoolExecutor(1, "pqvault-scan") as pool:
-        coming = pool.submit(next, tables, None)
-        while (table := coming.result()) is not None:
-            try:
-                coming = pool.submit(next, tables, None)
-            except RuntimeError:  # the interpreter is ending, which allows no more threads
+def _side_by_side(units: Iterator[Iterator[pa.Table]]) -> Iterator[pa.Table]:
+    """The tables of all units in order, the next unit being begun meanwhile."""
+    with ThreadPoolExecutor(_AT_ONCE, "pqvault-scan") as pool:
+        begun = deque((unit, _soon(pool, unit)) for unit in islice(units, _AT_ONCE))
+        while begun:
+            unit, coming = begun.popleft()
+            while (table := coming.result()) is not None:
+                coming = _soon(pool, unit)
                 yield table
-                break
-            yield table
-    yield from tables
+            begun.extend((unit, _soon(pool, unit)) for unit in islice(units, 1))
+
+
+def _soon(pool: ThreadPoolExecutor, unit: Iterator[pa.Table]) -> Future[pa.Table | None]:
+    try:
+        return pool.submit(next, unit, None)
+    except RuntimeError:  # the interpreter is ending, which allows no more threads
+        found: Future[pa.Table | None] = Future()
+        found.set_result(next(unit, None))
+        return found
 
 
 def _columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:
