@@ -74,7 +74,10 @@ def name_sources(
     for source in sources:
         root = os.fsencode(source)
         if not os.path.exists(root):
-            raise UsageError(f"{printable(root)} does not exist", hint="check the path")
+            hint = "check the path"
+            if b"://" in root:
+                hint = "what is sealed are files and folders of this machine: copy it here, or mount it"
+            raise UsageError(f"{printable(root)} does not exist", hint=hint)
         last = b"" if os.path.normpath(root) == b"." else os.path.basename(os.path.abspath(root))
         name = b"/".join(part for part in (head, last) if part)
         if any(len(part) > MAX_NAME for part in name.split(b"/")) or len(name) > MAX_PATH:
