@@ -76,7 +76,7 @@ def name_sources(
         if not os.path.exists(root):
             hint = "check the path"
             if b"://" in root:
-                hint = "what is sealed are files and folders of this machine: copy it here, or mount it"
+                hint = "files and folders of this machine are sealed: copy it here, or mount it"
             raise UsageError(f"{printable(root)} does not exist", hint=hint)
         last = b"" if os.path.normpath(root) == b"." else os.path.basename(os.path.abspath(root))
         name = b"/".join(part for part in (head, last) if part)
