@@ -571,6 +571,13 @@ def test_what_is_refused_at_once(archive: Path, tmp_path: Path) -> None:
         ({"when_full": "spill"}, "--spill FOLDER"),
         ({"spill": "elsewhere"}, "--when-full spill"),
         ({"groups": {"pii": [OPS.recipient]}}, "`content` has those of prompts"),
+        ({"colour": "red"}, "it has fsync, fsync_interval"),
+        ({"part_size": "1GiB"}, "a whole number: bytes"),
+        ({"max_record": True}, "a whole number: bytes"),
+        ({"fsync_interval": "1"}, "write seconds"),
+        ({"block_seconds": None}, "write seconds"),
+        ({"linger": -1}, "write seconds"),
+        ({"block_seconds": float("nan")}, "write seconds"),
         (
             {"groups": {"g": [OPS.recipient]}, "group_columns": {"g": ["nothing"]}},
             "the log has time, request_id",
@@ -892,6 +899,27 @@ def test_rows_that_could_not_be_written_are_said_at_the_end(
     with pytest.raises(Incomplete, match="7 records were lost"):
         log.close(timeout=0.3)
     assert log.stats.dropped["not written"] == 7
+
+
+def test_what_a_writer_that_ended_had_taken_is_counted(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LogPart, "append", lambda part, rows: 1 / 0)
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
+    log = make(archive)
+    numbered(log, 7)
+    time.sleep(0.5)
+    with pytest.raises(Incomplete, match=r"7 records were lost.*ZeroDivisionError"):
+        log.close()
+
+
+def test_block_may_be_for_ever(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = Failing(monkeypatch, "append")
+    with make(archive, flush_size=1000, block_seconds=float("inf")) as log:
+        failing.on = True
+        threading.Timer(0.5, lambda: setattr(failing, "on", False)).start()
+        numbered(log, 50)
+    assert len(ids(archive)) == 50 and not log.stats.dropped
 
 
 def test_nobody_waits_for_what_was_given_up(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import logging
 import os
 import sys
@@ -281,6 +282,8 @@ class InferenceLog(Closing):
         while (batch := self._queue.take(1024, 1 << 30)) is not None:
             self._stats.drop("not written", len(batch.rows))
             self._queue.done([batch])  # or whoever flushes would wait for it
+        if left := self._queue.put_count - self._queue.settled:
+            self._stats.drop("not written", left)  # a writer is stuck with them, or ended by a bug
         failed = self._closer.stop()
         lost = self._stats.dropped["not written"] + self._stats.dropped["part was removed"]
         if lost or failed:
@@ -295,10 +298,13 @@ class InferenceLog(Closing):
 
 
 def _settings(fields: Mapping[str, Any]) -> LogSettings:
-    try:
-        return LogSettings(**fields)
-    except TypeError as error:
-        raise UsageError(f"a log has no such setting: {error}") from None
+    known = [field.name for field in dataclasses.fields(LogSettings)]
+    for name in fields:
+        if name not in known:
+            raise UsageError(
+                f"a log has no such setting: {name!r}", hint=f"it has {', '.join(known)}"
+            )
+    return LogSettings(**fields)
 
 
 def _resolve(recipients: Recipients) -> list[Recipient]:

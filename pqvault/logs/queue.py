@@ -83,7 +83,7 @@ class RowQueue(Generic[T]):
             if left <= 0:
                 return False
             self._takers.notify_all()
-            self._putters.wait(left)
+            self._putters.wait(min(left, threading.TIMEOUT_MAX))
         return True
 
     def wait(self, timeout: float, linger: float) -> bool:

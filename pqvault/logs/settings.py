@@ -51,6 +51,14 @@ class LogSettings:
                     f"{name}={getattr(self, name)!r} is no choice of a log",
                     hint=f"write one of {', '.join(allowed)}",
                 )
+        for name in ("flush_size", "part_size", "spill_size", "max_record"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise UsageError(f"{name}={value!r} is no size", hint="write a whole number: bytes")
+        for name in ("fsync_interval", "linger", "block_seconds"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
+                raise UsageError(f"{name}={value!r} is no time", hint="write seconds, 0 or more")
         sizes = (self.flush_size, self.part_size, self.max_record)
         if min(sizes) < 1 or self.max_record > 2**30 - 2**21:
             raise UsageError(
