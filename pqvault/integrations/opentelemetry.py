@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = ["InferenceLogExporter", "SealedCompletionHook"]
+
+_TAKEN: Final = ("resource", "scope", "attributes")  # names of fields that an exporter adds
 
 
 class SealedCompletionHook:
@@ -86,9 +88,11 @@ def _of_span(span: Span | None) -> dict[str, object]:
 def _of_log_record(record: LogRecord | None) -> dict[str, object]:
     if record is None:
         return {}
-    found: dict[str, object] = dict(record.attributes or {})
-    found["event"] = record.event_name or None
-    found["time"] = record.timestamp or record.observed_timestamp
+    found: dict[str, object] = {}
+    if record.event_name:
+        found["event"] = record.event_name
+    if when := record.timestamp or record.observed_timestamp:
+        found["time"] = when
     if record.body is not None:
         found["body"] = record.body
     if record.severity_text:
@@ -97,7 +101,14 @@ def _of_log_record(record: LogRecord | None) -> dict[str, object]:
         found["trace_id"] = f"{record.trace_id:032x}"
     if record.span_id:
         found["span_id"] = f"{record.span_id:016x}"
-    return found
+    return found | _attributes(record, found)
+
+
+def _attributes(record: LogRecord, found: Mapping[str, object]) -> dict[str, object]:
+    """Those of a record by their names; under ``attributes`` where a name is taken."""
+    free = {k: v for k, v in (record.attributes or {}).items() if k not in (*found, *_TAKEN)}
+    taken = {k: v for k, v in (record.attributes or {}).items() if k not in free}
+    return {**free, "attributes": taken} if taken else free
 
 
 class InferenceLogExporter(LogRecordExporter):
@@ -108,8 +119,12 @@ class InferenceLogExporter(LogRecordExporter):
 
     def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
         """FAILURE when records were dropped; they are counted in the log too."""
-        taken = [self.log.log(self._fields(item)) for item in batch]
-        return LogRecordExportResult.SUCCESS if all(taken) else LogRecordExportResult.FAILURE
+        whole = True
+        for item in batch:
+            # Who has waited for room in vain does not wait again for each of hundreds.
+            wait = None if whole or self.log.has_room else 0.0
+            whole = self.log.log(self._fields(item), wait=wait) and whole
+        return LogRecordExportResult.SUCCESS if whole else LogRecordExportResult.FAILURE
 
     @staticmethod
     def _fields(item: ReadableLogRecord) -> Mapping[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from opentelemetry.util.genai.completion_hook import CompletionHook, load_comple
 from opentelemetry.util.genai.types import InputMessage, OutputMessage, TextPart
 from test_logging import KEY, rows
 
+from pqvault.errors import Incomplete, PQVaultError
 from pqvault.integrations.opentelemetry import InferenceLogExporter, SealedCompletionHook
 from pqvault.logs import InferenceLog, environment
+from pqvault.storage.appending import AppendFile
 
 INPUTS = [InputMessage(role="user", parts=[TextPart(content="hi")])]
 OUTPUTS = [OutputMessage(role="assistant", parts=[TextPart(content="hello")], finish_reason="stop")]
@@ -124,6 +127,42 @@ def test_log_records(archive: Path, processor: Any) -> None:
     assert found[0]["model"] == "m" and found[0]["event"] == "gen_ai.choice"
     assert found[0]["extra"]["resource"]["service.name"] == "server"
     assert found[0]["extra"]["scope"] == "scope" and found[0]["extra"]["level"] == "INFO"
+
+
+def test_a_batch_waits_once_for_room(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`force_flush` of a provider exports whole batches, on the thread that calls it."""
+
+    def append(file: AppendFile, data: Any) -> None:
+        raise PQVaultError("no space left on the device")
+
+    monkeypatch.setattr(AppendFile, "append", append)
+    log = InferenceLog(archive, recipients=[KEY.recipient], flush_size=2000, block_seconds=1.0)
+    provider = LoggerProvider()
+    provider.add_log_record_processor(BatchLogRecordProcessor(InferenceLogExporter(log)))
+    began = time.monotonic()
+    for number in range(60):
+        provider.get_logger("here").emit(LogRecord(body=number))
+    provider.force_flush()
+    assert time.monotonic() - began < 10
+    with pytest.raises(Incomplete):
+        log.close(0.1)
+    assert log.stats.dropped.total() == 60
+
+
+def test_attributes_that_are_named_as_fields_of_a_record_are_kept(archive: Path) -> None:
+    attributes = {"body": "of a request", "level": 3, "scope": "s", "time": 5, "gen_ai.system": "x"}
+    provider = LoggerProvider()
+    provider.add_log_record_processor(SimpleLogRecordProcessor(InferenceLogExporter(make(archive))))
+    provider.get_logger("here").emit(
+        LogRecord(timestamp=10**18, severity_text="INFO", body="said", attributes=attributes)
+    )
+    provider.shutdown()
+    (found,) = rows(archive)
+    assert found["provider"] == "x" and found["time"].year == 2001
+    assert (found["extra"]["body"], found["extra"]["level"]) == ("said", "INFO")
+    assert found["extra"]["scope"] == "here"
+    kept = {"body": "of a request", "level": 3, "scope": "s", "time": 5}
+    assert found["extra"]["attributes"] == kept
 
 
 def test_a_burst_of_completions_loses_none(archive: Path) -> None:
