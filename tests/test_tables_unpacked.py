@@ -16,8 +16,8 @@ import pqvault
 from pqvault import tables
 from pqvault.archive.tablerows import PartRows, TableRows
 from pqvault.errors import PQVaultError
+from pqvault.format.thrift import parse
 from pqvault.tablefile import unpacked
-from pqvault.tablefile.thrift import parse
 
 MIB = 1024 * 1024
 
@@ -144,10 +144,11 @@ def test_in_pieces_a_table_is_what_it_is_whole(
 
 def test_headers_that_make_no_sense_are_refused() -> None:
     """Cut off, nested for ever, numbers without an end: one error, at once."""
-    assert parse(bytes.fromhex("1506 1580 01 00")) == {1: 3, 2: 64}
-    for wrong in ("15", "1c" * 40, "15" + "ff" * 40, "19ff", "1d00"):
-        with pytest.raises(ValueError, match=r"it |number"):
-            parse(bytes.fromhex(wrong))
+    assert parse(bytes.fromhex("1506 1580 01 00 ff")) == ({1: 3, 2: 64}, 6)
+    wrong = ("15", "1c" * 40, "15" + "ff" * 40, "19ff", "1d00", "19" * 5000, "1911", "191c" * 20)
+    for data in map(bytes.fromhex, wrong):
+        with pytest.raises(ValueError, match=r"metadata|number"):
+            parse(data)
 
 
 def test_what_an_honest_row_group_unpacks_to_is_read_in_one(tmp_path: Path) -> None:

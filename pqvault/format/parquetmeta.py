@@ -4,14 +4,16 @@ pyarrow 26 aborts the process over metadata that contradicts itself (`.column(i)
 histogram of another length, `.statistics` of another type), and it believes a page's own header:
 its size unpacked, its number of values, its encoding. So both are read here first. Only PLAIN
 keeps a binary value as long as the bytes it is made of: a dictionary or shared prefixes
-(DELTA_BYTE_ARRAY) make gigabytes out of a kilobyte. Source: parquet.thrift of parquet-format,
-Thrift's compact protocol. Everything malformed raises ValueError.
+(DELTA_BYTE_ARRAY) make gigabytes out of a kilobyte. Source: parquet.thrift of parquet-format.
+Everything malformed raises ValueError.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Final
+
+from pqvault.format import thrift
 
 __all__ = ["LEAVES", "LEAVES_WITH_TABLES", "Chunk", "Group", "check_pages", "parse_footer"]
 
@@ -54,8 +56,8 @@ class Group:
 
 def parse_footer(data: bytes) -> list[Group]:
     """FileMetaData without the four bytes of its length and the magic."""
+    footer, _ = thrift.parse(data)
     try:
-        footer, _ = _struct(data, 0, 0)
         return [
             Group(group[3], tuple(_chunk(*pair) for pair in zip(group[1], leaves, strict=True)))
             for group in footer[4]
@@ -91,8 +93,8 @@ def check_pages(file: Any, chunk: Chunk, most: int, values: int) -> None:
         raise ValueError("a column unpacks to more than it may")
     while at < end:
         file.seek(at)
+        page, used = thrift.parse(file.read(min(_HEAD, end - at)))
         try:
-            page, used = _struct(file.read(min(_HEAD, end - at)), 0, 0)
             kind, unpacked, packed = page[1], page[2], page[3]
             field, count_at, encoding_at = _KINDS[kind]
             count, encoding = page[field][count_at], page[field][encoding_at]
@@ -109,69 +111,3 @@ def check_pages(file: Any, chunk: Chunk, most: int, values: int) -> None:
         if min(unpacked, packed, count, most, values) < 0:
             raise ValueError("a column unpacks to more than it may")
         at += used + packed
-
-
-# -- Thrift's compact protocol ---------------------------------------------------------------
-
-
-def _struct(data: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
-    fields: dict[int, Any] = {}
-    number = 0
-    while head := data[at]:
-        at += 1
-        if head > 15:
-            number += head >> 4
-        else:
-            number, at = _integer(data, at)
-        fields[number], at = _value(data, at, head & 15, depth)
-    return fields, at + 1
-
-
-def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
-    if kind in (4, 5, 6):
-        return _integer(data, at)
-    if kind == 12 and depth < 8:
-        return _struct(data, at, depth + 1)
-    if kind == 8:
-        size, at = _varint(data, at)
-        if size > len(data) - at:
-            raise IndexError
-        return data[at : at + size], at + size
-    if kind in (1, 2):
-        return kind == 1, at
-    if kind == 3:
-        return data[at], at + 1
-    if kind == 9:
-        head = data[at]
-        count, at = (head >> 4, at + 1) if head < 0xF0 else _varint(data, at + 1)
-        kind, items = head & 15, []
-        if count > len(data) - at or (kind in (1, 2) and count):
-            raise IndexError
-        for _ in range(count):
-            item, at = _value(data, at, kind, depth)
-            items.append(item)
-        return items, at
-    raise KeyError(kind)
-
-
-def _integer(data: bytes, at: int) -> tuple[int, int]:
-    coded, at = _varint(data, at)
-    return coded >> 1 ^ -(coded & 1), at
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = data[at]
-    at += 1
-    if value < 0x80:
-        return value, at
-    value &= 0x7F
-    shift = 7
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise IndexError

@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from pqvault.crypto.modules import ModuleOpener
 from pqvault.errors import FormatError
+from pqvault.format.thrift import Struct, parse
 from pqvault.tablefile.encryption import MAGIC
-from pqvault.tablefile.thrift import Struct, parse
 
 __all__ = ["Page", "PageWalk", "ReadRange"]
 
@@ -65,7 +65,7 @@ class PageWalk:
             raise self._bad("its footer is longer than it")
         head = self._read(self._size - 8 - length, min(length, _LARGEST))
         try:
-            algorithm = parse(head)[1]
+            algorithm = parse(head)[0][1]
             unique = algorithm[1][2]  # AES_GCM_V1
         except (ValueError, KeyError, TypeError):
             raise self._bad("it is not encrypted by AES_GCM_V1") from None
@@ -145,7 +145,7 @@ class PageWalk:
             data = self._read(begin, length + 4)
         head = self._modules.open(memoryview(data)[4 : 4 + length], aad)
         try:
-            return parse(head), begin + 4 + length
+            return parse(head)[0], begin + 4 + length
         except ValueError as error:
             raise self._bad(f"the header of a page cannot be read: {error}") from None
 
