@@ -9,7 +9,7 @@ from pathlib import Path
 from pqvault.archive.finding import find
 from pqvault.archive.inspect import Inspection, inspect
 from pqvault.archive.layout import listed_ids, open_logs
-from pqvault.errors import NotFound, PQVaultError
+from pqvault.errors import FormatError, NotFound, PQVaultError
 from pqvault.format.envelope import Envelope
 from pqvault.format.textdoc import MAX_SIZE
 from pqvault.keystore import index
@@ -43,6 +43,8 @@ def scan(folder: str | os.PathLike[str]) -> ScanReport:
     began = now()
     for path in find(root):
         try:
+            if path.exists() and not (path.is_dir() or path.is_file()):
+                raise FormatError(f"{path} is not a regular file", hint="move it elsewhere")
             found = inspect(path)
         except PQVaultError as error:
             report.problems.append(error)

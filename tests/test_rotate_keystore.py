@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -352,6 +353,20 @@ def test_the_new_key_is_in_the_index_before_anything_is_wrapped_to_it(
     for version in ("prod@1", "prod@2"):
         assert [d.path for d in lifecycle.dependants_of(store, version)] == [str(desk.archive)]
     assert len(unfinished()) == 1
+
+
+def test_a_scan_does_not_wait_for_a_pipe(
+    store: Unlocked,  # noqa: F811
+    desk: Box,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """attack 26: what only bears the name of a sealed stream is named, and the rest is noted."""
+    monkeypatch.setenv("PQVAULT_HOME", str(store.store.path.parent))
+    os.mkfifo(desk.root / "pipe.pqv")
+    report = scan(desk.root)
+    assert [place for place, _ in report.found] == [str(desk.archive)]
+    (problem,) = report.problems
+    assert "pipe.pqv is not a regular file" in problem.message
 
 
 def test_a_key_that_an_open_log_needs_stays_in_the_index(
