@@ -334,9 +334,18 @@ def _show_status(output: Output, kind: Kind) -> None:
 
 
 def _abandon(output: Output, verb: Verb) -> None:
+    from pqvault.errors import PQVaultError
     from pqvault.rotation.runs import Run, unfinished
 
+    codes = []
     for path in unfinished(verb.kind):
-        with Run.open(path) as run:
-            output.line(f"{run.id} is forgotten; what it has {verb.done} stays {verb.done}")
-            run.finish()
+        try:
+            with Run.open(path) as run:
+                output.line(f"{run.id} is forgotten; what it has {verb.done} stays {verb.done}")
+                run.finish()
+        except PQVaultError as error:
+            # One that is locked, or damaged, keeps none of the others.
+            output.failure(error)
+            codes.append(error.exit_code)
+    if codes:
+        fail_with(codes[0])

@@ -660,6 +660,8 @@ def test_a_damaged_list_keeps_nobody_from_anything_else(sealed: Box) -> None:
     assert pqvault.reencrypt(sealed.archive, identities=[sealed.key]).parts == 2
     result = CliRunner().invoke(cli, ["reencrypt", "--status"])
     assert result.exit_code == 3 and "0.jsonl is not" in result.output and "1  " in result.output
+    result = CliRunner().invoke(cli, ["reencrypt", "--abandon"])
+    assert result.exit_code == 13 and "1 is forgotten" in result.output
 
 
 def test_what_cannot_be_finished_keeps_no_other_run_from_being_carried_on(
