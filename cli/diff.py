@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .main import fail_with
+from .main import fail_for
 from .options import identity_option, load_identities, memory_option, output_options
 from .output import Output, name
 from .signing import policy_options
@@ -61,7 +61,7 @@ def command(
         problems = {error.message: error for error in (*before.problems, *after.problems)}
         output.failures(problems.values())
         if problems:
-            fail_with(max(3, *(error.exit_code for error in problems.values())))
+            fail_for([*problems.values()])
 
 
 def _facts(found: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .main import fail_with
+from .main import fail_for
 from .options import output_options
 from .output import Output, number, size, when
 
@@ -44,7 +44,7 @@ def command(path: str, output: Output) -> None:
             _envelope(output, envelope, "    ")
     output.failures(found.problems)
     if found.problems:
-        fail_with(max(3, found.problems[0].exit_code))
+        fail_for(found.problems)
 
 
 def _envelope(output: Output, envelope: Any, indent: str) -> None:

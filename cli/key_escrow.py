@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .main import fail_with
+from .main import fail_for, fail_with
 from .options import Percent, output_options
 from .output import Output, number, size
 from .signing import policy_options
@@ -229,7 +229,7 @@ def drill(
     output.failures(report.problems)
     output.document(report)
     if report.problems:
-        fail_with(max(3, report.problems[0].exit_code))
+        fail_for(report.problems)
     output.line(
         f"{backup} opens {archive}: {number(report.keys, 'key version')} tried, "
         f"{size(report.size)} of content checked"

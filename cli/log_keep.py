@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .main import fail_with
+from .main import fail_for, fail_with
 from .options import Duration, identity_option, load_identities, output_options
 from .output import Output, number, size
 from .progress import shown
@@ -60,7 +60,7 @@ def recover(
     )
     output.failures(report.problems)
     if report.problems:
-        fail_with(max(3, report.problems[0].exit_code))
+        fail_for(report.problems)
 
 
 @click.command(epilog="Example: pqvault log expire serving.pqv --older-than 90d --dry-run")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .main import fail_with
+from .main import fail_for
 from .options import identity_option, load_identities, memory_option, output_options
 from .output import Output, number, size, when
 from .signing import policy_options
@@ -60,7 +60,7 @@ def _finish(output: Output, view: Any, *, empty: bool) -> None:
         )
     output.failures(view.problems)
     if view.problems:
-        fail_with(max(3, view.problems[0].exit_code))
+        fail_for(view.problems)
 
 
 @click.command(epilog="Example: pqvault log ls serving.pqv -i key.txt")

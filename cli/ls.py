@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .main import fail_with
+from .main import fail_for
 from .options import identity_option, load_identities, memory_option, output_options
 from .output import Output, name, when
 from .signing import policy_options
@@ -66,7 +66,7 @@ def command(
                 output.result(_long(entry, entry.size if table is None else table.size))
         output.failures(opened.problems)
         if opened.problems:
-            fail_with(max(3, opened.problems[0].exit_code))
+            fail_for(opened.problems)
         if selected.unmatched:
             raise nothing_matches(selected.unmatched)
 
@@ -91,7 +91,7 @@ def _versions(opened: Any, paths: tuple[str, ...], output: Output) -> None:
             output.result(f"{version.part}  {when(version.created)} {what}  {name(path)}")
     output.failures(opened.problems)
     if opened.problems:
-        fail_with(max(3, opened.problems[0].exit_code))
+        fail_for(opened.problems)
 
 
 def _facts(entry: Any, part: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import click
@@ -21,7 +22,7 @@ from .hidden import hide
 from .options import use_kem_provider
 from .output import Output
 
-__all__ = ["cli", "main", "program"]
+__all__ = ["cli", "fail_for", "fail_with", "main", "program"]
 
 # name -> one line for `pqvault --help`, which so imports no command.
 COMMANDS = {
@@ -55,6 +56,7 @@ COMMANDS = {
     "completion": "Print the shell completion script.",
 }
 
+_WORST = (13, 15, 14, 16, 12, 10, 11)  # exit codes
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -215,3 +217,10 @@ def _no_core_dumps() -> None:
 def fail_with(code: Any) -> NoReturn:
     """End with an exit code after everything has been said."""
     raise click.exceptions.Exit(int(code))
+
+
+def fail_for(problems: Sequence[PQVaultError]) -> NoReturn:
+    """End for what was listed: damage first, so that it does not hide behind a key that is not
+    here; then what was rolled back or refused. 3 where nothing says more."""
+    codes = [problem.exit_code for problem in problems]
+    fail_with(next((code for code in _WORST if code in codes), 3))

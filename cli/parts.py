@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .main import fail_with
+from .main import fail_for
 from .options import identity_option, load_identities, memory_option, output_options
 from .output import Output, number, size, when
 from .signing import policy_options
@@ -47,7 +47,7 @@ def command(
         _signatures(output, "", part)
     output.failures(problems)
     if problems:
-        fail_with(max(3, problems[0].exit_code))
+        fail_for(problems)
 
 
 def _signatures(output: Output, what: str, document: Any) -> None:

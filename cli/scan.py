@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .main import fail_with
+from .main import fail_for
 from .options import output_options
 from .output import Output, number
 
@@ -27,4 +27,4 @@ def command(folder: str, output: Output) -> None:
     gone = f"; {report.gone:,} no longer there" if report.gone else ""
     output.line(f"{number(len(report.found), 'archive or stream', 'archives and streams')}{gone}")
     if report.problems:
-        fail_with(max(3, report.problems[0].exit_code))
+        fail_for(report.problems)

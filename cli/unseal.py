@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .main import fail_with
+from .main import fail_for
 from .options import (
     engine_options,
     identity_option,
@@ -101,4 +101,4 @@ def command(
     if problems:
         count = number(len(problems), "problem")
         output.failure(Incomplete(f"{count}, so what was extracted is not all"), 3)
-        fail_with(max(3, problems[0].exit_code))
+        fail_for(problems)

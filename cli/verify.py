@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .main import fail_with
+from .main import fail_for
 from .options import (
     Percent,
     engine_options,
@@ -79,7 +79,7 @@ def command(
         level = by if level == "intact" else f"{level}, {by}"
     if report.problems:
         output.line(f"bad: {number(len(report.problems), 'problem')} in {found}{share}")
-        fail_with(max(3, report.problems[0].exit_code))
+        fail_for(report.problems)
     output.line(f"{level}: {found}{share}")
     if report.wrapped_by:
         output.line(f"envelopes signed by {', '.join(report.wrapped_by)}")

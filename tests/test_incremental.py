@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from conftest import Box, make_tree, noise, snapshot
 
 import pqvault
@@ -33,6 +34,7 @@ from pqvault.errors import (
     UsageError,
 )
 from pqvault.format.commit import Commit
+from pqvault_cli.main import cli
 
 
 def forget(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -332,6 +334,26 @@ def test_a_part_that_is_sealed_to_others_is_not_called_damaged(box: Box) -> None
     next((box.archive / "parts" / facts[0].part).glob("catalog")).write_bytes(b"damage")
     facts, _ = api.parts(box.archive, identities=[box.key, other])
     assert [part.level for part in facts] == ["damaged", "sealed"]
+
+
+@pytest.mark.parametrize("command", ["verify", "unseal -o out", "ls", "parts"])
+def test_damage_does_not_hide_behind_a_key_that_is_not_here(
+    box: Box, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """Exit code 13, also where the first part is sealed to others, which alone is 12."""
+    box.tree({"a": b"1"})
+    pqvault.seal(
+        box.source, box.archive, recipients=[pqvault.Identity.generate().recipient], append=True
+    )
+    box.seal(append=True)
+    monkeypatch.chdir(box.root)
+    box.key.save_file("key.txt")
+    words = [*command.split(), "v.pqv", "-i", "key.txt"]
+    assert CliRunner().invoke(cli, words).exit_code == 12
+    part = box.archive / "parts" / api.parts(box.archive)[0][1].part
+    (part / "catalog").write_bytes(b"damage")
+    shutil.rmtree("out", ignore_errors=True)
+    assert CliRunner().invoke(cli, words).exit_code == 13
 
 
 def test_kinds_of_parts(box: Box) -> None:
