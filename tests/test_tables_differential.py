@@ -144,7 +144,7 @@ def test_a_sealed_table_answers_as_the_plain_one(table: pa.Table, data: Any) -> 
     names = st.none() | st.lists(st.sampled_from(table.column_names), unique=True)
     with tempfile.TemporaryDirectory() as where, pytest.MonkeyPatch.context() as patched:
         patched.setattr(unpacked, "_WHOLE", data.draw(st.sampled_from([0, 2**30])))
-        patched.setattr(unpacked, "_PIECE", data.draw(st.sampled_from([100, 2**27])))
+        patched.setattr(unpacked, "PIECE", data.draw(st.sampled_from([100, 2**27])))
         tables.write_table(
             Path(where) / "a.pqv", "t", table, recipients=[KEY.recipient], groups=groups,
             row_groups=limits,

@@ -152,7 +152,10 @@ class PartRows:
         chunks = [chunk for field in absent for chunk in nulls(field, rows)]
         for group, wanted in self._by_group(names):
             chunks += self._open[group].chunks(index, wanted, self._recast)
-        return rows_at_once(chunks, rows)
+        step = rows_at_once(chunks, rows)
+        for group, wanted in self._by_group(names):
+            step = self._open[group].measured(index, wanted, step)
+        return step
 
     def _by_group(self, names: Sequence[str]) -> list[tuple[str, list[str]]]:
         """The columns that the part has, by the file that they are in."""

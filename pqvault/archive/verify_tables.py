@@ -29,6 +29,7 @@ class TableTask:
         for index in range(len(opened.rows)):
             check()
             step = rows_at_once(opened.chunks(index), opened.rows[index])
+            step = opened.measured(index, None, step)
             for table in opened.pieces(index, None, step):
                 with trouble(self.file.path):
                     table.validate(full=True)

@@ -9,11 +9,12 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from pqvault.errors import FormatError
 from pqvault.lazy import LazyModule
 from pqvault.tablefile.encryption import decryption
 from pqvault.tablefile.pagewalk import PageWalk
 from pqvault.tablefile.reader import TableFile, trouble
-from pqvault.tablefile.unpacked import Chunk, chunk_of
+from pqvault.tablefile.unpacked import PIECE, ROW, Chunk, chunk_of, texts_of
 
 __all__ = ["OpenTable"]
 
@@ -69,6 +70,40 @@ class OpenTable:
                 chunk_of(self._walk, chunk, index, place, leaf, self.rows[index])
                 for chunk, place, leaf in found
             ]
+
+    def measured(self, index: int, columns: Collection[str] | None, rows: int) -> int:
+        """How many rows, ``rows`` or fewer, can be in memory where the lists of some have far
+        more texts than those of others: which no header says, and dictionaries do.
+
+        Raises FormatError for a row of over 2 GiB.
+        """
+        group = self._metadata.row_group(index)
+        listed = {
+            group.column(place).path_in_schema: leaf.column
+            for place, leaf in enumerate(self._leaves)
+            if leaf.listed and (columns is None or leaf.column in columns)
+            if group.column(place).physical_type == "BYTE_ARRAY"
+        }
+        if not listed or rows >= self.rows[index] > 1:
+            return rows
+        with trouble(self._path):
+            coded = pq.ParquetFile(
+                self._file,
+                decryption_properties=decryption(*self._keys),
+                metadata=self._metadata,
+                read_dictionary=list(listed),
+            )
+            while True:
+                batches = coded.iter_batches(
+                    rows, row_groups=[index], columns=[*{*listed.values()}]
+                )
+                largest = max((sum(map(texts_of, batch.columns)) for batch in batches), default=0)
+                if largest <= 2 * PIECE or rows == 1:
+                    break
+                rows = max(1, rows * PIECE // largest)
+        if largest > ROW:
+            raise FormatError(f"row group {index} of {self._path} has a row of over 2 GiB")
+        return rows
 
     def _ranges(self, chunks: Sequence[Any]) -> list[tuple[int, int]]:
         """Where column chunks are in the file; those that lie together as one."""

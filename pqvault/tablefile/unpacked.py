@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any, Final
 
@@ -14,13 +14,25 @@ import pyarrow as pa
 from pqvault.lazy import LazyModule
 from pqvault.tablefile.pagewalk import Page, PageWalk
 
-__all__ = ["Chunk", "Leaf", "chunk_of", "leaves", "nulls", "rows_at_once"]
+__all__ = [
+    "PIECE",
+    "ROW",
+    "Chunk",
+    "Leaf",
+    "chunk_of",
+    "leaves",
+    "nulls",
+    "rows_at_once",
+    "texts_of",
+]
 
+pc = LazyModule("pyarrow.compute")
 pt = LazyModule("pyarrow.types")
 
 _WHOLE: Final = 1024 * 1024 * 1024  # bytes of a row group that is read in one; ours have 512 MiB
 _ROWS: Final = 2**24  # at once, at the most: rows of nothing but nulls take no memory
-_PIECE: Final = 128 * 1024 * 1024  # bytes of rows read at once of one that has more
+ROW: Final = 2**31  # bytes of texts that pyarrow reads of one row
+PIECE: Final = 128 * 1024 * 1024  # bytes of rows read at once of one that has more
 _TINY: Final = 4096  # bytes of a column chunk of numbers, which unpack to 128 MiB at the most
 _SCAN: Final = 16 * 1024 * 1024  # bytes that the texts of a dictionary become without a look at it
 _NEVER: Final = 2**62
@@ -33,34 +45,42 @@ _STRICT: Final = {"UNCOMPRESSED", "ZSTD", "SNAPPY", "GZIP"}  # codecs of which t
 class Leaf:
     """A column as Parquet has it. ``column``: the column of the table that it belongs to;
     ``width``: bytes of a value besides texts; ``fixed``: values that a row has even when the file
-    has one for it, a null; ``coded``: read as a dictionary, in which each text stands once."""
+    has one for it, a null; ``coded``: read as a dictionary, in which each text stands once;
+    ``listed``: texts in a list, so that one row can have any number."""
 
     column: str
     width: int
     fixed: int
     coded: bool
+    listed: bool
 
 
 def leaves(schema: pa.Schema) -> list[Leaf]:
     """The leaves of a file's schema, in its order."""
-    return [leaf for field in schema for leaf in _below(field.type, field.name, 0, 1)]
+    columns = ((f.type, Leaf(f.name, 0, 1, coded=False, listed=False)) for f in schema)
+    return [leaf for kind, top in columns for leaf in _below(kind, top)]
 
 
-def _below(kind: pa.DataType, column: str, above: int, fixed: int) -> list[Leaf]:
-    """``above``: bytes for each value that lists and structs around it take."""
+def _below(kind: pa.DataType, above: Leaf) -> list[Leaf]:
+    """``above``: what the lists and structs around it make of it."""
     if isinstance(kind, pa.BaseExtensionType):
-        return _below(kind.storage_type, column, above, fixed)
+        return _below(kind.storage_type, above)
     if pt.is_dictionary(kind):
-        return [Leaf(column, above + 4, fixed, coded=True)]
+        return [replace(above, width=above.width + 4, coded=True, listed=False)]
     if kind.num_fields:
-        fixed *= kind.list_size if pt.is_fixed_size_list(kind) else 1
+        fixed = kind.list_size if pt.is_fixed_size_list(kind) else 1
+        one = replace(
+            above,
+            width=above.width + _LEVEL,
+            fixed=above.fixed * fixed,
+            listed=above.listed or not pt.is_struct(kind),
+        )
         inner = [kind.field(i).type for i in range(kind.num_fields)]
-        return [leaf for one in inner for leaf in _below(one, column, above + _LEVEL, fixed)]
+        return [leaf for each in inner for leaf in _below(each, one)]
     try:
-        width = -(-kind.bit_width // 8)
+        return [replace(above, width=above.width - (-kind.bit_width // 8), listed=False)]
     except ValueError:
-        width = _TEXT
-    return [Leaf(column, above + width, fixed, coded=False)]
+        return [replace(above, width=above.width + _TEXT)]
 
 
 class Chunk:
@@ -92,9 +112,23 @@ def rows_at_once(chunks: Sequence[Chunk], rows: int) -> int:
     found = max(1, rows)
     if sum(chunk.most(rows) for chunk in chunks) <= _WHOLE:
         return min(found, _ROWS)
-    while found > 1 and sum(chunk.most(found) for chunk in chunks) > _PIECE:
+    while found > 1 and sum(chunk.most(found) for chunk in chunks) > PIECE:
         found //= 2
     return min(found, _ROWS)
+
+
+def texts_of(array: pa.Array) -> int:
+    """Bytes that the texts of all dictionaries in an array have when they are written out."""
+    kind = array.type
+    if isinstance(array, pa.ExtensionArray):
+        return texts_of(array.storage)
+    if pt.is_dictionary(kind):
+        return pc.sum(pc.binary_length(array.dictionary).take(array.indices)).as_py() or 0
+    if pt.is_map(kind):
+        return texts_of(array.keys) + texts_of(array.items)
+    if pt.is_struct(kind):
+        return sum(texts_of(array.field(i)) for i in range(kind.num_fields))
+    return texts_of(array.values) if kind.num_fields else 0
 
 
 def nulls(field: pa.Field, rows: int) -> list[Chunk]:

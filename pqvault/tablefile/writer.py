@@ -31,6 +31,7 @@ from pqvault.tablefile.schemas import (
     same_types,
     sorting_columns,
 )
+from pqvault.tablefile.unpacked import ROW
 from pqvault.tablefile.views import storable
 
 if TYPE_CHECKING:
@@ -130,6 +131,9 @@ class TableSink:
             step = max(1, min(most - self._pending_rows, room // 8 // each))
             piece = batch.slice(at, step)
             size = piece.nbytes
+            if size > ROW:
+                for row in range(len(piece)):
+                    self._check_row(piece.slice(row, 1))
             if self._pending and self._pending_size + size > room:
                 self.end_row_group()
                 continue
@@ -139,6 +143,15 @@ class TableSink:
             at += len(piece)
             if self._pending_rows >= most or self._pending_size >= room:
                 self.end_row_group()
+
+    def _check_row(self, row: pa.RecordBatch) -> None:
+        """Refuse what readers do not take (docs/format.md 10.2)."""
+        for name, column in zip(row.schema.names, row.columns, strict=True):
+            if column.type.num_fields and column.nbytes > ROW:
+                raise UsageError(
+                    f"the column {name!r} of {self._what} has a row of over 2 GiB",
+                    hint="divide it among several rows",
+                )
 
     def _room(self) -> tuple[int, int]:
         """The most rows and bytes of the next row group."""

@@ -1,9 +1,9 @@
 """TableScanner: a scan over several files for each part, side by side, a row group at a time.
 
-For columns of groups, which are in files of their own with the same row groups, and for archives
-that are not on a local disk, so that no thread of Arrow's is left with a Python file. A filter
-is asked of the statistics of every file first, then of the columns that it names; the other
-columns of a row group are read only where a row is left.
+Not Arrow's own scan: that unpacks row groups whole, whatever they hold, knows nothing of columns
+that are in files of their own, and leaves threads with a Python file where an archive is not on a
+local disk. A filter is asked of the statistics of every file first, then of the columns that it
+names; the other columns of a row group are read only where a row is left.
 """
 
 from __future__ import annotations
