@@ -83,8 +83,9 @@ def compact(
     def known(key_id: str) -> Recipient | None:
         return given.get(key_id) or find(key_id)
 
+    storage = storage_at(archive)
     return Compaction(
-        storage_at(archive),
+        storage,
         mine,
         known,
         keep_last=keep_last,
@@ -93,7 +94,7 @@ def compact(
         sign=to_signing_keys(sign),
         policy=policy,
         memory=memory,
-        jobs=jobs_of(jobs),
+        jobs=jobs_of(jobs, storage.requests),
         dry_run=dry_run,
         progress=progress,
     ).run()
