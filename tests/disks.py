@@ -64,7 +64,7 @@ class Disk:
                     self._open[fd] = self.root
                 return fd
             parent = self._open.get(dir_fd)
-            if parent is None:
+            if parent is None or flags & os.O_TMPFILE == os.O_TMPFILE:  # which has no name
                 return fd
             new = path not in parent.names
             node = parent.names.setdefault(path, Node(folder=os.path.isdir(f"/proc/self/fd/{fd}")))

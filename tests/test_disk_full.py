@@ -12,7 +12,9 @@ import random
 import shutil
 import stat
 import subprocess
+import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +23,7 @@ import pytest
 
 import pqvault
 from pqvault.errors import PQVaultError
+from pqvault.logs import InferenceLog, LogView
 
 KEY = pqvault.Identity.generate()
 MIB = 1 << 20
@@ -364,6 +367,7 @@ for name in ("api", "archive.unseal", "archive.extract", "archive.verify", "arch
     importlib.import_module("pqvault." + name)
 pqvault.archive.partwriter.load_partwriter()  # nobody may not be able to read it
 from pqvault.errors import PQVaultError
+from pqvault.logs import InferenceLog, LogView
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 what, base, identity = sys.argv[1:]
 key = pqvault.Identity.parse(identity)
@@ -526,3 +530,38 @@ def test_a_log_on_a_full_disk_waits_for_room(disk: Disk) -> None:
     with LogView(archive, [KEY]) as view:
         ids = [i for table in view.rows() for i in table["request_id"].to_pylist()]
     assert ids == [str(number) for number in range(300)]
+
+
+# ---- a log on a disk that nobody may write to --------------------------------------------
+
+
+def test_a_log_on_a_disk_that_is_read_only(disk: Disk, home: Path, key_file: Path) -> None:
+    """It is read, what was left open too; who wants to write is told so at once; and nothing is
+    said to have expired that is still there."""
+    disk.mount("size=20m")
+    archive = disk.path / "l.pqv"
+    code = """
+    import os, sys
+    from pqvault.logs import InferenceLog
+    log = InferenceLog(sys.argv[1], recipients=[sys.argv[2]], fsync="flush")
+    log.log({"model": "m"})
+    log.flush()
+    os._exit(0)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(archive), KEY.recipient.text]
+    subprocess.run(command, check=True)
+    with InferenceLog(archive, recipients=[KEY.recipient]) as log:
+        log.log({"model": "m"})
+    disk.mount("remount,ro")
+    try:
+        with LogView(archive, [KEY]) as view:
+            assert [part.state for part in view.parts()] == ["committed", "open or cut"]
+            assert view.problems == []
+        refused(cli(home, "log", "recover", archive, "-i", key_file), 3, "read-only", "parts/")
+        done = cli(home, "log", "expire", archive, "--older-than", "0s", "--json")
+        refused(done, 3, "read-only", "envelopes/")
+        assert json.loads(done.stdout)["expired"] == [] and json.loads(done.stdout)["size"] == 0
+        pipe = cli(home, "log", "pipe", archive, "-r", KEY.recipient.text)
+        refused(pipe, 1, "read-only", "envelopes")
+    finally:
+        disk.mount("remount,rw")

@@ -96,16 +96,16 @@ class _Run:
         for name in envelopes:
             self.key_ids.update(_key_ids(self.storage, name))
         files = list(self.storage.walk(f"parts/{part}", leftovers=True))
-        self.report.size += sum(_size(self.storage, name) for name in (*envelopes, *files))
+        size = sum(_size(self.storage, name) for name in (*envelopes, *files))
+        if not self.report.dry_run:
+            for name in envelopes:
+                _shred(self.storage, name)
+            self.storage.make_folder("removed")
+            record = {"reason": "expired", "time": int(time.time() * 1000)}
+            self.storage.put_new(layout.removed_name(part), json.dumps(record).encode() + b"\n")
+            _remove_files(self.storage, part)
         self.report.expired.append(part)
-        if self.report.dry_run:
-            return
-        for name in envelopes:
-            _shred(self.storage, name)
-        self.storage.make_folder("removed")
-        record = {"reason": "expired", "time": int(time.time() * 1000)}
-        self.storage.put_new(layout.removed_name(part), json.dumps(record).encode() + b"\n")
-        _remove_files(self.storage, part)
+        self.report.size += size
 
 
 def expire(

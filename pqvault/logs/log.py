@@ -92,6 +92,8 @@ class InferenceLog(Closing):
     def _prepare(self) -> str:
         """Find out now, and not when the first record comes, what would refuse it."""
         archive = layout.create_archive(self._storage)
+        for folder in ("envelopes", "parts", "commits"):
+            self._storage.check_writable(folder)
         if self._spill is not None:
             for folder in ("", "envelopes", "parts"):
                 self._spill.make_folder(folder)

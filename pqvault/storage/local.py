@@ -31,6 +31,7 @@ __all__ = ["LocalStorage"]
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _UPDATE = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NOT_OURS = (errno.EROFS, errno.EACCES, errno.EPERM)
 _MODE = 0o666  # less the umask: an archive is ciphertext, its folder decides who reads it
 
 _Entries: TypeAlias = list[tuple[str, bool]]  # name, is a folder
@@ -200,7 +201,13 @@ class LocalStorage:
     def lock(self, name: str) -> FileLock:
         """Take the lock of a file that `append` began. Raises `Locked` while its writer lives."""
         with self._file("lock", name) as (folder, last):
-            return FileLock(os.open(last, _UPDATE, dir_fd=folder), self.where(name))
+            try:
+                fd = os.open(last, _UPDATE, dir_fd=folder)
+            except OSError as error:
+                if error.errno not in _NOT_OURS:
+                    raise
+                fd = os.open(last, _READ, dir_fd=folder)  # who may only read may ask all the same
+            return FileLock(fd, self.where(name))
 
     def shred(self, name: str) -> None:
         """Overwrite a file in place and remove it, durably; one that is gone is no error.
@@ -237,6 +244,19 @@ class LocalStorage:
         # A file or a link may bear the name; better to say so here than at the first write.
         with self._folder("open", made):
             pass
+
+    def check_writable(self, folder: str) -> None:
+        """Raise PQVaultError where nothing may be written, now rather than at the first write."""
+        unnamed = getattr(os, "O_TMPFILE", None)  # a file without a name, where the system has it
+        if unnamed is None:
+            return
+        with self._folder("write", folder) as (fd, _):
+            try:
+                os.close(os.open(".", unnamed | os.O_WRONLY | os.O_CLOEXEC, dir_fd=fd))
+            except OSError as error:
+                if error.errno in _NOT_OURS:
+                    raise
+                # Full, say, which passes; or a file system that has no such files.
 
     def sync_folder(self, folder: str) -> None:
         """Make the names in `folder` durable."""
