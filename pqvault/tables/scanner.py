@@ -8,9 +8,11 @@ names; the other columns of a row group are read only where a row is left.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from itertools import chain, cycle, islice
 from typing import Any
 
@@ -29,6 +31,8 @@ __all__ = ["TableScanner", "columns_of"]
 
 _AT_ONCE = 2  # row groups that are read: each is for several threads where it has several columns
 _SMALL = 2 * 1024 * 1024  # bytes of columns, about, that are read before threads have begun
+# What may be true of NaN, in an expression as Arrow writes it; comparisons but `!=` never are.
+_MATCHES_NAN = re.compile(r"!=|nan_is_null=true|\b(?!is_valid\(|is_null\()\w+\(")
 BATCH_ROWS = 128 * 1024  # of a batch that is given out, as pyarrow's own scanners do
 
 
@@ -52,7 +56,7 @@ def columns_of(rows: TableRows, columns: Any, filter: Any) -> tuple[list[str], l
 def _named(rows: TableRows, expression: Any) -> list[str]:
     """The columns that an expression names, which pyarrow does not tell: without one of them
     it does not fit the rest."""
-    by_place = "FieldPath(" in str(expression)  # among the columns that are seen
+    by_place = "FieldPath(" in _shown(expression)  # among the columns that are seen
     whole = without_views(rows.schema if by_place else rows.whole).empty_table()
     more = _no_name_of(whole.schema)  # because a table of no columns is none
     whole = whole.append_column(more, pa.array([], pa.null()))
@@ -78,6 +82,14 @@ def _named(rows: TableRows, expression: Any) -> list[str]:
                 pending += [names[half:], names[:half]]
     rows.check_names(found)
     return found
+
+
+def _shown(expression: Any) -> str:
+    """An expression as Arrow writes it."""
+    try:
+        return str(expression)
+    except UnicodeDecodeError:  # it cuts long literals, within a character too
+        return "FieldPath(?)"  # may be in it
 
 
 def _bind(table: pa.Table, expression: Any) -> None:
@@ -134,10 +146,16 @@ class TableScanner:
             return chain.from_iterable(self._row_groups(least=least))
         return _side_by_side(self._row_groups(_AT_ONCE, least))
 
+    @cached_property
+    def _statistics_hold(self) -> bool:
+        """Whether no row matches that the least and the largest value tell nothing of: NaN."""
+        floats = any(pa.types.is_floating(self._seen.field(name).type) for name in self._asked)
+        return not (floats and _MATCHES_NAN.search(_shown(self._filter)))
+
     def _candidates(self, entry: TableEntry) -> list[int]:
         """The row groups in which statistics do not rule a match out."""
         count = len(entry.files[""].row_groups())
-        if self._filter is None:
+        if self._filter is None or not self._statistics_hold:
             return list(range(count))
         left = set(range(count))
         for file in entry.files.values():
