@@ -593,6 +593,42 @@ def test_what_is_refused_comes_with_a_next_step(
     assert step in (caught.value.hint or "")
 
 
+def test_one_key_is_as_good_as_a_list_of_one(archive: Path, tmp_path: Path) -> None:
+    file, key = tmp_path / "ops.pub", tmp_path / "key.txt"
+    file.write_text(OPS.recipient.text)
+    OPS.save_file(key)
+    given: list[Any] = [OPS.recipient, OPS.recipient.text, f"@{file}"]
+    for number, one in enumerate([*given, *(lambda one=one: one for one in given)]):
+        with InferenceLog(archive, recipients=one, groups={"content": one}) as log:
+            numbered(log, 1, number)
+    with InferenceLog(archive, recipients=OPS.recipient, fsync="flush") as log:
+        numbered(log, 1, 6)
+        log.flush()
+        with LogView(archive, OPS) as view, LogView(archive, key) as other:
+            assert of(view.rows(open_parts=True)) == of(other.rows(open_parts=True)) == strings(7)
+        assert len(recover(archive, key).live) == 1
+
+
+@pytest.mark.parametrize("wrong", [None, 5, [None], [5], OPS, [OPS], lambda: None, lambda: [OPS]])
+def test_what_is_no_recipient_is_named_by_its_type(archive: Path, wrong: Any) -> None:
+    with pytest.raises(UsageError, match=r"a recipient was given as (NoneType|int|Identity)"):
+        InferenceLog(archive, recipients=wrong)
+
+
+def test_a_function_that_gives_no_recipient_now_does_not_end_the_log(archive: Path) -> None:
+    given: list[Any] = [OPS.recipient]
+    with InferenceLog(archive, recipients=lambda: given, part_size=1, fsync="flush") as log:
+        numbered(log, 1)
+        log.flush()
+        given[:] = [None]
+        numbered(log, 1, 1)
+        with pytest.raises(Incomplete, match="a recipient was given as NoneType"):
+            log.flush(1)
+        given[:] = [OPS.recipient]
+        log.flush()
+    assert ids(archive) == ["0", "1"] and not log.stats.dropped
+
+
 def test_a_column_that_a_log_has_not_is_answered_with_those_it_has(archive: Path) -> None:
     with make(archive) as log:
         numbered(log, 1)

@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import pyarrow as pa
@@ -19,6 +19,7 @@ from pqvault.archive.columngroups import ColumnGroup
 from pqvault.archive.committing import refuse_digests, refuse_unsigned
 from pqvault.archive.publicstate import PublicState
 from pqvault.archive.tablepart import check_path
+from pqvault.arguments import to_recipients
 from pqvault.closing import Closing
 from pqvault.errors import Incomplete, PQVaultError, UsageError
 from pqvault.keys import Recipient, one_profile
@@ -36,7 +37,8 @@ from pqvault.storage import LocalStorage
 
 __all__ = ["InferenceLog", "Recipients"]
 
-Recipients: TypeAlias = Sequence[Recipient | str] | Callable[[], Sequence[Recipient | str]]
+OneOrSeveral: TypeAlias = Recipient | str | Sequence[Recipient | str]
+Recipients: TypeAlias = OneOrSeveral | Callable[[], OneOrSeveral]
 _logger = logging.getLogger("pqvault.logs")
 
 
@@ -45,9 +47,10 @@ class InferenceLog(Closing):
 
     ``archive``: a folder, made when it is not there. ``recipients``: who opens it: objects,
     ``age1pq1…`` texts, ``@FILE`` (read anew for each part), or a function that gives them, called
-    for each part. ``groups``: columns for other recipients: ``{"content": […]}`` of the default
-    schema, or any name with its columns in ``group_columns``. ``name``: of the table. ``sign``:
-    keys that sign each part. ``spill``: a folder for the policy of that name. ``settings``: see
+    for each part; one alone will do. ``groups``: columns for other recipients: ``{"content": […]}``
+    of the default schema, or any name with its columns in ``group_columns``. ``name``: of the
+    table. ``sign``: keys that sign each part. ``spill``: a folder for the policy of that name.
+    ``settings``: see
     :class:`LogSettings`, whose fields may be given by name instead.
 
     :meth:`log` may be called from any thread, does no I/O and never raises. Raises UsageError,
@@ -311,22 +314,27 @@ def _settings(fields: Mapping[str, Any]) -> LogSettings:
 
 def _resolve(recipients: Recipients) -> list[Recipient]:
     found: list[Recipient] = []
-    for item in _asked(recipients) if callable(recipients) else recipients:
-        if isinstance(item, Recipient):
-            found.append(item)
-        elif item.startswith("@"):
+    for item in _asked(recipients) if callable(recipients) else _several(recipients):
+        if isinstance(item, str) and item.startswith("@"):
             found += Recipient.load_file(item[1:])
         else:
-            found.append(Recipient.parse(item))
+            found += to_recipients([item])
     if not found:
         raise UsageError("a log needs recipients, or nobody could read it")
     return list(dict.fromkeys(found))
 
 
-def _asked(recipients: Callable[[], Sequence[Recipient | str]]) -> list[Recipient | str]:
+def _several(given: OneOrSeveral) -> list[Recipient | str]:
+    """One alone is as good as a list of one; what is no recipient is refused by name later."""
+    if isinstance(given, Recipient | str) or not isinstance(given, Iterable):
+        return [given]
+    return list(given)
+
+
+def _asked(recipients: Callable[[], OneOrSeveral]) -> list[Recipient | str]:
     """What the caller's function gives. Whatever it raises is a reason to ask it again later."""
     try:
-        return list(recipients())
+        return _several(recipients())
     except PQVaultError:
         raise
     except Exception as error:

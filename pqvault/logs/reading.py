@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 from pqvault.archive.archive import Archive
 from pqvault.archive.tableentry import TableEntry
 from pqvault.archive.tablerows import TableRows
+from pqvault.arguments import Identities, to_identities
 from pqvault.closing import Closing
 from pqvault.errors import FormatError, NoKeyFits, NotFound, PQVaultError
-from pqvault.keys import Identity
 from pqvault.logs.closing import TABLE, damage_of
 from pqvault.logs.openparts import FoundPart, find_parts, is_gone, open_keys, state_of
 from pqvault.logs.rows import LogRows
@@ -69,7 +69,7 @@ class LogView(Closing):
     """
 
     archive: str | os.PathLike[str]
-    identities: Sequence[Identity]
+    identities: Identities
     name: str = TABLE
     memory: Memory | None = None
     policy: Policy = ANYBODY
@@ -82,6 +82,7 @@ class LogView(Closing):
 
     def __post_init__(self) -> None:
         self._storage = storage_at(self.archive)
+        self.identities = to_identities(self.identities)
         self._keyring = keyring(self.identities)
         self._opened = Archive(
             self._storage, self.identities, strict=False, memory=self.memory, policy=self.policy

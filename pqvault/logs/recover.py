@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from pqvault.archive import layout
 from pqvault.archive.committing import discard
+from pqvault.arguments import Identities, to_identities
 from pqvault.errors import Locked, NotFound, PQVaultError, UsageError
 from pqvault.format.textdoc import MAX_SIZE
 from pqvault.keys import Identity
@@ -60,7 +61,7 @@ class RecoverReport:
 
 def recover(
     archive: str | os.PathLike[str],
-    identities: Sequence[Identity],
+    identities: Identities,
     *,
     into: str | os.PathLike[str] | None = None,
     table: str | None = None,
@@ -76,6 +77,7 @@ def recover(
     keeps its id, its root keys and who it is sealed to, so this can be interrupted and repeated.
     Problems of one part are in the report.
     """
+    identities = to_identities(identities)
     storage = local(archive)
     target = storage if into is None else local(into)
     archive_id = layout.read_header(storage)
