@@ -320,8 +320,10 @@ def test_pipe_ends_whole_when_it_is_told_to(
     while not list(work.glob("l.pqv/parts/*/wal")) and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(0.3)
-    process.send_signal(number)
     assert process.stdout is not None
+    for _ in range(2):  # as `timeout` does
+        process.send_signal(number)
+        time.sleep(0.01)
     report = json.loads(process.stdout.readline())
     process.communicate()
     assert process.wait(timeout=20) == 0 and report["logged"] == 100

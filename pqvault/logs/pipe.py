@@ -43,8 +43,8 @@ def pipe_lines(
     """
     bad = 0
     out = _Tee(tee)
-    try:
-        with _until_told() as told:
+    with _until_told() as told:  # to the end of closing: `timeout` tells everybody twice
+        try:
             fd = sys.stdin.fileno() if source is None else source
             for line in _lines(fd, told, longest):
                 out.write(line)
@@ -52,8 +52,8 @@ def pipe_lines(
                     record, good = _record(line)
                     bad += not good
                     log.log_waiting(record, told.is_set)
-    finally:
-        log.close()
+        finally:
+            log.close()
     stats = log.stats
     dropped = sum(stats.dropped.values())
     return PipeReport(stats.logged, bad, dropped, tuple(stats.parts), out.lost)
