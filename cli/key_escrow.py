@@ -184,12 +184,17 @@ def _put_back(
             report = put_back(copy, place, keys, force=force)
             output.failures(report.problems)
             output.document(report)
-            for name in (*report.missing, *report.damaged):
+            for name in (*report.missing, *report.damaged, *report.forced):
                 output.detail(f"put back {name}")
             output.line(
                 f"{place}: {len(report.missing):,} missing and {len(report.damaged):,}"
                 f" damaged put back, {len(report.left):,} newer left, {report.same:,} the same"
             )
+            if report.forced:
+                newer = number(len(report.forced), "newer one")
+                output.warning(
+                    f"{place}: {newer} gave way: whoever was taken off since opens it again"
+                )
             failed |= bool(report.problems)
     if failed:
         fail_with(3)

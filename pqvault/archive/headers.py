@@ -37,7 +37,8 @@ _FOLDERS: Final = ("envelopes", "commits")  # a part is there when its commit is
 
 @dataclass(slots=True)
 class PutBack:
-    """What was put back of one archive, by name. ``left``: is another one there, and newer.
+    """What was put back of one archive, by name. ``left``: is another one there, and newer;
+    ``forced``: was put back in the place of such a one all the same.
 
     ``same``: how many are there as they were kept.
     """
@@ -46,6 +47,7 @@ class PutBack:
     missing: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+    forced: list[str] = field(default_factory=list)
     same: int = 0
     problems: list[PQVaultError] = field(default_factory=list)
 
@@ -224,14 +226,21 @@ def _put(
     elif isinstance(there, PQVaultError):
         storage.put_new(name, kept[name])
         report.missing.append(name)
-    elif force or _is_worse(storage, archive, name, there, kept, ring):
-        if not storage.replace(name, there, kept[name]):
+    else:
+        try:
+            worse = _is_worse(storage, archive, name, there, kept, ring)
+        except IntegrityError:
+            if not force:
+                raise
+            worse = True
+        if not (worse or force):
+            report.left.append(name)
+        elif storage.replace(name, there, kept[name]):
+            (report.damaged if worse else report.forced).append(name)
+        else:
             raise IntegrityError(
                 f"{storage.where(name)} was replaced by somebody else just now", hint="look again"
             )
-        report.damaged.append(name)
-    else:
-        report.left.append(name)
 
 
 def _is_worse(
