@@ -67,6 +67,11 @@ class TableEntry:
             raise self.part.bad(f"describes {self.what} with columns in no file, or in two")
         return schema
 
+    @cached_property
+    def at_once(self) -> dict[object, int]:
+        """How many rows are read at once, by row group and columns: measured for the first scan."""
+        return {}
+
     @property
     def size(self) -> int:
         """Bytes of its files as sealed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -19,6 +19,8 @@ from pqvault.tablefile.unpacked import nulls, rows_at_once
 from pqvault.tablefile.views import without_views
 
 __all__ = ["TableRows"]
+
+_KNOWN: Final = 4096  # row groups and columns whose size is remembered
 
 
 class TableRows:
@@ -143,10 +145,19 @@ class PartRows:
             for place in file.columns
         }
         """The group of each column that can be read."""
-        self._recast = {f.name for f in entry.schema if f.type != whole.field(f.name).type}
+        self._recast = frozenset(f.name for f in entry.schema if f.type != whole.field(f.name).type)
+        self._at_once = entry.at_once
 
     def at_once(self, index: int, names: Sequence[str]) -> int:
         """How many rows of a row group, of these columns, can be in memory at a time."""
+        known, key = self._at_once, (index, tuple(names), self._recast)
+        if key not in known:
+            if len(known) >= _KNOWN:
+                known.clear()
+            known[key] = self._measure(index, names)
+        return known[key]
+
+    def _measure(self, index: int, names: Sequence[str]) -> int:
         rows = self.rows[index]
         absent = [self._whole.field(name) for name in names if name not in self.place]
         chunks = [chunk for field in absent for chunk in nulls(field, rows)]

@@ -119,7 +119,8 @@ class OpenTable:
         """A row group in order, so many rows at a time. Raises IntegrityError."""
         with trouble(self._path):
             if rows >= self.rows[index]:
-                table = self._parquet.read_row_group(index, columns=columns)
+                threads = columns is None or len(columns) > 1
+                table = self._parquet.read_row_group(index, columns=columns, use_threads=threads)
                 table.validate()
                 batches = None
             else:
