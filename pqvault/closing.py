@@ -1,11 +1,16 @@
-"""What ends with its `with` block: Closing is closed, Finishing is finished or aborted."""
+"""What ends with its `with` block: Closing is closed, Finishing is finished or aborted. Sweeping is
+for what others hold of it."""
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from types import TracebackType
-from typing import Self
+from typing import Generic, Self, TypeVar
 
-__all__ = ["Closing", "Finishing"]
+__all__ = ["Closing", "Finishing", "Sweeping"]
+
+Item = TypeVar("Item")
 
 
 class Closing:
@@ -57,3 +62,29 @@ class Finishing:
             self.abort()
         elif self._open:
             self.finish()
+
+
+class Sweeping(Generic[Item]):
+    """Has a lock, and takes what is let go of without waiting for it: a `close` may be called by
+    the garbage collector, in the midst of this very thread's work under the lock."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self._left: deque[Item] = deque()
+
+    def leave(self, item: Item) -> None:
+        """Let go of an item; where the lock is held, when it is held the next time."""
+        self._left.append(item)
+        if self.lock.acquire(blocking=False):
+            try:
+                self.sweep()
+            finally:
+                self.lock.release()
+
+    def sweep(self) -> None:
+        """Let go of what was left; the lock is held by who calls."""
+        while self._left:
+            self._let_go(self._left.popleft())
+
+    def _let_go(self, item: Item) -> None:
+        raise NotImplementedError

@@ -4,12 +4,13 @@ whoever reads in order finds the next bytes already on their way."""
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
+
+from pqvault.closing import Sweeping
 
 __all__ = ["Ahead"]
 
@@ -50,16 +51,18 @@ class _Window:
     run: _Run | None
 
 
-class _Shelf:
-    """The windows of all readers: what was put here first goes when there are too many bytes."""
+class _Shelf(Sweeping["Ahead"]):
+    """The windows of all readers: what was put here first goes when there are too many bytes. All
+    share its lock, each for a moment."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()  # of all readers: each holds it for a moment only
+        super().__init__()
         self._windows: dict[_Window, None] = {}
         self.size = 0  # bytes
 
     def put(self, window: _Window) -> None:
         """Hold it; the lock is held by who calls."""
+        self.sweep()
         self._windows[window] = None
         self.size += window.end - window.start
         while self.size > _HELD:
@@ -70,6 +73,12 @@ class _Shelf:
     def has_room(self, size: int) -> bool:
         """Whether that many bytes drive nothing away."""
         return self.size + size <= _HELD
+
+    def _let_go(self, item: Ahead) -> None:
+        for window in item.windows:
+            window.data.cancel()
+            self.take(window)
+        item.windows = []
 
     def take(self, window: _Window) -> None:
         """Hold it no more."""
@@ -223,9 +232,5 @@ class Ahead:
 
     def close(self) -> None:
         """Drop what was fetched."""
-        if self._shelf is not _shelf:
-            return
-        with self._shelf.lock:
-            for window in self.windows.copy():
-                window.data.cancel()
-                self._remove(window)
+        if self._shelf is _shelf:
+            self._shelf.leave(self)

@@ -30,6 +30,7 @@ from pqvault.errors import (
     UsageError,
 )
 from pqvault.integrations.samples import SampleFiles
+from pqvault.sealed import FrameCache
 from pqvault.storage import LocalStorage, Storage, storage_at
 from pqvault.storage import remote as remote_module
 from pqvault.storage.ahead import Ahead, _Shelf
@@ -365,6 +366,28 @@ def test_what_all_readers_hold_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     for ahead in readers:
         ahead.close()
     assert shelf.size == 0
+
+
+def test_what_is_collected_in_the_midst_of_a_read_is_closed_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The garbage collector closes readers on a thread that may hold the lock of all."""
+    monkeypatch.setattr("pqvault.storage.ahead._shelf", shelf := _Shelf())
+    gone, here = (Ahead(lambda start, end: bytes(end - start), MIB) for _ in range(2))
+    gone.read_into(memoryview(bytearray(10)), 0)
+    assert shelf.size == MIB
+    with shelf.lock:
+        gone.close()
+    here.read_into(memoryview(bytearray(10)), 0)
+    assert shelf.size == MIB and not gone.windows
+    here.close()
+    assert shelf.size == 0
+    cache = FrameCache(100)
+    cache.put(1, 0, bytes(60))
+    with cache.lock:
+        cache.forget(1)
+    cache.put(2, 0, bytes(60))
+    assert cache.get(1, 0) is None and cache.get(2, 0) == bytes(60)
 
 
 def test_the_child_of_a_fork_does_not_wait_for_what_its_parent_fetches() -> None:
