@@ -29,7 +29,7 @@ from pqvault.tablefile.views import without_views
 
 __all__ = ["TableScanner", "columns_of"]
 
-_AT_ONCE = 2  # row groups that are read: each is for several threads where it has several columns
+_AT_ONCE = 3  # row groups that are read: each is for several threads where it has several columns
 _SMALL = 2 * 1024 * 1024  # bytes of columns, about, that are read before threads have begun
 # What may be true of NaN, in an expression as Arrow writes it; comparisons but `!=` never are.
 _MATCHES_NAN = re.compile(r"!=|nan_is_null=true|\b(?!is_valid\(|is_null\()\w+\(")
