@@ -9,6 +9,7 @@ __all__ = ["Struct", "parse"]
 Struct: TypeAlias = dict[int, Any]  # by field id; bytes, integers, truth values, lists, structs
 
 _DEEPEST: Final = 8
+_INTEGERS: Final = (4, 5, 6)  # kinds
 
 
 def parse(data: bytes) -> tuple[Struct, int]:
@@ -28,12 +29,16 @@ def _struct(data: bytes, at: int, depth: int) -> tuple[Struct, int]:
             number += head >> 4
         else:
             number, at = _integer(data, at)
-        fields[number], at = _value(data, at, head & 15, depth)
+        kind = head & 15
+        if kind in _INTEGERS:
+            fields[number], at = _integer(data, at)
+        else:
+            fields[number], at = _value(data, at, kind, depth)
     return fields, at + 1
 
 
 def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
-    if kind in (4, 5, 6):
+    if kind in _INTEGERS:
         return _integer(data, at)
     if kind == 12 and depth < _DEEPEST:
         return _struct(data, at, depth + 1)
@@ -67,7 +72,11 @@ def _list(data: bytes, at: int, depth: int) -> tuple[list[Any], int]:
 
 
 def _integer(data: bytes, at: int) -> tuple[int, int]:
-    coded, at = _varint(data, at)
+    coded = data[at]
+    if coded < 0x80:  # as most are: a table has some for each page
+        at += 1
+    else:
+        coded, at = _varint(data, at)
     return coded >> 1 ^ -(coded & 1), at
 
 

@@ -57,7 +57,7 @@ class OpenTable:
         """
         chosen = None if columns is None else set(columns)
         wanted = [
-            (place, replace(leaf, coded=leaf.coded and leaf.column not in written_out))
+            (place, replace(leaf, coded=False) if leaf.column in written_out else leaf)
             for place, leaf in enumerate(self._leaves)
             if chosen is None or leaf.column in chosen
         ]

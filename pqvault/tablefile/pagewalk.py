@@ -27,6 +27,7 @@ _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3  # PageType
 _BY_DICTIONARY: Final = {2, 8}  # Encoding: PLAIN_DICTIONARY, RLE_DICTIONARY
 _DELTA: Final = 7  # DELTA_BYTE_ARRAY: each value may begin with all of the one before
 _BODY, _DICT_BODY, _HEAD, _DICT_HEAD = b"\2", b"\3", b"\4", b"\5"  # kinds of modules
+_length_at: Final = struct.Struct("<I").unpack_from
 _FIRST: Final = 512  # bytes that hold most headers
 _LARGEST: Final = 16 * 1024 * 1024  # bytes of a header, as pyarrow has it
 _CODECS: Final = {"UNCOMPRESSED", "ZSTD", "SNAPPY", "GZIP", "BROTLI"}
@@ -159,9 +160,10 @@ class PageWalk:
                 data = pa.decompress(data, unpacked, codec.lower(), asbytes=True)
             except (pa.ArrowException, OSError) as error:
                 raise self._bad(f"a page cannot be unpacked: {error}") from None
-        at = longest = 0
-        while at + 4 <= len(data):
-            length = int.from_bytes(data[at : at + 4], "little")
-            longest = max(longest, length)
+        at, longest, end = 0, 0, len(data) - 4
+        while at <= end:  # a million times, it may be
+            (length,) = _length_at(data, at)
+            if length > longest:
+                longest = length
             at += 4 + length
         return min(longest, unpacked)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Final
 
@@ -57,30 +57,25 @@ class Leaf:
 
 def leaves(schema: pa.Schema) -> list[Leaf]:
     """The leaves of a file's schema, in its order."""
-    columns = ((f.type, Leaf(f.name, 0, 1, coded=False, listed=False)) for f in schema)
-    return [leaf for kind, top in columns for leaf in _below(kind, top)]
+    return [leaf for field in schema for leaf in _below(field.type, field.name, 0, 1, False)]
 
 
-def _below(kind: pa.DataType, above: Leaf) -> list[Leaf]:
-    """``above``: what the lists and structs around it make of it."""
+def _below(kind: pa.DataType, column: str, width: int, fixed: int, listed: bool) -> list[Leaf]:
+    """The last three: what the lists and structs around it make of it."""
     if isinstance(kind, pa.BaseExtensionType):
-        return _below(kind.storage_type, above)
+        return _below(kind.storage_type, column, width, fixed, listed)
     if pt.is_dictionary(kind):
-        return [replace(above, width=above.width + 4, coded=True, listed=False)]
+        return [Leaf(column, width + 4, fixed, coded=True, listed=False)]
     if kind.num_fields:
-        fixed = kind.list_size if pt.is_fixed_size_list(kind) else 1
-        one = replace(
-            above,
-            width=above.width + _LEVEL,
-            fixed=above.fixed * fixed,
-            listed=above.listed or not pt.is_struct(kind),
-        )
+        width += _LEVEL
+        fixed *= kind.list_size if pt.is_fixed_size_list(kind) else 1
+        listed = listed or not pt.is_struct(kind)
         inner = [kind.field(i).type for i in range(kind.num_fields)]
-        return [leaf for each in inner for leaf in _below(each, one)]
+        return [leaf for one in inner for leaf in _below(one, column, width, fixed, listed)]
     try:
-        return [replace(above, width=above.width - (-kind.bit_width // 8), listed=False)]
+        return [Leaf(column, width - (-kind.bit_width // 8), fixed, coded=False, listed=False)]
     except ValueError:
-        return [replace(above, width=above.width + _TEXT)]
+        return [Leaf(column, width + _TEXT, fixed, coded=False, listed=listed)]
 
 
 class Chunk:

@@ -22,21 +22,27 @@ _PLAIN: Final = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large
 
 def without_views(schema: pa.Schema) -> pa.Schema:
     """A schema with large texts and bytes in the place of views, at any depth."""
-    return pa.schema([f.with_type(_plain(f.type)) for f in schema], schema.metadata)
+    return pa.schema(list(map(_plain_field, schema)), schema.metadata)
 
 
 def storable(schema: pa.Schema) -> pa.Schema:
     """A schema with views only where they are columns themselves."""
-    fields = [f if f.type in _PLAIN else f.with_type(_plain(f.type)) for f in schema]
+    fields = [f if f.type in _PLAIN else _plain_field(f) for f in schema]
     return pa.schema(fields, schema.metadata)
 
 
+def _plain_field(field: pa.Field) -> pa.Field:
+    kind = field.type
+    plain = _plain(kind)
+    return field if plain is kind else field.with_type(plain)
+
+
 def _plain(kind: pa.DataType) -> pa.DataType:
-    if kind in _PLAIN:
-        return _PLAIN[kind]
+    if kind.num_fields:
+        return with_fields(kind, _plain_field)
     if pt.is_dictionary(kind):
         return pa.dictionary(kind.index_type, _plain(kind.value_type), kind.ordered)
-    return with_fields(kind, lambda field: field.with_type(_plain(field.type)))
+    return _PLAIN.get(kind, kind)
 
 
 def with_fields(kind: pa.DataType, change: Callable[[pa.Field], pa.Field]) -> pa.DataType:
