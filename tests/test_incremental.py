@@ -35,6 +35,7 @@ from pqvault.errors import (
 )
 from pqvault.format.commit import Commit
 from pqvault_cli.main import cli
+from pqvault_cli.output import when
 
 
 def forget(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -450,6 +451,36 @@ def test_as_of(box: Box) -> None:
         for as_of in spellings:
             found = box.contents(as_of=as_of)
             assert found["src/x"] == ("f", b"%d" % number) and set(found) == expected
+
+
+def test_as_of_a_time_as_it_is_shown(box: Box) -> None:
+    """A time to the second, as `pqvault parts` prints it, is that of the part, not before it."""
+    box.tree({"x": b"1"})
+    while time.time() % 1 < 0.2:  # so that the part is not of the very beginning of a second
+        time.sleep(0.05)
+    box.seal()
+    with box.open() as opened:
+        created = opened.parts[0].commit.created
+    assert created % 1000
+    assert "src/x" in box.contents(as_of=when(created))
+    with pytest.raises(NotFound):
+        box.open(as_of=when(created - 1000))
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/Los_Angeles"])
+@pytest.mark.parametrize("as_of", ["0001-01-01", "2026-02-30"])
+def test_as_of_a_time_that_does_not_exist(
+    box: Box, monkeypatch: pytest.MonkeyPatch, as_of: str, zone: str
+) -> None:
+    """In whatever zone, one that no calendar or clock has is exit 10 and no error of Python's."""
+    box.tree({"x": b"1"})
+    box.seal()
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", zone)
+        time.tzset()
+        with pytest.raises(NotFound):
+            box.open(as_of=as_of)
+    time.tzset()
 
 
 @pytest.mark.parametrize("as_of", ["0000", "yesterday", "2001-01-01", "", "abc"])

@@ -32,7 +32,7 @@ def select_parts(
     chosen = [part for part in parts if part.commit.created <= at]
     if not chosen:
         raise NotFound(
-            f"the archive has no part as old as {as_of.isoformat()}",
+            f"the archive has no part as old as {as_of.isoformat(timespec='seconds')}",
             hint="`pqvault parts` lists its parts and their times",
         )
     return chosen, as_of
@@ -58,9 +58,11 @@ def _holder(parts: list[PublicPart], text: str) -> PublicPart | None:
 def _parse_time(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        moment = moment if moment.tzinfo else moment.astimezone()
+    except (ValueError, OverflowError):  # of a local time too, in the first and the last year
         raise NotFound(
             f"{text!r} is no part of this archive and no time",
             hint="give a part id from `pqvault parts`, or a time like 2026-11-23T18:00",
         ) from None
-    return moment if moment.tzinfo else moment.astimezone()
+    # `pqvault parts` shows times to the second: what it shows names the whole of it.
+    return moment if set(text) & set(".,") else moment.replace(microsecond=999_999)
