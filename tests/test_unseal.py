@@ -377,6 +377,25 @@ def test_the_archive_is_no_target(box: Box, inner: str) -> None:
     assert snapshot(box.archive) == before
 
 
+@pytest.mark.parametrize("kind", ["file", "fifo", "dangling", "loop", "below"])
+def test_a_target_that_is_no_folder_is_named_with_the_next_step(box: Box, kind: str) -> None:
+    """Whatever it is: never an error of Python's."""
+    box.tree({"a": b"1"})
+    box.seal()
+    target = box.root / "target"
+    if kind in ("file", "below"):
+        target.write_bytes(b"mine")
+    elif kind == "fifo":
+        os.mkfifo(target)
+    else:
+        target.symlink_to(target if kind == "loop" else "nowhere")
+    for force in (False, True):
+        with box.open() as archive, pytest.raises(UsageError, match="target") as caught:
+            archive.unseal(target / "x" if kind == "below" else target, force=force)
+        assert "with -o" in caught.value.hint
+    assert os.path.lexists(target) and not (box.root / "nowhere").exists()
+
+
 def test_globs(box: Box) -> None:
     """Only what the globs match, with the folders that it is in."""
     box.tree({"a": {"x.txt": b"1", "y.bin": b"2"}, "b": {"x.txt": b"3", "deep": {"x.txt": b"4"}}})

@@ -46,7 +46,7 @@ def own_files(storage: Storage) -> dict[tuple[int, int], str]:
 def check_target(storage: Storage, target: Path) -> None:
     """Raise UsageError when a folder to extract to is the archive, or in it."""
     own = own_folder(storage)
-    real = target.resolve()
+    real = Path(os.path.realpath(target))  # which a loop of links is no error for
     for folder in (real, *real.parents):
         try:
             info = os.stat(folder)

@@ -26,13 +26,16 @@ def open_target(target: Path, force: bool) -> tuple[int, bool]:
     except FileExistsError:
         pass
     except OSError as error:
-        hint = "make the folder that shall hold it first"
+        hint = "name another folder with -o"
+        if error.errno == errno.ENOENT:
+            hint = "make the folder that shall hold it first"
         raise UsageError(f"cannot make {shown}: {error.strerror}", hint=hint) from error
     try:
         # The only place where links are followed: the user typed this path.
         fd = os.open(target, FOLDER_FLAGS & ~os.O_NOFOLLOW)
     except OSError as error:
-        raise UsageError(f"cannot extract into {shown}: {error.strerror}") from error
+        hint = "name a folder with -o, or one that is not there yet"
+        raise UsageError(f"cannot extract into {shown}: {error.strerror}", hint=hint) from error
     try:
         _check_target(fd, shown, force)
     except BaseException:
