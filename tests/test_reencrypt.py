@@ -12,7 +12,7 @@ from conftest import make_tree
 
 import pqvault
 from pqvault.archive import headers, publicstate
-from pqvault.errors import IntegrityError, Locked, NoKeyFits, PolicyRefused, UsageError
+from pqvault.errors import Incomplete, IntegrityError, Locked, NoKeyFits, PolicyRefused, UsageError
 from pqvault.format.commit import Commit
 from pqvault.format.envelope import Envelope
 from pqvault.policy import Policy
@@ -111,12 +111,38 @@ def test_what_does_not_read_back_takes_nothings_place(
 
     with monkeypatch.context() as patch:
         patch.setattr(LocalSink, "finish", forgetful)
-        with pytest.raises(IntegrityError):
+        with pytest.raises((IntegrityError, Incomplete)):
             pqvault.reencrypt(archive, identities=[OLD], to=NEW.recipient)
-    assert listing(archive, OLD) == before and commits(archive) == old
-    assert len(list((archive / "parts").iterdir())) == len(old)
+    now = commits(archive)
+    assert listing(archive, OLD, NEW) == before
+    assert all(c in now for c in old if any(f.name.startswith(folder) for f in c.files))
+    assert len(list((archive / "parts").iterdir())) == len({c.part for c in (*old, *now)})
     pqvault.reencrypt(archive, identities=[OLD], to=NEW.recipient)
     assert listing(archive, NEW) == before
+
+
+def test_a_damaged_part_keeps_no_other_from_new_keys(archive: Path) -> None:
+    """The key may be in the wrong hands: what can be encrypted again is, whatever comes first."""
+    bad = commits(archive)[0]
+    catalog = archive / "parts" / bad.part / "catalog"
+    whole = catalog.read_bytes()
+    catalog.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(Incomplete, match=f"{bad.part}/catalog"):
+        pqvault.reencrypt(archive, identities=[OLD], to=NEW.recipient)
+    now = commits(archive)
+    assert now[0] == bad
+    assert [c.sealed_to for c in now[1:]] == 2 * [(NEW.key_id,)]
+    catalog.write_bytes(whole)
+    pqvault.reencrypt(archive, identities=[OLD], to=NEW.recipient)
+    assert [c.sealed_to for c in commits(archive)] == 3 * [(NEW.key_id,)]
+
+
+def test_who_removes_nobody_is_told(archive: Path) -> None:
+    """A key id that is mistyped must not pass for a revocation."""
+    report = pqvault.reencrypt(archive, identities=[OLD], remove=["00" * 16])
+    assert [w for w in report.warnings if f"nothing here was sealed to {'00' * 16}," in w]
+    report = pqvault.reencrypt(archive, identities=[OLD], to=NEW.recipient, remove=[OLD.key_id])
+    assert not report.warnings
 
 
 def test_old_envelopes_are_gone_at_once_and_the_rest_with_gc(archive: Path) -> None:
@@ -370,9 +396,9 @@ def test_an_exchanged_object_is_not_encrypted_again(archive: Path) -> None:
     plain = reader.update(path.read_bytes()) + reader.finalize()
     path.write_bytes(h.seal_plain(*key.object(name), plain))
     assert listing(archive, OLD)  # a reader cannot tell
-    with pytest.raises(pqvault.errors.IntegrityError, match="digest"):
+    with pytest.raises(Incomplete, match="digest"):
         pqvault.reencrypt(archive, identities=[OLD], to=NEW.recipient)
-    assert len(commits(archive)) == 3
+    assert commits(archive)[0] == old and len(commits(archive)) == 3
 
 
 def test_going_back_to_before_it_is_noticed(archive: Path, tmp_path: Path) -> None:

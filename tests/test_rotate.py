@@ -387,6 +387,16 @@ def test_a_key_the_archive_never_knew_is_not_retired_in_it(sealed: Box) -> None:
     assert other_files(sealed) == before
 
 
+def test_who_removes_nobody_is_told(sealed: Box) -> None:
+    """A key id that is mistyped must not pass for a revocation."""
+    assert (
+        f"nothing here was sealed to {'00' * 16}," in rotate(sealed, remove=["00" * 16]).warnings[0]
+    )
+    both = ["00" * 16, sealed.key.key_id]
+    report = rotate(sealed, to=NEW.recipient, remove=both)
+    assert report.rewrapped and not report.warnings
+
+
 @given(st.binary(max_size=200))
 def test_what_parses_as_a_retired_record_marshals_to_itself(junk: bytes) -> None:
     """Parse, then marshal: identity; and everything else is refused."""

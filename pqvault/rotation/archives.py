@@ -66,6 +66,7 @@ class Rotated:
     retired: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     problems: list[PQVaultError] = field(default_factory=list)
+    met: set[str] = field(default_factory=set, repr=False)  # who could open it before
     sights: list[Sight] = field(default_factory=list, repr=False)
     removed: set[str] = field(default_factory=set, repr=False)
     began: int = field(default_factory=now, repr=False)
@@ -183,6 +184,7 @@ class ArchiveRotation:
         result = self.result
         try:
             envelope = envelope or _read(self.storage, name, part)
+            result.met |= {wrapped.key_id for wrapped in envelope.recipients}
             now = self._rewrap(part, name, envelope)
         except PQVaultError as error:
             self._failed.append((part.id, error))

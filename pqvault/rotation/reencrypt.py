@@ -23,7 +23,7 @@ from pqvault.rotation.archives import Rotated
 from pqvault.rotation.change import Change, Keys
 from pqvault.rotation.ledger import Ledger
 from pqvault.rotation.renewal import ArchiveRenewal
-from pqvault.rotation.run import Planned, check_signers, failure_of, is_over
+from pqvault.rotation.run import Planned, check_signers, failure_of, is_over, nobody_removed
 from pqvault.rotation.runs import Run
 from pqvault.rotation.streamrenewal import StreamRenewal
 from pqvault.rotation.streams import STREAM, UNSIGNED
@@ -109,12 +109,14 @@ class ReencryptRun:
         """Do what is left. Raises as `failure_of` says; the run stays unless `is_over`."""
         began, report = time.monotonic(), self.report
         report.finished = report.targets - self.run_file.left
+        met = set[str]()
         try:
             for number, path in self.run_file.pending():
                 result = self._one(path)
                 if self.ledger is not None and result.archive:
                     self.ledger.note(result)
                 self.run_file.mark(number, "; ".join(e.message for e in result.problems))
+                met |= result.met
                 report.add(result)
         finally:
             if self.ledger is not None:
@@ -122,6 +124,8 @@ class ReencryptRun:
             if report.parts or report.retired:
                 self._audit()
             report.seconds = time.monotonic() - began
+        if self.run_file.new and not report.failed:
+            report.warnings += nobody_removed(self.run_file.change, met)
         failure = failure_of(report, "encrypted again", "reencrypt", bool(report.parts))
         if failure is None or is_over(failure, self.run_file):
             self.run_file.finish()

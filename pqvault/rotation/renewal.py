@@ -24,7 +24,7 @@ from pqvault.archive.replacement import id_in_place, replaced_ids, successors
 from pqvault.archive.settling import check_unchanged, remove_replaced, settle, take_back
 from pqvault.archive.tasks import default_jobs, run_tasks
 from pqvault.crypto.profiles import Profile
-from pqvault.errors import IntegrityError, PolicyRefused, PQVaultError, UsageError
+from pqvault.errors import IntegrityError, NoKeyFits, PolicyRefused, PQVaultError, UsageError
 from pqvault.format.commit import Commit, PartFile, is_table, object_number
 from pqvault.format.envelope import Envelope
 from pqvault.keys import Recipient, one_profile
@@ -70,6 +70,7 @@ class ArchiveRenewal:
     _done: int = field(default=0, init=False)
     _total: int = field(default=0, init=False)
     _first: frozenset[str] = field(default=frozenset(), init=False)
+    _left: set[str] = field(default_factory=set, init=False)  # parts that stay as they are
 
     def __post_init__(self) -> None:
         """Reads what is public. Raises NotFound, FormatError, RolledBack."""
@@ -99,7 +100,7 @@ class ArchiveRenewal:
         for part in self.state.ordered():
             # What an earlier run put and did not come to verify is made again.
             unfinished = not replaced_ids(part).isdisjoint(self.state.parts)
-            if unfinished or self._is_done(part):
+            if unfinished or part.id in self._left or self._is_done(part):
                 continue
             envelope = part.envelope
             if envelope is None:
@@ -147,13 +148,17 @@ class ArchiveRenewal:
     # -- doing it
 
     def run(self) -> Rotated:
-        """Do it. The first error ends it: what is done stays done, and the next run goes on.
+        """Do it. A part that is damaged or not ours stays as it is: see the result's ``problems``.
+        Any other error ends it: what is done stays done, and the next run goes on.
 
         Raises NoKeyFits, IntegrityError, PolicyRefused, Locked when another process is at it.
         """
         with self.storage.locked(layout.HEADER):
             settle(self.state, self._open)
             result = self.result
+            for part in self.state.ordered():
+                if part.envelope is not None:
+                    result.met |= {one.key_id for one in part.envelope.recipients}
             # What cannot be done is said before anything is written.
             size = sum(part.size for part, _ in self.pending())
             # A record first: a host that seals meanwhile to a key that goes is refused from now on.
@@ -173,8 +178,14 @@ class ArchiveRenewal:
                 engine = self.engine or processes or THREADS
                 while pending := self.pending():
                     self._total = self._done + 2 * sum(part.size for part, _ in pending)
+                    in_order = self._must_keep_order([part for part, _ in pending])
                     for part, recipients in pending:
-                        self._renew(part, recipients, pool, engine)
+                        try:
+                            self._renew(part, recipients, pool, engine)
+                        except (IntegrityError, NoKeyFits) as error:
+                            if in_order:
+                                raise
+                            self._leave(part, error)
                     # Parts that others committed while we were at it.
                     self._refresh()
             for part in self.state.ordered():
@@ -184,6 +195,16 @@ class ArchiveRenewal:
             result.problems += self.state.problems
             result.removed = self.state.removed
         return result
+
+    def _must_keep_order(self, parts: Sequence[PublicPart]) -> bool:
+        """Whether one that stays as it is would be refused after those that are signed now."""
+        return bool(self.sign) and any(not part.commit.signatures for part in parts)
+
+    def _leave(self, part: PublicPart, error: PQVaultError) -> None:
+        """It keeps none of the others from getting new keys: a key may be in the wrong hands."""
+        self._left.add(part.id)
+        self.result.problems.append(error)
+        self._stop.clear()
 
     def _refresh(self) -> None:
         self.state.refresh()
@@ -308,6 +329,7 @@ class ArchiveRenewal:
         keys, listed = renew_part(self.storage, part, self.keys.ring, self.policy, key, self._tell)
         files += listed
         groups |= {g: read_envelope(self.storage, key.archive, part.id, g) for g in keys}
+        self.result.met |= {one.key_id for e in groups.values() for one in e.recipients}
         return [self._group_envelope(part, groups[g], own) for g, own in keys.items()]
 
     def _group_envelope(self, part: PublicPart, old: Envelope, key: RootKey) -> Envelope:

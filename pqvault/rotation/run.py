@@ -39,6 +39,7 @@ __all__ = [
     "failure_of",
     "is_over",
     "left_out",
+    "nobody_removed",
     "plan",
     "targets_of",
 ]
@@ -215,6 +216,7 @@ class RotateRun:
         self._progress = progress
         self._stop = threading.Event()
         self._turn = threading.Lock()
+        self._met: set[str] = set()  # key ids of who could open something before
         self.report = RotateReport(run.id, run.total, signers=run.signers)
 
     def run(self) -> RotateReport:
@@ -237,6 +239,8 @@ class RotateRun:
             if self._began:
                 self._audit()
             report.seconds = time.monotonic() - began
+        if self._run.new and not report.failed:
+            report.warnings += nobody_removed(self._change, self._met)
         failure = failure_of(report, "rotated", "rotate", self._began and report.targets > 1)
         if failure is None or is_over(failure, self._run):
             self._run.finish()
@@ -302,6 +306,7 @@ class RotateRun:
             self._ledger.note(result)
         problem = "; ".join(error.message for error in result.problems)
         self._run.mark(number, problem)
+        self._met |= result.met
         self.report.add(result)
         self._progress(Report("rotate", self.report.finished, self.report.targets))
 
@@ -355,6 +360,20 @@ def failure_of(report: _Report, verb: str, command: str, began: bool) -> PQVault
 def is_over(failure: PQVaultError, run: Run) -> bool:
     """Whether there is nothing to carry on with: the same may be typed again."""
     return not isinstance(failure, Incomplete) and (run.new or run.total == 1)
+
+
+def nobody_removed(change: Change, met: set[str]) -> list[str]:
+    """A warning where nobody who was to be removed was there: a key id may be mistyped.
+
+    ``met``: the key ids of all who could open something before.
+    """
+    if not change.remove or change.remove & met:
+        return []
+    gone = ", ".join(sorted(change.remove))
+    return [
+        f"nothing here was sealed to {gone}, so nobody was removed: `pqvault parts` shows who can"
+        " open an archive"
+    ]
 
 
 def check_signers(run: Run, sign: Sequence[SigningKey]) -> None:

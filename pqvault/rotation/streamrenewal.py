@@ -58,6 +58,7 @@ class StreamRenewal:
         """Do it. Raises NoKeyFits, IntegrityError, Locked when another process is at it."""
         result = Rotated(str(self.path), STREAM)
         with opened(self.path) as (fd, envelope, size):
+            result.met = {wrapped.key_id for wrapped in envelope.recipients}
             recipients = self._recipients(envelope)
             if not recipients:
                 result.unchanged = 1
