@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pqvault
-from pqvault.archive import deal
+from pqvault.archive import deal, processes
 from pqvault.errors import IntegrityError, NotFound, UsageError
 from pqvault.progress import Report
 
@@ -500,6 +500,29 @@ def test_missing_object(box: Box) -> None:
     assert [error.exit_code for error in report.failed] == [13]
     assert gone.name in str(report.failed[0])
     assert not (box.root / "out/src/f").exists()
+
+
+@pytest.mark.parametrize("workers", [False, True])
+def test_each_file_that_is_not_there_is_named(
+    box: Box, monkeypatch: pytest.MonkeyPatch, workers: bool
+) -> None:
+    """Promise 1: whatever its size and wherever it is read, its error begins with its own path,
+    and `verify` names the same. `o` is in the name of every object, and is named none the less."""
+    monkeypatch.setattr(processes, "LARGE", 0 if workers else 2**60)
+    (box.root / "o").write_bytes(b"short")
+    box.tree({"small": b"1", "middle": noise(3 << 20, 1), "large": noise(9 << 20, 2)})
+    os.link(box.source / "small", box.source / "hard")
+    box.seal(box.source, box.root / "o")
+    for gone in (box.archive / "parts" / box.parts()[0] / "objects").iterdir():
+        gone.unlink()
+    with box.open() as archive:
+        failed = [error.message for error in archive.unseal(box.root / "out").failed]
+    assert [message.split(": ")[0] for message in sorted(failed)] == [
+        "o",
+        *(f"src/{name}" for name in ("hard", "large", "middle", "small")),
+    ]
+    problems = [p.message for p in pqvault.verify(box.archive, identities=[box.key]).problems]
+    assert {message for message in failed if "small" not in message} <= set(problems)  # a link
 
 
 def test_progress_reaches_the_size(box: Box, corpus: Path) -> None:

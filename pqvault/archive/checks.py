@@ -65,7 +65,7 @@ def check_contents(
                 hasher.update(data)
             file.check(hasher.digest())
         except PQVaultError as error:
-            problems.append(_in_file(error, file))
+            problems.append(file.named(error))
     return problems
 
 
@@ -83,13 +83,6 @@ def check_handed_frames(
     """`SealedReader.check_frames`, for a process that was handed objects."""
     with handed.open() as objects:
         objects.reader(number).check_frames(done, check)
-
-
-def _in_file(error: PQVaultError, file: EntryFile) -> PQVaultError:
-    """The same error, saying which entry it was met in."""
-    if file.name in error.message:
-        return error
-    return type(error)(f"{file.name}: {error.message}", hint=error.hint)
 
 
 def entries_to_text(entries: Iterable[Entry]) -> bytes:

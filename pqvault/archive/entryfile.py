@@ -177,6 +177,13 @@ class EntryFile(RangeFile):
         hasher.update(content)
         self.check(hasher.digest())
 
+    def named(self, error: PQVaultError) -> PQVaultError:
+        """The same error, saying which entry it was met in."""
+        own = (f"{self.name} ", f"{self.name}: ", f"cannot extract {self.name}: ")
+        if error.message.startswith(own):
+            return error
+        return type(error)(f"{self.name}: {error.message}", hint=error.hint)
+
     def hasher(self) -> digests.Hasher:
         """A hasher of the digest that the catalog uses."""
         return digests.new(self._part.digest)

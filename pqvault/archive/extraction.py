@@ -77,11 +77,20 @@ class Content:
 
     def take(self, part: Objects, entry: Entry) -> memoryview | None:
         """The content of a small file, checked, for the caller to write; None when the file is
-        written. Raises IntegrityError, and what the writer raises."""
+        written. Raises IntegrityError, and what the writer raises; both name the file."""
         content = self._frames.small(part, entry)
         if content is not None:
             return content
         file = EntryFile(part, entry)
+        try:
+            return self._take(entry, file)
+        except PQVaultError as error:
+            named = file.named(error)
+            if named is error:
+                raise
+            raise named from error
+
+    def _take(self, entry: Entry, file: EntryFile) -> memoryview | None:
         if entry.size > WHOLE or any(extent.object == HOLE for extent in entry.extents):
             self._large(entry, file)
             return None
