@@ -214,6 +214,19 @@ def test_a_dataset_becomes_a_part(cluster: Any, corpus: Path, tmp_path: Path) ->
     assert written(archive, corpus) == found
 
 
+def test_a_sink_is_for_one_write(cluster: Any, corpus: Path, tmp_path: Path) -> None:
+    """Files of a second one would have the names of the first one's, and hide them."""
+    from pqvault.integrations.ray.datasink import SealedDatasink
+
+    (key,) = pqvault.Identity.load_file(corpus / "key.txt")
+    sink = SealedDatasink(tmp_path / "b.pqv", key.recipient.text, format="jsonl")
+    cluster.data.range(10).write_datasink(sink)
+    found = written(tmp_path / "b.pqv", corpus)
+    with pytest.raises(UsageError, match="this sink is being written, or was, already"):
+        cluster.data.range(7).write_datasink(sink)
+    assert written(tmp_path / "b.pqv", corpus) == found
+
+
 def test_tasks_that_are_killed_change_nothing(cluster: Any, corpus: Path, tmp_path: Path) -> None:
     """Killed in the middle of reading, and of writing an object: every row is there once."""
     from ray.data.datasource import ReadTask

@@ -42,7 +42,8 @@ class SealedDatasink(Datasink):
     public keys or references to them. ``format``: ``parquet`` or ``jsonl``, files of rows named
     ``PREFIX/TOKEN-TASK-NUMBER``, the token new for each write; or ``files``: rows of ``path`` and
     ``bytes``, each a file. ``sign``: references to signing keys, used on the driver only.
-    :attr:`part` is the id of the part once it is written, None when the dataset had no rows.
+    :attr:`part` is the id of the part once it is written, None when the dataset had no rows. A
+    sink is for one write.
 
     Raises UsageError, PolicyRefused, RolledBack; a write that fails leaves nothing.
     """
@@ -91,8 +92,11 @@ class SealedDatasink(Datasink):
 
     def on_write_start(self, schema: Any = None) -> None:
         """Begin the part, and a desk for its keys."""
-        if self._desk is not None:
-            raise UsageError("this sink is being written already", hint="make one for each write")
+        # Its files have names by now: a second write would put others of the same names over them.
+        if self._desk is not None or self.part is not None:
+            raise UsageError(
+                "this sink is being written, or was, already", hint="make one for each write"
+            )
         self._append = AppendPart(
             self._storage,
             self._recipients,
