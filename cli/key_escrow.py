@@ -284,6 +284,7 @@ def _read_secret(file: str) -> str:
 def _write_secrets(paths: Sequence[Path], texts: Sequence[str]) -> None:
     """All of them, or none: what is left of a try would stand in the way of the next."""
     from pqvault.errors import UsageError
+    from pqvault.wholefile import sync_folder
 
     made: list[Path] = []
     try:
@@ -295,6 +296,7 @@ def _write_secrets(paths: Sequence[Path], texts: Sequence[str]) -> None:
                 file.write(text)
                 file.flush()
                 os.fsync(fd)
+            sync_folder(path.parent)
     except BaseException as error:
         for one in made:
             one.unlink(missing_ok=True)

@@ -46,6 +46,8 @@ def write(path: str | os.PathLike[str], text: str, passphrase: bytes | None = No
 
     Raises UsageError when the file exists.
     """
+    from pqvault.wholefile import sync_folder  # 30 ms, for who makes a key
+
     data = text.encode()
     if passphrase is not None:
         data = sealedfile.seal_file(data, passphrase)
@@ -68,6 +70,8 @@ def write(path: str | os.PathLike[str], text: str, passphrase: bytes | None = No
             file.write(data)
             file.flush()
             os.fsync(fd)
+        # Its name too: what is sealed to the key next is durable, and nothing else opens it.
+        sync_folder(target.parent)
     except OSError as error:
         target.unlink(missing_ok=True)
         raise UsageError(

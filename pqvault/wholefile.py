@@ -12,7 +12,7 @@ from typing import BinaryIO
 from pqvault.errors import UsageError
 from pqvault.storage.base import NO_HARD_LINKS, explained
 
-__all__ = ["name_new", "whole_file"]
+__all__ = ["name_new", "sync_folder", "whole_file"]
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def whole_file(path: str | os.PathLike[str], *, force: bool = False) -> Iterator
                 _name(beside, target)
         finally:
             beside.unlink(missing_ok=True)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
 
 
 def _check(target: Path, force: bool) -> None:
@@ -83,7 +83,8 @@ def _name(beside: Path, target: Path) -> None:
         raise _exists(target) from None
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder last."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

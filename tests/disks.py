@@ -1,8 +1,9 @@
 """What a disk holds when the power goes: a model of it beside the real one, call by call.
 
 A file's bytes are durable as of its last fsync, a folder's names as of the folder's. Everything
-else may be there after a power loss, or not: two states are looked at after each call, one with all
-that may be missing missing, one with all of it there, and one with the last write half done.
+else may be there after a power loss, or not: some states are looked at after each call, among them
+one with all that may be missing missing, one with all of it there, and one with the last write half
+done.
 """
 
 from __future__ import annotations
@@ -49,6 +50,18 @@ class Disk:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(os, name)
+
+    def hold(self, root: Path) -> None:
+        """Take what is in a folder for durable already."""
+        for path in sorted(root.rglob("*")):
+            *above, last = path.relative_to(root).parts
+            node = self.root
+            for name in above:
+                node = node.names[name]
+            data = bytearray() if path.is_dir() else bytearray(path.read_bytes())
+            node.names[last] = Node(folder=path.is_dir(), data=data)
+        for node in [self.root, *_nodes(self.root)]:
+            node.sync()
 
     def _changed(self) -> None:
         self.calls += 1
@@ -145,6 +158,11 @@ class Disk:
         """Only what is durable."""
         return dict(_walk(self.root, "", lambda n: n.durable_names, lambda n: n.durable_data))
 
+    def swept(self) -> State:
+        """Only what is durable, less the names that were removed since: one folder may reach the
+        disk before another."""
+        return dict(_walk(self.root, "", _not_removed, lambda n: n.durable_data))
+
     def most(self) -> State:
         """Everything."""
         return dict(_walk(self.root, "", lambda n: n.names, lambda n: bytes(n.data)))
@@ -152,6 +170,16 @@ class Disk:
     def torn(self) -> State:
         """All names, and of what was not made durable of a file the first half."""
         return dict(_walk(self.root, "", lambda n: n.names, _half))
+
+
+def _nodes(node: Node) -> Iterator[Node]:
+    for inner in node.names.values():
+        yield inner
+        yield from _nodes(inner)
+
+
+def _not_removed(node: Node) -> dict[str, Node]:
+    return {name: inner for name, inner in node.durable_names.items() if name in node.names}
 
 
 def _half(node: Node) -> bytes:

@@ -66,7 +66,7 @@ APART = {
     "ids": 1,
     "memory": 1,
     "passphrases": 1,
-    "wholefile": 3,
+    "wholefile": 2.6,
 }  # small helpers: nothing of keys or formats in them
 OUTSIDE = {
     "cryptography": {"crypto"},

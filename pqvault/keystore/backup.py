@@ -21,8 +21,8 @@ from pqvault import home
 from pqvault.errors import IntegrityError, NotFound, UsageError
 from pqvault.keystore import database
 from pqvault.keystore.change import Unlocked
-from pqvault.keystore.store import Keystore, sync_folder
-from pqvault.wholefile import name_new
+from pqvault.keystore.store import Keystore
+from pqvault.wholefile import name_new, sync_folder
 
 __all__ = ["Kept", "backup", "kept_names", "kept_of", "private_copy", "restore"]
 

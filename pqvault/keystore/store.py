@@ -7,7 +7,6 @@ Nothing read here is verified: whoever can write the file can write these values
 from __future__ import annotations
 
 import builtins
-import os
 import secrets
 import sqlite3
 import time
@@ -30,9 +29,9 @@ from pqvault.keystore.halves import Public, of_public, public_half, recipient_of
 from pqvault.keystore.records import Address, KeyName, KeyVersion, Meta, Transition
 from pqvault.keystore.states import State
 from pqvault.signing import Signer
-from pqvault.wholefile import name_new
+from pqvault.wholefile import name_new, sync_folder
 
-__all__ = ["KeyFacts", "Keystore", "now", "sync_folder"]
+__all__ = ["KeyFacts", "Keystore", "now"]
 
 STORE_KEY_SIZE: Final = 32  # bytes
 _LIST: Final = "`pqvault key list` shows all"
@@ -349,12 +348,3 @@ def _fill(path: Path, passphrase: bytes, cost: Cost) -> StoreKey:
     finally:
         db.close()
     return key
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder last."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -24,6 +24,7 @@ from pqvault.errors import FormatError, Locked, NotFound
 from pqvault.policy import ANYBODY, Policy
 from pqvault.rotation.change import Change
 from pqvault.storage.base import explained
+from pqvault.wholefile import sync_folder
 
 __all__ = ["Kind", "Run", "RunStatus", "look", "statuses", "unfinished"]
 
@@ -116,6 +117,7 @@ class Run(Closing):
             file.flush()
             os.fsync(fd)
             os.rename(beside, path)
+            sync_folder(folder)
         file.seek(0)
         run = cls(path, file)
         run.new = True
