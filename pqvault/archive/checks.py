@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence, Set
+from typing import Final, NamedTuple
 
 from pqvault.archive.entryfile import EntryFile, Objects
-from pqvault.archive.handedobjects import Handed
+from pqvault.archive.handedobjects import Handed, HandedObjects
 from pqvault.archive.layout import part_file
 from pqvault.archive.sealedfiles import sealed_pieces
 from pqvault.crypto.cobblestone import MessageReader
@@ -17,6 +17,7 @@ from pqvault.format.entries import Entry, Extent, Kind
 from pqvault.storage import Storage
 
 __all__ = [
+    "Checked",
     "check_contents",
     "check_handed",
     "check_handed_frames",
@@ -26,6 +27,14 @@ __all__ = [
 ]
 
 _STEP: Final = 4 * 1024 * 1024  # bytes
+
+
+class Checked(NamedTuple):
+    """What became of the content of entries. ``sound``: the numbers of objects whose files were
+    read whole on the way, and are what the commit says."""
+
+    problems: list[PQVaultError]
+    sound: list[int]
 
 
 def check_sealed(
@@ -70,11 +79,30 @@ def check_contents(
 
 
 def check_handed(
-    handed: Handed, entries: Iterable[Entry], check: Callable[[], object]
-) -> list[PQVaultError]:
-    """:func:`check_contents`, for a process that was handed objects."""
-    with handed.open() as objects:
-        return check_contents(objects, entries, check)
+    handed: Handed, entries: Sequence[Entry], whole: Set[int], check: Callable[[], object]
+) -> Checked:
+    """:func:`check_contents`, for who was handed objects. ``whole``: the numbers of those of which
+    all else is to be looked at too, so that a file is read once for everything.
+
+    A file that is not sound, or of which an entry is not, is for :func:`check_sealed` to name.
+    """
+    with handed.open(witnessed=bool(whole)) as objects:
+        problems = check_contents(objects, entries, check)
+        found = (n for n in sorted(whole) if not problems and _is_sound(objects, n, entries, check))
+        return Checked(problems, list(found))
+
+
+def _is_sound(
+    objects: HandedObjects, number: int, entries: Sequence[Entry], check: Callable[[], object]
+) -> bool:
+    """Whether what no entry reaches into decodes too, and the file has its digest."""
+    extents = (extent for entry in entries for extent in entry.extents)
+    done = sorted((e.offset, e.offset + e.length) for e in extents if e.object == number)
+    try:
+        objects.reader(number).check_frames(done, check)
+        return objects.has_digest(number)
+    except PQVaultError:
+        return False
 
 
 def check_handed_frames(

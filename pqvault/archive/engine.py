@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
-from pqvault.archive.checks import check_contents, check_sealed
+from pqvault.archive.checks import Checked, check_contents, check_handed, check_sealed
 from pqvault.archive.deal import DigestJob, ObjectJob
 from pqvault.archive.extract import Place
 from pqvault.archive.extraction import Extracted
+from pqvault.archive.handedobjects import Handed, objects_of
 from pqvault.archive.layout import new_object_name
 from pqvault.archive.objects import Sealed, SealOptions, seal_object, take_digest
 from pqvault.archive.sealedfiles import FileKey, renew_file
 from pqvault.archive.turns import Turns
-from pqvault.errors import PQVaultError
 from pqvault.format.commit import PartFile
 from pqvault.format.entries import Entry
 from pqvault.rootkey import RootKey
@@ -60,9 +60,14 @@ class Engine(Protocol):
         `check_sealed`."""
 
     def check_contents(
-        self, part: OpenPart, entries: Sequence[Entry], check: Callable[[], object]
-    ) -> list[PQVaultError]:
-        """Check the content of entries; see `check_contents`."""
+        self,
+        part: OpenPart,
+        entries: Sequence[Entry],
+        whole: Set[int],
+        check: Callable[[], object],
+    ) -> Checked:
+        """Check the content of entries, and the files of the objects ``whole`` that it is in; see
+        `check_handed`."""
 
     def check_frames(
         self, part: OpenPart, number: int, done: Ranges, check: Callable[[], object]
@@ -173,10 +178,16 @@ class Threads(Units):
         return partial(seal_object, turns=self._turns)
 
     def check_contents(
-        self, part: OpenPart, entries: Sequence[Entry], check: Callable[[], object]
-    ) -> list[PQVaultError]:
+        self,
+        part: OpenPart,
+        entries: Sequence[Entry],
+        whole: Set[int],
+        check: Callable[[], object],
+    ) -> Checked:
         """Check the content of entries."""
-        return check_contents(part, entries, check)
+        if not whole:
+            return Checked(check_contents(part, entries, check), [])
+        return check_handed(Handed.of(part, objects_of(entries)), entries, whole, check)
 
     def check_frames(
         self, part: OpenPart, number: int, done: Ranges, check: Callable[[], object]

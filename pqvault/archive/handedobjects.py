@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from pqvault.archive.layout import part_file
+from pqvault.archive.witness import Witness
 from pqvault.closing import Closing
 from pqvault.errors import IntegrityError, NotFound
 from pqvault.format.commit import PartFile, object_number
@@ -24,11 +25,17 @@ SMALL: Final = 64 * 1024  # bytes of a sealed file that is read whole
 
 
 def open_object(
-    storage: Storage, part: str, file: PartFile, key: tuple[bytes, bytes], cache: FrameCache
+    storage: Storage,
+    part: str,
+    file: PartFile,
+    key: tuple[bytes, bytes],
+    cache: FrameCache,
+    around: Callable[[ReadAt], ReadAt] = lambda source: source,
 ) -> SealedReader:
-    """A reader of one object of a part. ``key``: and context, as `RootKey.object` gives them."""
+    """A reader of one object of a part. ``key``: and context, as `RootKey.object` gives them;
+    ``around``: what is read in the place of the file itself."""
     path = part_file(part, file.name)
-    source = _source(storage, path, file.size)
+    source = around(_source(storage, path, file.size))
     try:
         if source.size != file.size:
             raise IntegrityError(f"{path} has {source.size} bytes, its commit says {file.size}")
@@ -69,29 +76,44 @@ class Handed(NamedTuple):
         keys = tuple(part.key.object(file.name) for file in files)
         return cls(part.storage, part.id, part.digest, files, keys)
 
-    def open(self) -> HandedObjects:
-        """As the other process reads them."""
-        return HandedObjects(self)
+    def open(self, *, witnessed: bool = False) -> HandedObjects:
+        """As the other process reads them. ``witnessed``: their digests are taken on the way."""
+        return HandedObjects(self, witnessed=witnessed)
 
 
 class HandedObjects(Closing):
     """As much of a part as a worker has keys for."""
 
-    def __init__(self, handed: Handed) -> None:
+    def __init__(self, handed: Handed, *, witnessed: bool = False) -> None:
         self.digest = handed.digest
         self._handed = handed
         pairs = zip(handed.files, handed.keys, strict=True)
         self._files = {object_number(file.name): (file, key) for file, key in pairs}
         self._cache = FrameCache(_CACHE)
         self._readers: dict[int, SealedReader] = {}
+        self._witnesses: dict[int, Witness] | None = {} if witnessed else None
 
     def reader(self, number: int) -> SealedReader:
         """A reader of an object, kept open. Raises IntegrityError."""
         if number not in self._readers:
             file, key = self._files[number]
             storage, part = self._handed.storage, self._handed.part
-            self._readers[number] = open_object(storage, part, file, key, self._cache)
+
+            def around(source: ReadAt) -> ReadAt:
+                if self._witnesses is None:
+                    return source
+                self._witnesses[number] = Witness(source, self.digest)
+                return self._witnesses[number]
+
+            self._readers[number] = open_object(storage, part, file, key, self._cache, around)
         return self._readers[number]
+
+    def has_digest(self, number: int) -> bool:
+        """Whether the file of a witnessed object has the digest that the commit says. Cheap once
+        its content was read in order. Raises IntegrityError."""
+        self.reader(number)
+        assert self._witnesses is not None
+        return self._witnesses[number].digest() == self._files[number][0].digest
 
     def close(self) -> None:
         """Close every file."""

@@ -13,12 +13,12 @@ import queue
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from multiprocessing.connection import Pipe
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from pqvault.archive.checks import check_handed, check_handed_frames
+from pqvault.archive.checks import Checked, check_handed, check_handed_frames
 from pqvault.archive.engine import Ranges, Units
 from pqvault.archive.extract import Place
 from pqvault.archive.extraction import Extracted, extract_handed
@@ -165,11 +165,15 @@ class Processes(Units, Closing):
             self._idle.put(None)
 
     def check_contents(
-        self, part: OpenPart, entries: Sequence[Entry], check: Callable[[], object]
-    ) -> list[PQVaultError]:
+        self,
+        part: OpenPart,
+        entries: Sequence[Entry],
+        whole: Set[int],
+        check: Callable[[], object],
+    ) -> Checked:
         """Check the content of entries."""
         handed = Handed.of(part, objects_of(entries))
-        return self._do(lambda *_: check(), check_handed, handed, entries)
+        return self._do(lambda *_: check(), check_handed, handed, entries, whole)
 
     def check_frames(
         self, part: OpenPart, number: int, done: Ranges, check: Callable[[], object]

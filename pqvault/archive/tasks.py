@@ -8,6 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from threading import Event
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
+from pqvault.archive.handedobjects import objects_of
 from pqvault.errors import PQVaultError, UsageError
 
 if TYPE_CHECKING:  # it imports pyarrow
@@ -20,12 +21,14 @@ __all__ = [
     "content_tasks",
     "default_jobs",
     "jobs_of",
+    "object_tasks",
     "run_tasks",
     "side_by_side",
 ]
 
 TASK_SIZE: Final = 8 * 1024 * 1024  # bytes of content
 TASK_FILES: Final = 1024
+_RUN_FILES: Final = 8192  # of one object, as we write them: half as many
 # Tasks that are made before they are needed: making one takes the interpreter, and is best done
 # while the threads compress.
 _AHEAD: Final = 4
@@ -115,3 +118,34 @@ def content_tasks(entries: Iterator[Located]) -> Iterator[list[Located]]:
         size += entry.size
     if task:
         yield task
+
+
+def object_tasks(
+    entries: Iterator[Located], *, spread: bool
+) -> Iterator[tuple[list[Located], frozenset[int]]]:
+    """Files as :func:`content_tasks` has them, but those in one object together, with its number,
+    where they stand together and no task before had it. Other tasks have no number.
+
+    ``spread``: a file in several objects is such a task too, with all of them.
+    """
+    taken, run, numbers = set[int](), list[Located](), set[int]()
+    others, size = list[Located](), 0
+    for part, entry in entries:
+        mine = objects_of([entry])
+        if run and mine <= numbers and len(run) < _RUN_FILES:
+            run.append((part, entry))
+        elif mine and mine.isdisjoint(taken) and (spread or len(mine) == 1):
+            if run:
+                yield run, frozenset(numbers)
+            run, numbers = [(part, entry)], mine
+            taken |= mine
+        else:
+            others.append((part, entry))
+            size += entry.size
+            if size > TASK_SIZE or len(others) == TASK_FILES:
+                yield others, frozenset()
+                others, size = [], 0
+    if run:
+        yield run, frozenset(numbers)
+    if others:
+        yield others, frozenset()

@@ -12,12 +12,13 @@ from typing import TypeVar
 
 from pqvault.archive import layout, removal, retired
 from pqvault.archive.archive import Archive
+from pqvault.archive.checks import Checked
 from pqvault.archive.engine import THREADS, Engine
 from pqvault.archive.part import OpenPart
 from pqvault.archive.publicpart import PublicPart
 from pqvault.archive.publicstate import PublicState
 from pqvault.archive.tableentry import has_content
-from pqvault.archive.tasks import Located, content_tasks, jobs_of, run_tasks
+from pqvault.archive.tasks import Located, jobs_of, object_tasks, run_tasks
 from pqvault.archive.verify_tables import TableTask, table_tasks, unnamed
 from pqvault.errors import (
     FormatError,
@@ -116,8 +117,13 @@ class _Verify:
         self._damaged: set[tuple[str, int]] = set()  # (part, object) named already
         self._used = (array("q"), array("q"), array("q"))  # object, offset, end of each extent
         self._tables: list[Located] = []
+        self._sound: set[int] = set()  # objects that were read whole with their content
+        self._unsound: list[PQVaultError] = []  # what is wrong with content
         self._done = 0
         self._chosen = self._choose(sample)
+        self._files: dict[str, list[PartFile]] = {}  # of each part, those that were chosen
+        for part, file in self._chosen:
+            self._files.setdefault(part.id, []).append(file)
         self._total = sum(file.size for _, file in self._chosen)
 
     def _choose(self, sample: float) -> list[tuple[PublicPart, PartFile]]:
@@ -173,22 +179,43 @@ class _Verify:
         removed = self._state.removed
         report.problems += removal.problems(self._storage, self._state.archive, removed, opened)
         with ThreadPoolExecutor(self._jobs, "pqvault-verify") as pool:
-            files = ((part, file, opened.get(part.id)) for part, file in self._chosen)
+            files = (
+                (part, file, opened.get(part.id))
+                for part, file in self._chosen
+                if part.id not in opened or object_number(file.name) < 0
+            )
             run_tasks(pool, self._jobs, files, self._check_file, self._collect, self._stop)
             for open_part in opened.values():
-                tasks = content_tasks(self._catalog(open_part))
-                run_tasks(pool, self._jobs, tasks, self._check_contents, self._collect, self._stop)
-                run_tasks(
-                    pool, self._jobs, self._gaps(open_part), self._decode, self._collect, self._stop
-                )
-                report.problems += unnamed(open_part, self._tables)
-                names = {file.name for part, file in self._chosen if part.id == open_part.id}
-                wanted = table_tasks(self._tables, names, report.problems, report.unread)
-                run_tasks(pool, self._jobs, wanted, self._read_table, self._collect, self._stop)
+                self._check_part(open_part, pool)
         return report
+
+    def _check_part(self, part: OpenPart, pool: ThreadPoolExecutor) -> None:
+        """Its content, its objects, its tables. An object is read once for all that there is to
+        look at; one that turns out bad once more, so that it is named for what it is."""
+        self._sound, self._unsound = set(), []
+        # On a disk the objects of a large file are checked side by side, and read twice for it.
+        tasks = object_tasks(self._catalog(part), spread=self._storage.requests > 1)
+        run_tasks(pool, self._jobs, tasks, self._check_contents, self._note, self._stop)
+        files = self._files.get(part.id, [])
+        left = (
+            (part.public, file, part)
+            for file in files
+            if (number := object_number(file.name)) >= 0 and number not in self._sound
+        )
+        run_tasks(pool, self._jobs, left, self._check_file, self._collect, self._stop)
+        self.report.problems += self._unsound
+        run_tasks(pool, self._jobs, self._gaps(part), self._decode, self._collect, self._stop)
+        self.report.problems += unnamed(part, self._tables)
+        names = {file.name for file in files}
+        wanted = table_tasks(self._tables, names, self.report.problems, self.report.unread)
+        run_tasks(pool, self._jobs, wanted, self._read_table, self._collect, self._stop)
 
     def _collect(self, problems: list[PQVaultError]) -> None:
         self.report.problems += problems
+
+    def _note(self, checked: Checked) -> None:
+        self._sound.update(checked.sound)
+        self._unsound += checked.problems
 
     # -- files as they lie in storage ------------------------------------------------------
 
@@ -228,7 +255,7 @@ class _Verify:
 
     def _catalog(self, part: OpenPart) -> Iterator[Located]:
         """Every entry of a part, also those that a later part replaced; checks the catalog."""
-        chosen = {object_number(f.name) for p, f in self._chosen if p.id == part.id} | {HOLE}
+        chosen = {object_number(file.name) for file in self._files.get(part.id, ())} | {HOLE}
         self._used = (array("q"), array("q"), array("q"))
         self._tables = []
         try:
@@ -257,8 +284,9 @@ class _Verify:
 
     def _gaps(self, part: OpenPart) -> Iterator[tuple[OpenPart, int, list[tuple[int, int]]]]:
         """What no entry uses of each object that was chosen: (part, object, ranges of content)."""
-        numbers = {object_number(f.name) for p, f in self._chosen if p.id == part.id}
-        used: dict[int, list[tuple[int, int]]] = {number: [] for number in numbers if number >= 0}
+        numbers = {object_number(file.name) for file in self._files.get(part.id, ())}
+        left = (number for number in numbers - self._sound if number >= 0)
+        used: dict[int, list[tuple[int, int]]] = {number: [] for number in left}
         for number, start, end in zip(*self._used, strict=True):
             if number in used:
                 used[number].append((start, end))
@@ -304,13 +332,16 @@ class _Verify:
         error = FormatError(f"{printable(entry.path)} in part {part.id} {sentence}")
         self.report.problems.append(error)
 
-    def _check_contents(self, task: list[Located]) -> list[PQVaultError]:
-        (part, _), *_ = task
-        entries = [entry for _, entry in task]
+    def _check_contents(self, task: tuple[list[Located], frozenset[int]]) -> Checked:
+        files, whole = task
+        part = files[0][0]
+        entries = [entry for _, entry in files]
         try:
-            return self._engine.check_contents(part, entries, self._check_stop)
+            checked = self._engine.check_contents(part, entries, whole, self._check_stop)
         except PQVaultError as error:  # of the engine: the rest is still worth a look
-            return [error]
+            return Checked([error], [])
+        self._tell(sum(part.file(number).size for number in checked.sound))
+        return checked
 
 
 def _in_all(signers: list[set[str]]) -> list[str]:

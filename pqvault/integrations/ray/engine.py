@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import os
 import queue
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from pqvault.archive.checks import entries_to_text
+from pqvault.archive.checks import Checked, entries_to_text
 from pqvault.archive.deal import DigestJob, ObjectJob, Piece
 from pqvault.archive.engine import THREADS, Ranges
 from pqvault.archive.extract import Place
@@ -160,8 +160,12 @@ class RayEngine:
         on_bytes(file.size)
 
     def check_contents(
-        self, part: OpenPart, entries: Sequence[Entry], check: Callable[[], object]
-    ) -> list[PQVaultError]:
+        self,
+        part: OpenPart,
+        entries: Sequence[Entry],
+        whole: Set[int],
+        check: Callable[[], object],
+    ) -> Checked:
         """Check the content of entries on a worker."""
         profile = part.key.profile.name
         numbers = objects_of(entries)
@@ -169,10 +173,10 @@ class RayEngine:
 
         def work(hand: _Hand) -> Any:
             handed = HandedWork.to(self._recipient(hand, profile), part, numbers, text)
-            return hand.actor.check_contents.remote(handed, profile)
+            return hand.actor.check_contents.remote(handed, sorted(whole), profile)
 
-        problems: list[PQVaultError] = self._do(f"files of part {part.id}", work, check)
-        return problems
+        checked: Checked = self._do(f"files of part {part.id}", work, check)
+        return checked
 
     def check_frames(
         self, part: OpenPart, number: int, done: Ranges, check: Callable[[], object]

@@ -8,7 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from pqvault.archive.checks import check_handed, check_handed_frames, check_sealed, entries_in
+from pqvault.archive.checks import (
+    Checked,
+    check_handed,
+    check_handed_frames,
+    check_sealed,
+    entries_in,
+)
 from pqvault.archive.deal import DigestJob, ObjectJob
 from pqvault.archive.extract import Place
 from pqvault.archive.extraction import Extracted, extract_handed
@@ -17,7 +23,6 @@ from pqvault.archive.objects import Sealed, SealOptions, seal_object, take_diges
 from pqvault.archive.part import OpenPart
 from pqvault.archive.sealedfiles import FileKey, renew_file
 from pqvault.crypto.profiles import PROFILES
-from pqvault.errors import PQVaultError
 from pqvault.format.commit import PartFile
 from pqvault.handover import HandedKey, HandedText
 from pqvault.keys import Identity, Recipient
@@ -108,10 +113,11 @@ class Worker:
         keys = _file_key(old, profiles[0]), _file_key(new, profiles[1])
         return renew_file(storage, *keys, file, digest, lambda _: None)
 
-    def check_contents(self, handed: HandedWork, profile: str) -> list[PQVaultError]:
-        """Check the content of entries; see `check_contents`."""
+    def check_contents(self, handed: HandedWork, whole: list[int], profile: str) -> Checked:
+        """Check the content of entries; see `check_handed`."""
         mine = own_identity(profile)
-        return check_handed(handed.opened(mine), entries_in(handed.what.open(mine)), lambda: None)
+        entries = entries_in(handed.what.open(mine))
+        return check_handed(handed.opened(mine), entries, {*whole}, lambda: None)
 
     def extract(self, handed: HandedWork, place: Place, profile: str) -> Extracted:
         """Write files that are extracted; see `extract_files`."""
