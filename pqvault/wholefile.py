@@ -20,7 +20,8 @@ def whole_file(path: str | os.PathLike[str], *, force: bool = False) -> Iterator
     """An unbuffered binary file that gets its name when the block ends without an error.
 
     Raises UsageError when the name is taken, unless ``force`` and by a regular file or a link to
-    one, and when the disk is full a PQVaultError that says so; nothing is left then.
+    one, whose mode it gets then; and when the disk is full a PQVaultError that says so. Nothing is
+    left then.
     """
     if not os.fspath(path):
         raise UsageError("the output has an empty name", hint="is a variable of the shell unset?")
@@ -33,6 +34,8 @@ def whole_file(path: str | os.PathLike[str], *, force: bool = False) -> Iterator
         fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             with open(fd, "wb", buffering=0) as file:
+                if force:
+                    _keep_mode(fd, target)
                 yield file
                 os.fsync(fd)
             if force:
@@ -55,6 +58,14 @@ def _check(target: Path, force: bool) -> None:
         raise _exists(target)
     if not target.parent.is_dir():
         raise UsageError(f"{target.parent} is not a folder", hint="make it, or name another")
+
+
+def _keep_mode(fd: int, target: Path) -> None:
+    # Before anything is written: who could not read the old file must not read the new one.
+    try:
+        os.fchmod(fd, target.stat().st_mode & 0o777)
+    except FileNotFoundError:
+        pass
 
 
 def name_new(beside: Path, target: Path) -> None:

@@ -45,6 +45,19 @@ def test_what_is_no_regular_file_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "fifo").is_fifo() and (tmp_path / "null").is_symlink()
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444, 0o755])
+def test_a_file_that_is_replaced_keeps_its_mode(tmp_path: Path, mode: int) -> None:
+    """From the first byte on: who could not read the old file must not read the new one."""
+    out = tmp_path / "out"
+    out.touch()
+    out.chmod(mode)
+    with whole_file(out, force=True) as file:
+        file.write(b"secret")
+        (beside,) = set(tmp_path.iterdir()) - {out}
+        assert beside.stat().st_mode & 0o777 == mode
+    assert out.stat().st_mode & 0o777 == mode and out.read_bytes() == b"secret"
+
+
 def test_the_longest_names(tmp_path: Path) -> None:
     """255 bytes, which may be 85 characters."""
     for name in ("漢" * 85, "x" * 255, os.fsdecode(b"\xff" * 255)):
