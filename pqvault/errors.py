@@ -88,7 +88,7 @@ class IntegrityError(PQVaultError):
 
     exit_code = 13
     default_hint = (
-        "restore this file from a copy; `pqvault verify` lists everything that is damaged"
+        "restore this file from a copy; of an archive `pqvault verify` lists all that is damaged"
     )
 
 

@@ -285,6 +285,15 @@ def test_an_archives_envelope_is_no_stream(box: Any) -> None:
         unseal_pipe(envelope.read_bytes(), box.key)
 
 
+def test_the_hint_of_damage_is_true_of_a_stream(identity: pqvault.Identity) -> None:
+    """`pqvault verify` takes archives only, and is not what to do about a stream."""
+    sealed = io.BytesIO()
+    pqvault.encrypt(io.BytesIO(b"content"), sealed, [identity.recipient])
+    with pytest.raises(IntegrityError) as caught:
+        pqvault.decrypt(io.BytesIO(sealed.getvalue()[:-1]), io.BytesIO(), [identity])
+    assert "copy" in caught.value.hint and "of an archive `pqvault verify`" in caught.value.hint
+
+
 def test_open_stream_of_nothing(tmp_path: Path, identity: pqvault.Identity) -> None:
     """A file that is not there is exit 10; a FIFO is not opened at random; no handle stays."""
     before = handles()
@@ -601,6 +610,33 @@ def test_the_reader_is_a_file() -> None:
     for action in (file.read, lambda: file.pread(0, 1), lambda: file.seek(0), lambda: file.read(0)):
         with pytest.raises(ValueError):
             action()
+
+
+@settings(max_examples=200)
+@given(
+    lines=st.lists(st.binary(max_size=30) | st.just(b"x" * 100_000), max_size=8),
+    moves=st.lists(st.tuples(st.integers(0, 300_000), st.integers(-1, 120_000) | st.none())),
+)
+def test_lines_are_those_of_any_file(
+    lines: list[bytes], moves: list[tuple[int, int | None]]
+) -> None:
+    """Wherever one begins and however much of a line is wanted, over the borders of blocks."""
+    content = b"\n".join(lines)
+    file, plain = reader(sealed_object(content)), io.BytesIO(content)
+    assert list(file) == plain.readlines() and file.readline() == b""
+    for place, size in moves:
+        assert file.seek(place) == plain.seek(place)
+        assert file.readline(size) == plain.readline(size) and file.tell() == plain.tell()
+        assert file.read(3) == plain.read(3)
+
+
+def test_lines_are_read_in_blocks() -> None:
+    """A reader of JSON lines waits for no read of each byte."""
+    file = reader(sealed_object(b"a line of a text\n" * 20_000))
+    reads: list[int] = []
+    whole = file.pread
+    file.pread = lambda at, length: reads.append(at) or whole(at, length)  # type: ignore[method-assign,func-returns-value]
+    assert sum(1 for _ in file) == 20_000 and len(reads) < 10
 
 
 @pytest.mark.parametrize("level", [0, 3])

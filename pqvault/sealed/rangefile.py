@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+from typing import Final
 
 __all__ = ["RangeFile"]
+
+_AHEAD: Final = 64 * 1024  # bytes read at once where lines are asked for
 
 
 class RangeFile(io.RawIOBase):
@@ -16,6 +19,7 @@ class RangeFile(io.RawIOBase):
     def __init__(self) -> None:
         super().__init__()
         self._position = 0
+        self._ahead = (0, b"")  # what readline() has read, and where it begins
 
     def pread_into(self, out: memoryview, offset: int) -> None:
         """Fill ``out`` from ``offset``. Thread-safe, does not move the position."""
@@ -42,6 +46,25 @@ class RangeFile(io.RawIOBase):
     def readall(self) -> bytes:
         """All that is left."""
         return self.read()
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """The rest of the line with its newline, and no more than ``size`` bytes of it unless that
+        is negative or None. Python's own would read byte by byte."""
+        self._check()
+        left = max(0, self.size - self._position)
+        end = self._position + (left if size is None or size < 0 else min(size, left))
+        at = self._position
+        pieces: list[bytes] = []
+        while at < end and not (pieces and pieces[-1].endswith(b"\n")):
+            start, block = self._ahead
+            if not start <= at < start + len(block):
+                start, block = self._ahead = at, bytes(self.pread(at, _AHEAD))
+            most = min(len(block), end - start)
+            stop = block.find(b"\n", at - start, most) + 1 or most
+            pieces.append(block[at - start : stop])
+            at = start + stop
+        self._position = at
+        return b"".join(pieces)
 
     def readinto(self, buffer: object, /) -> int:
         """Fill ``buffer`` as far as there is content; returns the number of bytes."""
