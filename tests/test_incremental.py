@@ -478,8 +478,9 @@ def test_as_of_a_time_that_does_not_exist(
     with monkeypatch.context() as patched:
         patched.setenv("TZ", zone)
         time.tzset()
-        with pytest.raises(NotFound):
-            box.open(as_of=as_of)
+        for moment in (as_of, datetime.min):
+            with pytest.raises(NotFound):
+                box.open(as_of=moment)
     time.tzset()
 
 

@@ -28,7 +28,7 @@ def select_parts(
         if holder is not None:
             return parts[: parts.index(holder) + 1], None
         as_of = _parse_time(as_of)
-    at = int(as_of.timestamp() * 1000)
+    at = _milliseconds(as_of)
     chosen = [part for part in parts if part.commit.created <= at]
     if not chosen:
         raise NotFound(
@@ -53,6 +53,13 @@ def _holder(parts: list[PublicPart], text: str) -> PublicPart | None:
             hint=f"give {holder.id[:8]} for the state with all of those",
         )
     return holder
+
+
+def _milliseconds(moment: datetime) -> int:
+    try:
+        return int(moment.timestamp() * 1000)
+    except (ValueError, OverflowError):  # a local time of the first year
+        return -1
 
 
 def _parse_time(text: str) -> datetime:
