@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import importlib
 import io
@@ -167,9 +168,13 @@ def main(args: list[str] | None = None) -> NoReturn:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     argv = sys.argv[1:] if args is None else args
     output = Output(json="--json" in argv)
+    ended = 0
     try:
         code = cli.main(argv, prog_name="pqvault", standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
+        ended = code if isinstance(code, int) else 0
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where a full disk is still told in a sentence
+        sys.exit(ended)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
@@ -182,10 +187,16 @@ def main(args: list[str] | None = None) -> NoReturn:
         output.failure(error)
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        # Whoever read our output has gone. Python would complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        # Whoever read our output has gone.
+        _drop_output()
+        sys.exit(ended or 1)
     except OSError as error:
+        # Writes to files are explained where they are made: this one has no name.
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            sentence = f"cannot write standard output: {os.strerror(error.errno)}"
+            output.failure(PQVaultError(sentence, hint="free some space, then run it again"))
+            _drop_output()
+            sys.exit(ended or 1)
         where = f"{error.filename}: " if error.filename else ""
         sentence = f"{where}{error.strerror or type(error).__name__}"
         output.failure(PQVaultError(sentence, hint="check the path, its owner and its mode"))
@@ -197,6 +208,11 @@ def main(args: list[str] | None = None) -> NoReturn:
         sentence = f"internal error ({type(error).__name__}): this is a bug in pqvault"
         output.failure(PQVaultError(sentence, hint="run again with PQVAULT_DEBUG=1 and report it"))
         sys.exit(1)
+
+
+def _drop_output() -> None:
+    # Python would write what is left of it again at exit, and complain.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say_any_name() -> None:

@@ -70,6 +70,7 @@ def _reader(source: str) -> BinaryIO:
     try:
         return open(source, "rb", buffering=0)
     except OSError as error:
-        raise UsageError(
-            f"{source} cannot be read: {error.strerror}", hint="check the path"
-        ) from None
+        hint = "check the path"
+        if isinstance(error, IsADirectoryError):
+            hint = "`pqvault seal` and `pqvault unseal` are for folders, and archives are folders"
+        raise UsageError(f"{source} cannot be read: {error.strerror}", hint=hint) from None

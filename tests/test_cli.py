@@ -268,7 +268,7 @@ def test_output_that_cannot_be_written_is_told(shell: dict[str, str]) -> None:
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "pqvault_cli", "--version"]
         done = subprocess.run(command, env=shell, stdout=full, stderr=subprocess.PIPE, text=True)
-    assert done.returncode and "No space left" in done.stderr
+    assert done.returncode and "standard output: No space left" in done.stderr
 
 
 def test_there_are_transcripts() -> None:

@@ -112,7 +112,10 @@ class Tree:
             return
         owner = self._claims.setdefault(fold(path), path)
         if owner != path:
-            raise Refused(f"to this file system its name is that of {printable(owner)}")
+            raise Refused(
+                f"to this file system its name is that of {printable(owner)}",
+                "extract it by a glob into another folder, or all on another file system",
+            )
 
     def children_first(self) -> list[tuple[bytes, Stamp]]:
         # A parent's path is a prefix of its children's and so sorts before all of them.
@@ -192,7 +195,9 @@ class Tree:
         except FileExistsError:
             # Without force the target was empty: what stands here now, others have put there.
             if not self._force:
-                raise Refused(f"{printable(path)} exists already in the target") from None
+                raise Refused(
+                    f"{printable(path)} exists already in the target", "is another unseal at work?"
+                ) from None
         else:
             self._stamps[path] = self._implied
 
@@ -237,4 +242,4 @@ def _blocked(parent_fd: int, name: bytes, path: bytes, error: OSError) -> Refuse
     except OSError:
         return error
     what = "a symbolic link, which is never followed" if stat.S_ISLNK(found) else "not a folder"
-    return Refused(f"{printable(path)} in the target is {what}")
+    return Refused(f"{printable(path)} in the target is {what}", "move it away")

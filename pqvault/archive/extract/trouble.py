@@ -29,8 +29,16 @@ class TargetFull(PQVaultError):
 
 
 class Refused(Exception):
-    """A reason of our own to turn an entry down; never leaves this module."""
+    """A reason of our own to turn an entry down; never leaves this module. ``hint``: for what the
+    target is the reason of."""
 
+    def __init__(self, reason: str, hint: str = "") -> None:
+        super().__init__(reason)
+        self.hint = hint
+
+
+_FAULTY = "the archive may be damaged: `pqvault verify` lists what is"
+_ELSEWHERE = "check the mode and the file system of the target, or name another folder with -o"
 
 TROUBLE = (OSError, ValueError, OverflowError, Refused)
 
@@ -39,7 +47,8 @@ def failure(path: bytes, error: Exception) -> PQVaultError:
     """The error a caller sees, naming the entry."""
     shown = printable(path)
     if not isinstance(error, OSError):
-        return PQVaultError(f"cannot extract {shown}: {error}")
+        hint = getattr(error, "hint", "") or _FAULTY
+        return PQVaultError(f"cannot extract {shown}: {error}", hint=hint)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return TargetFull(f"cannot extract {shown}: no space is left in the target")
     if error.errno == errno.EEXIST:
@@ -48,7 +57,7 @@ def failure(path: bytes, error: Exception) -> PQVaultError:
     if error.errno in (errno.EISDIR, errno.ENOTEMPTY):
         hint = "move the folder away; folders are never deleted"
         return PQVaultError(f"cannot extract {shown}: a folder stands in its place", hint=hint)
-    return PQVaultError(f"cannot extract {shown}: {error.strerror or error}")
+    return PQVaultError(f"cannot extract {shown}: {error.strerror or error}", hint=_ELSEWHERE)
 
 
 def tell(path: bytes, error: Exception, failed: Callable[[PQVaultError], object] | None) -> None:
