@@ -110,13 +110,15 @@ def backup(file: str, archives: tuple[str, ...], output: Output) -> None:
     keys that are here; `key restore --archive` puts back what is missing or damaged.
     """
     from pqvault.errors import PQVaultError
-    from pqvault.keeping import archives_at, taken
+    from pqvault.keeping import archives_at, left_out, taken
     from pqvault.keystore import backup as backups
     from pqvault.keystore.identities import identities_of
 
     from . import unlocking
 
     places = list(archives_at(archives))
+    for warning in left_out(archives, places):
+        output.warning(warning)
     problems: list[PQVaultError] = []
     with unlocking.unlocked() as store:
         kept = taken(places, identities_of(store, lambda _: None), problems) if places else ()

@@ -23,6 +23,8 @@ def command(folder: str, output: Output) -> None:
     for path, keys in report.found:
         output.document({"path": path, "key_ids": keys})
         output.detail(f"{path}  {', '.join(keys)}")
+    for warning in report.warnings:
+        output.warning(warning)
     output.failures(report.problems)
     gone = f"; {report.gone:,} no longer there" if report.gone else ""
     output.line(f"{number(len(report.found), 'archive or stream', 'archives and streams')}{gone}")

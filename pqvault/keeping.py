@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pqvault.archive import headers, layout
-from pqvault.archive.finding import find
+from pqvault.archive.finding import find, unfollowed
 from pqvault.archive.headers import PutBack
 from pqvault.errors import FormatError, NotFound, PQVaultError, UsageError
 from pqvault.keys import Identity
@@ -18,7 +18,7 @@ from pqvault.keystore.backup import Kept, kept_names, kept_of
 from pqvault.rootkey import keyring
 from pqvault.storage import Storage, is_url, storage_at
 
-__all__ = ["archives_at", "put_back", "taken"]
+__all__ = ["archives_at", "left_out", "put_back", "taken"]
 
 
 def archives_at(places: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
@@ -41,6 +41,14 @@ def archives_at(places: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
                 f"{path} is no archive, and there is none below it", hint="check the path"
             )
         yield from found
+
+
+def left_out(places: Iterable[str | os.PathLike[str]], archives: Iterable[str]) -> Iterator[str]:
+    """Warnings of what :func:`archives_at` does not go into."""
+    known = {os.path.realpath(archive) for archive in archives if not is_url(archive)}
+    for place in places:
+        if not is_url(place) and os.path.realpath(place) not in known:
+            yield from unfollowed(Path(place), known)
 
 
 def taken(

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pqvault.archive.finding import find
+from pqvault.archive.finding import find, unfollowed
 from pqvault.archive.inspect import Inspection, inspect
 from pqvault.archive.layout import listed_ids, open_logs
 from pqvault.errors import FormatError, NotFound, PQVaultError
@@ -23,11 +23,13 @@ STREAM = "stream"  # what the index calls the archive of a sealed stream
 
 @dataclass(slots=True)
 class ScanReport:
-    """``found``: (path, key ids). ``gone``: entries of the index that are no longer there."""
+    """``found``: (path, key ids). ``gone``: entries of the index that are no longer there.
+    ``warnings``: of what was left out."""
 
     found: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     gone: int = 0
     problems: list[PQVaultError] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def scan(folder: str | os.PathLike[str]) -> ScanReport:
@@ -53,6 +55,8 @@ def scan(folder: str | os.PathLike[str]) -> ScanReport:
         keys = _key_ids(found, report.problems)
         report.found.append((str(path), keys))
         rows += [(found.archive or STREAM, str(path), key_id) for key_id in keys]
+    done = {os.path.realpath(path) for path, _ in report.found}
+    report.warnings += unfollowed(root, done)
     # What could not be read is not gone.
     keep = [str(path) for path in find(root)] if report.problems else []
     report.gone = index.replace_below(str(root), rows, keep, since=began)

@@ -21,6 +21,7 @@ from pqvault.errors import (
     UsageError,
 )
 from pqvault.format.envelope import Envelope
+from pqvault.keeping import left_out
 from pqvault.keys import Identity, Recipient
 from pqvault.keystore import Keystore, State, Unlocked, audit, edits, index, lifecycle
 from pqvault.keystore.halves import kind_of
@@ -367,6 +368,23 @@ def test_a_scan_does_not_wait_for_a_pipe(
     assert [place for place, _ in report.found] == [str(desk.archive)]
     (problem,) = report.problems
     assert "pipe.pqv is not a regular file" in problem.message
+
+
+def test_a_scan_says_what_it_does_not_follow(
+    store: Unlocked,  # noqa: F811
+    desk: Box,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An archive behind a link is not noted: its key could be destroyed."""
+    monkeypatch.setenv("PQVAULT_HOME", str(store.store.path.parent))
+    below = desk.root / "below"
+    below.mkdir()
+    (below / "link").symlink_to(desk.archive)
+    report = scan(below)
+    assert report.found == [] and "below/link is a symbolic link" in report.warnings[0]
+    assert scan(desk.root).warnings == []  # which has what the link leads to
+    assert [*left_out([below], [])] == report.warnings
+    assert [*left_out([below], [str(desk.archive)])] == []
 
 
 def test_a_key_that_an_open_log_needs_stays_in_the_index(

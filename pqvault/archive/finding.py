@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from pqvault.archive.layout import HEADER
 
-__all__ = ["SUFFIX", "find", "find_links"]
+__all__ = ["SUFFIX", "find", "unfollowed"]
 
 SUFFIX = ".pqv"
 
@@ -32,8 +32,15 @@ def find(root: Path) -> Iterator[Path]:
     yield from _not_gone(unread)
 
 
-def find_links(root: Path) -> Iterator[Path]:
-    """Symbolic links below a folder to what :func:`find` looks for, which are not followed."""
+def unfollowed(root: Path, known: Collection[str] = ()) -> Iterator[str]:
+    """A warning for each symbolic link below a folder to what :func:`find` looks for, and does not
+    follow it to: that nobody takes it for done. ``known``: real paths of what is done anyway."""
+    for link in _links(root):
+        if os.path.realpath(link) not in known:
+            yield f"{link} is a symbolic link, which is not followed: name what it leads to"
+
+
+def _links(root: Path) -> Iterator[Path]:
     for at, folders, files in os.walk(root):
         here = Path(at)
         if HEADER in files:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
-from pqvault.archive.finding import find, find_links
+from pqvault.archive.finding import find, unfollowed
 from pqvault.archive.layout import HEADER
 from pqvault.archive.tasks import run_tasks
 from pqvault.errors import Incomplete, NotFound, PQVaultError, UsageError
@@ -137,13 +137,8 @@ def left_out(
         return ["no archive and no sealed stream was found"]
     folders = [Path(os.path.realpath(path)) for path in paths if recursive and not is_url(path)]
     known = set(targets)
-    return [
-        f"{link} is a symbolic link, which is not followed: name it to do what it leads to"
-        for folder in folders
-        if folder.is_dir() and str(folder) not in known
-        for link in find_links(folder)
-        if os.path.realpath(link) not in known
-    ]
+    below = (folder for folder in folders if folder.is_dir() and str(folder) not in known)
+    return [warning for folder in below for warning in unfollowed(folder, known)]
 
 
 def _readable(found: Path) -> str:
