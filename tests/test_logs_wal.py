@@ -21,6 +21,7 @@ from pqvault.format.arrowipc import check_stream
 from pqvault.ids import new_id
 from pqvault.keys import Identity
 from pqvault.logs.part import LogPart
+from pqvault.logs.rows import LogRows
 from pqvault.logs.wal import End, WalReader, WalWriter
 from pqvault.rootkey import RootKey
 from pqvault.storage import LocalStorage
@@ -356,3 +357,15 @@ def test_a_table_that_no_entry_can_be(table: str) -> None:
     WalWriter(file, KEY, "", table).write_batch(rows(1))
     with pytest.raises(FormatError, match="is of no table"):
         read(bytes(file.data))
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    """Format 12.1: no table could have them, and of a row as JSON one would be lost."""
+    file = Memory()
+    twice = pa.RecordBatch.from_arrays([pa.array([1]), pa.array([2])], names=["n", "n"])
+    WalWriter(file, KEY).write_batch(twice)
+    storage = LocalStorage(tmp_path)
+    storage.make_folder(f"parts/{PART}")
+    storage.put(part_file(PART, wal.WAL), file.data)
+    with pytest.raises(FormatError, match="a column twice"):
+        list(LogRows(storage, {"": KEY}).batches())

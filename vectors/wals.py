@@ -263,12 +263,39 @@ def begins_with_1() -> Case:
     return gives(data, damaged=2, numbers=[2, 3, 4, 5])
 
 
+def many_damaged(count: int) -> bytes:
+    """The first record, bytes of none, and a record with the number behind ``count`` others."""
+    noise = b"of no record, and more than 32 bytes of it"
+    return PARTS[0] + noise + record(ROWS[1], 1 + count, noise[-32:])
+
+
+@case("attack 12: 64 records in a row are damage: the one behind them is still found")
+def damaged_64() -> Case:
+    return gives(many_damaged(64), damaged=64, numbers=[0, 1, 2, 3])
+
+
+@case("65 records in a row do not open: nothing behind them is looked for, which is a torn tail")
+def damaged_65() -> Case:
+    data = many_damaged(65)
+    return gives(data, 2, torn=len(data) - len(PARTS[0]))
+
+
 @case("the second header says sequence 7, its message is sealed as 1")
 def wrong_sequence() -> Case:
     second = record(ROWS[1], 1, PARTS[0][-32:], said=7)
     third = record(ROWS[2], 2, second[-32:])
     data = PARTS[0] + second + third
     return gives(data, damaged=1, numbers=[0, 1, 4, 5])
+
+
+@case("attack 15: a closing record that counts a row more than there are")
+def rows_too_many() -> Case:
+    return fails(*ROWS, end(7))
+
+
+@case("attack 15: a closing record that counts a row less than there are")
+def rows_too_few() -> Case:
+    return fails(*ROWS, end(5))
 
 
 @case("bytes behind the closing record")

@@ -67,7 +67,6 @@ def close_part(
             sink.write(batch)
         if not accept_damage and (damage := damage_of(rows)) is not None:
             raise damage
-        rows.check_end()
         if sink is None:
             return False
         part.commit()

@@ -10,7 +10,7 @@ from typing import Final
 import pyarrow as pa
 
 from pqvault.archive.layout import part_file
-from pqvault.errors import FormatError, IntegrityError
+from pqvault.errors import FormatError
 from pqvault.format.wal import wal_name
 from pqvault.logs.wal import Damage, End, WalReader
 from pqvault.rootkey import RootKey
@@ -142,22 +142,13 @@ class LogRows:
             if reader.group:
                 self.columns[reader.group] = batch.schema.names
         joined = batches[0]
+        fields = [field for batch in batches for field in batch.schema]
+        if len({field.name for field in fields}) != len(fields):
+            raise FormatError(f"{where} has a column twice")
         if len(batches) > 1:
-            fields = [field for batch in batches for field in batch.schema]
-            if len({field.name for field in fields}) != len(fields):
-                raise FormatError(f"{where} has a column in two column groups")
             columns = [column for batch in batches for column in batch.columns]
             joined = pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
         if self._schema is not None and not joined.schema.equals(self._schema):
             raise FormatError(f"{where} has other columns than the records before it")
         self._schema = joined.schema
         return joined
-
-    def check_end(self) -> None:
-        """Raise IntegrityError when the closing record says another number of rows."""
-        end = self.end
-        if end is not None and not self.damaged and end.rows != self.rows:
-            raise IntegrityError(
-                f"the log in part {self.part} has {self.rows:,} rows, its closing record says"
-                f" {end.rows:,}"
-            )

@@ -167,6 +167,10 @@ class WalReader:
         where = f"record {self.sequence - 1} of {self.what}"
         if kind == Kind.END:
             self.end = End(*wal.parse_end(body, where))
+            if not self.damaged and self.end.rows != self.rows:
+                raise FormatError(
+                    f"{self.what} has {self.rows:,} rows, its closing record says {self.end.rows:,}"
+                )
         elif kind == Kind.BATCH:
             batch = _parse_batch(body, where)
             metadata = dict(batch.schema.metadata or {})
@@ -249,7 +253,7 @@ class WalReader:
         is bound to stands right before it.
         """
         damaged_at, expected = self.offset, self.sequence
-        numbers = [(expected + n).to_bytes(8, "big") for n in range(_AHEAD)]
+        numbers = [(expected + n).to_bytes(8, "big") for n in range(_AHEAD + 1)]
         pattern = re.compile(b"|".join(re.escape(number) for number in numbers))
         for place in _places(self.source, pattern, damaged_at):
             offset = place - 4  # the length stands before the number
