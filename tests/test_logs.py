@@ -1105,6 +1105,15 @@ def test_logs_of_several_names_stay_apart(archive: Path) -> None:
         assert sum(map(len, view.rows())) == 10
 
 
+def test_a_copy_without_empty_folders_is_recovered(archive: Path) -> None:
+    """Format 5: an archive without a folder `commits` has no parts yet; many tools that copy
+    leave empty folders out."""
+    orphan(archive, 10)
+    (archive / "commits").rmdir()
+    report = recover(archive, [OPS])
+    assert (report.rows, report.problems) == (10, []) and ids(archive) == strings(10)
+
+
 def test_a_log_that_says_no_table_is_of_the_usual_one(
     archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

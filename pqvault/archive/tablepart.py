@@ -80,6 +80,7 @@ class TablePart:
             layout.create_archive(self.storage)
         else:
             layout.check_header(self.storage, self.keys.root.archive)
+            self.storage.make_folder("commits")  # which a copy of a log that had none may lack
         self.state = PublicState(self.storage, self.memory)
         self._check()
         check_groups(self.groups)
