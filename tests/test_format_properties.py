@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from testkit import Pipe, kit, parquet
 
 from pqvault.archive.view import View
-from pqvault.crypto import cobblestone
+from pqvault.crypto import cobblestone, kdf, mac, record
 from pqvault.crypto.cobblestone import CHUNK_SIZE, MessageReader, MessageWriter, RandomReader
 from pqvault.errors import FormatError, IntegrityError, PQVaultError
 from pqvault.format import catalog, zstdseek
@@ -459,6 +459,58 @@ def test_last_chunk_is_authenticated_first() -> None:
     with pytest.raises(IntegrityError, match="chunk 3 of 4"):
         random_reader(kit.flip(sealed, -1))
     random_reader(kit.flip(sealed, 60))  # a bad first chunk is met when it is read
+
+
+def test_a_key_of_another_length_or_a_field_too_many_is_a_bug() -> None:
+    """Never derived from, sealed under or bound: it would be another key than the page says."""
+    for call in (
+        lambda: kdf.derive(bytes(31), 32, "commit id", bytes(16), bytes(16)),
+        lambda: kdf.bind("commit id", bytes(16)),
+        lambda: kdf.bind("commit id", bytes(16), bytes(16), b""),
+        lambda: kdf.bind("object", bytes(16), bytes(16), bytes(65_536)),
+        lambda: mac.compute(bytes(32), b""),
+        lambda: record.seal_record(bytes(16), b"", b""),
+        lambda: RandomReader(Bytes(seal(b"")), bytes(16), CONTEXT, "it"),
+    ):
+        with pytest.raises(ValueError, match=r"bytes|fields"):
+            call()
+
+
+def test_nothing_outside_a_message_is_read() -> None:
+    """Neither before its first byte, which would be that of another chunk, nor behind its last."""
+    reader = random_reader(seal(bytes(40)))
+    for offset, size in ((-1, 1), (-16_400, 16), (0, 41), (40, 1), (41, 0)):
+        with pytest.raises(ValueError, match="outside the message"):
+            reader.pread_into(memoryview(bytearray(size)), offset)
+    assert reader.pread(40, 0) == b""
+
+
+@dataclass
+class Far:
+    """A message of which only the head and two chunks are at hand, by their numbers."""
+
+    chunks: dict[int, bytes]
+    head: bytes
+    size: int
+
+    def pread_into(self, buffer: memoryview, offset: int) -> None:
+        number, rest = divmod(offset - 56, 16_400)
+        assert offset == 0 or not rest
+        buffer[:] = self.head if offset == 0 else self.chunks[number]
+
+
+def test_the_nonce_has_the_whole_number_of_a_chunk() -> None:
+    """Format 7.1: base nonce XOR k, of all 38 bits that k has."""
+    info = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\0" + bytes(24) + CONTEXT
+    okm = kit.expand(KEY, info, 76)
+    numbers, base = (3 << 36, 2**38 - 1), int.from_bytes(okm[32:44], "big")
+    texts = {numbers[0]: b"x" * CHUNK_SIZE, numbers[1]: b"the end"}
+    aead = AESGCM(okm[:32])
+    sealed = {k: aead.encrypt((base ^ k).to_bytes(12, "big"), t, None) for k, t in texts.items()}
+    size = 56 + numbers[1] * 16_400 + len(sealed[numbers[1]])
+    reader = RandomReader(Far(sealed, bytes(24) + okm[44:], size), KEY, CONTEXT, "it")
+    for k, text in texts.items():
+        assert reader.pread(k * CHUNK_SIZE, len(text)) == text
 
 
 # Salt 24 bytes, drawn by the library, for each message.

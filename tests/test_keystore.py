@@ -96,6 +96,14 @@ def test_bombs_are_refused_before_memory_is_taken(cost: tuple[int, int, int]) ->
     assert time.perf_counter() - started < 0.1
 
 
+def test_attack_16_each_record_has_a_nonce_of_its_own() -> None:
+    """Two of one key and one text share nothing; so do locks of one passphrase."""
+    sealed = [record.seal_record(bytes(32), b"a seed", b"") for _ in range(1000)]
+    assert len({one[:12] for one in sealed}) == len({one[12:] for one in sealed}) == 1000
+    locks = [passphrase.new_lock(b"words", CHEAPEST)[0] for _ in range(2)]
+    assert locks[0].salt != locks[1].salt and locks[0].check != locks[1].check
+
+
 def test_records_are_bound_and_committed() -> None:
     """A record opens with its key and AAD only; the vector pins the construction."""
     sealed = record._seal_with_nonce(bytes(32), b"seed", b"aad", bytes(12))

@@ -370,6 +370,25 @@ def test_the_commit_has_the_profile_of_its_envelope() -> None:
         root.check_commit(commit("cnsa2", "blake3"), "part 1")
 
 
+def test_a_commit_names_other_parts_by_digests_of_its_profile() -> None:
+    """Format 5.2 (5): a part of cnsa2 follows and replaces only parts that SHA-384 names, whatever
+    whoever has its root key writes."""
+    root, _ = one_envelope(CNSA2)
+    long, short = ("22" * 16, "33" * 48), ("44" * 16, "55" * 32)
+
+    def check(parents: tuple[tuple[str, str], ...], replaces: tuple[tuple[str, str], ...]) -> None:
+        bare = Commit(
+            root.archive, root.part, 1, 1, "cnsa2", "sha384", "append", parents, replaces,
+            root.commit_id, (KEYS["cnsa2"].key_id,), (),
+        )  # fmt: skip
+        root.check_commit(root.sign_off(bare), "part 1")
+
+    check((long,), (long,))
+    for parents, replaces in (((short,), ()), ((), (short,)), ((long, short), ())):
+        with pytest.raises(FormatError, match="names a part by a digest that is not one of cnsa2"):
+            check(parents, replaces)
+
+
 # -- cnsa2: SHA-384 and ML-DSA-87 -----------------------------------------------------------
 
 

@@ -814,3 +814,16 @@ def test_stored_reads_touch_little() -> None:
     fetched.clear()
     assert file.pread(5_000_000, 100) == noise(8 * 1024 * 1024)[5_000_000:5_000_100]
     assert sum(fetched) < 500_000
+
+
+def test_an_object_within_an_object_reads_as_itself() -> None:
+    """A reader that is the source of another one, on the same thread: neither sees the other's
+    bytes in memory that each uses again, also for frames of several megabytes."""
+    half = b"".join(noise(1000, n) + bytes(1000) for n in range(2000))
+    for content in (noise(1_500_000), b"".join(b"%d " % n for n in range(200_000)), half):
+        nested = reader(sealed_object(sealed_object(content, frame_size=1 << 22)))
+        deep = SealedReader(nested, KEY, CONTEXT, "the inner one")
+        for start, size in ((0, len(content)), (1, 300_000), (131_000, 200), (700_001, 400_000)):
+            assert deep.pread(start, size) == content[start : start + size]
+            assert nested.pread(start, 100) != content[start : start + 100]
+        assert deep.stored(5, 300) in (None, content[5:305])
