@@ -501,6 +501,29 @@ def test_records_of_ranks_and_epochs(mixed: SealedCorpus) -> None:
     assert min(map(len, shares)) > 0
 
 
+def test_a_process_group_may_begin_later(
+    mixed: SealedCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ranks that made their dataset before it share the epoch all the same, each sample once; also
+    by workers, which are in no process group."""
+    data = SealedRecords(mixed.archive, **mixed.options, globs="**/small/*.jsonl")
+    sampler = EpochSampler(range(10))
+    numbers: list[int] = []
+    here: list[int] = []
+    in_workers: list[int] = []
+    for rank in range(2):
+        with monkeypatch.context() as patch:
+            group = {"is_initialized": True, "get_rank": rank, "get_world_size": 2}
+            for name, value in group.items():
+                patch.setattr(torch.distributed, name, lambda value=value: value)
+            numbers += list(sampler)
+            here += [record["n"] for record in data]
+            pickled = pickle.dumps(data)
+        in_workers += [record["n"] for record in pickle.loads(pickled)]  # noqa: S301
+    assert sorted(numbers) == list(range(10))
+    assert sorted(here) == sorted(in_workers) == sorted(jsonl_of(mixed, "small/*"))
+
+
 @pytest.mark.parametrize("how", ["fork", "spawn"])
 def test_persistent_workers_follow_the_epoch(mixed: SealedCorpus, how: str) -> None:
     """set_epoch reaches workers that are running already."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sized
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -11,7 +12,7 @@ from torch.utils.data import Sampler
 
 from pqvault.errors import UsageError
 
-__all__ = ["EpochSampler", "permutation", "sampler_state"]
+__all__ = ["EpochSampler", "Place", "permutation", "sampler_state"]
 
 _STATE: Final = "pqvault sampler 1"
 
@@ -45,7 +46,8 @@ class EpochSampler(Sampler):
         self._count = len(dataset)
         self.seed = seed
         self.shuffle = shuffle
-        self.rank, self.world = place_of(rank, world)
+        self._place = Place(rank, world)
+        self._place.now()  # raises for what is not possible
         self.drop_last = drop_last
         self.epoch = 0
         self.epoch_is_said = False  # then a state has no say in what comes after its own epoch
@@ -55,6 +57,16 @@ class EpochSampler(Sampler):
         """Which epoch is next; it begins at its beginning."""
         self.epoch, self.epoch_is_said = epoch, True
         self._consumed = 0
+
+    @property
+    def rank(self) -> int:
+        """Of this process."""
+        return self._place.now()[0]
+
+    @property
+    def world(self) -> int:
+        """How many ranks there are."""
+        return self._place.now()[1]
 
     @property
     def total(self) -> int:
@@ -110,14 +122,15 @@ class _Order(Iterator[int]):
 
     def _begin(self, epoch: int, consumed: int) -> None:
         self._epoch, self._consumed = epoch, consumed
-        sampler = self._sampler
-        self._numbers = iter(sampler.order(epoch, consumed)[sampler.rank :: sampler.world].tolist())
+        rank, self._world = self._sampler._place.now()
+        order = self._sampler.order(epoch, consumed)
+        self._numbers = iter(order[rank :: self._world].tolist())
 
     def __next__(self) -> int:
         # Only now: loaders make iterators that they never ask.
         self._sampler._consumed = 0
         number: int = next(self._numbers)
-        self._consumed += self._sampler.world
+        self._consumed += self._world
         return number
 
     def state_dict(self) -> dict[str, Any]:
@@ -138,16 +151,31 @@ class _Order(Iterator[int]):
         self._begin(epoch, consumed)
 
 
-def place_of(rank: int | None, world: int | None) -> tuple[int, int]:
-    """Rank and number of ranks, as given or as `torch.distributed` has them."""
-    running = torch.distributed.is_available() and torch.distributed.is_initialized()
-    rank = rank if rank is not None else torch.distributed.get_rank() if running else 0
-    world = world if world is not None else torch.distributed.get_world_size() if running else 1
-    if not 0 <= rank < world:
-        raise UsageError(
-            f"rank {rank} of {world} is not possible", hint="ranks count from 0 to world - 1"
-        )
-    return rank, world
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Rank and number of ranks: what was given, else what `torch.distributed` has, which may begin
+    after a dataset is made. ``known``: where there is no process group, as in workers."""
+
+    rank: int | None
+    world: int | None
+    known: tuple[int, int] = (0, 1)
+
+    def now(self) -> tuple[int, int]:
+        """Raises UsageError for a rank that there is not."""
+        rank, world = self.known
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        rank = rank if self.rank is None else self.rank
+        world = world if self.world is None else self.world
+        if not 0 <= rank < world:
+            raise UsageError(
+                f"rank {rank} of {world} is not possible", hint="ranks count from 0 to world - 1"
+            )
+        return rank, world
+
+    def kept(self) -> Place:
+        """As it goes to workers."""
+        return replace(self, known=self.now())
 
 
 def sampler_state(state: Any) -> dict[str, Any]:
