@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -13,6 +15,21 @@ from .signing import policy_options
 from .streams import standard_output
 
 _STEP = 16 * 1024 * 1024  # bytes
+
+
+def _open(opened: Any, path: str) -> Any:
+    """The file of that name, or else the one that `pqvault ls` prints so."""
+    from pqvault.errors import NotFound
+    from pqvault.names import spellings
+
+    given, *shown = spellings(os.fsencode(path))
+    try:
+        return opened.open_file(given)
+    except NotFound:
+        for other in shown:
+            with suppress(NotFound):
+                return opened.open_file(other)
+        raise
 
 
 class Range(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
@@ -59,7 +76,7 @@ def command(
         archive, identities=load_identities(identity), as_of=as_of, memory=memory, policy=policy
     ) as opened:
         target = standard_output()
-        file = opened.open_file(path)
+        file = _open(opened, path)
         start, stop = span or (0, None)
         end = file.size if stop is None else min(stop, file.size)
         for offset in range(start, end, _STEP):

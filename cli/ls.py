@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -46,7 +47,7 @@ def command(
 
     if versions and not globs:
         raise UsageError("--versions needs a path", hint="name the files whose versions to list")
-    selected = Globs(globs)
+    selected = Globs(globs, listed=True)
     identities = load_identities(identity)
     with api.open(
         archive, identities=identities, as_of=as_of, strict=False, memory=memory, policy=policy
@@ -74,11 +75,10 @@ def command(
 def _versions(opened: Any, paths: tuple[str, ...], output: Output) -> None:
     """A line for each version; a path that no part has ever had is an error, unless there are
     parts that could not be read."""
-    from pqvault.archive.differences import versions
     from pqvault.errors import NotFound
 
-    for path in map(os.fsencode, paths):
-        found = list(versions(opened, path.strip(b"/")))
+    for given in map(os.fsencode, paths):
+        path, found = next((item for item in _each_spelling(opened, given) if item[1]), (given, []))
         if not found and not opened.problems:
             raise NotFound(f"{name(path)} was never in the archive", hint="see `pqvault ls`")
         for version in found:
@@ -92,6 +92,14 @@ def _versions(opened: Any, paths: tuple[str, ...], output: Output) -> None:
     output.failures(opened.problems)
     if opened.problems:
         fail_for(opened.problems)
+
+
+def _each_spelling(opened: Any, given: bytes) -> Iterator[tuple[bytes, list[Any]]]:
+    from pqvault.archive.differences import versions
+    from pqvault.names import spellings
+
+    for path in spellings(given):
+        yield path, list(versions(opened, path.strip(b"/")))
 
 
 def _facts(entry: Any, part: str) -> dict[str, Any]:

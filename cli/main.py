@@ -198,8 +198,11 @@ def main(args: list[str] | None = None) -> NoReturn:
             _drop_output()
             sys.exit(ended or 1)
         where = f"{error.filename}: " if error.filename else ""
-        sentence = f"{where}{error.strerror or type(error).__name__}"
-        output.failure(PQVaultError(sentence, hint="check the path, its owner and its mode"))
+        sentence = f"{where}{error.strerror or error or type(error).__name__}"
+        hint = "check the path, its owner and its mode"
+        if isinstance(error, BlockingIOError):
+            hint = "give a file, or a pipe that waits"
+        output.failure(PQVaultError(sentence, hint=hint))
         sys.exit(1)
     except Exception as error:
         # A bug. Its message might hold anything, so only its type is shown.

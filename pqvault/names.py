@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote_to_bytes
 
-__all__ = ["from_printable", "printable", "quiet"]
+__all__ = ["from_printable", "printable", "quiet", "spellings"]
 
 # Nothing to escape, which is nearly every name: visible ASCII and the space, without % and \.
 _PLAIN = re.compile(rb"[ -$&-\[\]-~]*")
@@ -46,6 +46,13 @@ def printable(path: bytes) -> str:
 def from_printable(text: str) -> bytes:
     """The bytes that :func:`printable` shows as ``text``; a ``%`` without two digits is itself."""
     return unquote_to_bytes(text.encode("utf-8", "surrogateescape"))
+
+
+def spellings(path: bytes) -> list[bytes]:
+    """What somebody may mean who gives ``path``: itself, and the other name that is shown so."""
+    text = path.decode("utf-8", "surrogateescape")
+    shown = from_printable(text)
+    return [path, shown] if shown != path and printable(shown) == text else [path]
 
 
 def quiet(text: str) -> str:

@@ -39,7 +39,7 @@ _HEAD: Final = 64 * 1024  # bytes read at once while the end of the envelope is 
 class Readable(Protocol):
     """A binary file that can be read in order."""
 
-    def read(self, size: int, /) -> bytes: ...
+    def read(self, size: int, /) -> bytes | None: ...
 
 
 class Writable(Protocol):
@@ -106,9 +106,20 @@ def _read_some(source: Readable, writer: SealedWriter) -> int:
             count = None if data is None else len(data)
             room[:count] = data or b""
         if count is None:  # not the end: taking it for one would seal a short stream
-            raise BlockingIOError("the input is not ready, and pqvault does not poll")
+            raise _not_ready()
     writer.advance(count)
     return int(count)
+
+
+def _not_ready() -> BlockingIOError:
+    return BlockingIOError("the input is not ready, and pqvault does not poll")
+
+
+def _read(source: Readable, size: int) -> bytes:
+    data = source.read(size)
+    if data is None:  # not the end: a stream that is slow is not damaged
+        raise _not_ready()
+    return data
 
 
 def decrypt(
@@ -232,8 +243,14 @@ def _read_envelope(source: Readable, what: str) -> tuple[Envelope, bytes]:
     head = bytearray()
     label = envelope_format.LABEL.encode("ascii")
     while True:
-        data = source.read(_HEAD)
+        data = _read(source, _HEAD)
         head += data
+        if not data and len(head) < len(label):
+            end = "ends before its envelope does" if head else "is empty"
+            raise FormatError(
+                f"{what} {end}, and is no sealed stream",
+                hint="did what should have written it fail? else restore it from a copy",
+            )
         if not head.startswith(label[: len(head)]):
             raise FormatError(
                 f"{what} is not a sealed stream",
@@ -265,7 +282,7 @@ class _Joined:
         if self.first:
             data, self.first = self.first[:size], self.first[size:]
             return data
-        return self.then.read(size)
+        return _read(self.then, size)
 
 
 @dataclass(frozen=True, slots=True)

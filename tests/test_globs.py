@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pqvault.archive.globs import Globs
+from pqvault.names import printable, spellings
 
 paths = st.binary(min_size=1, max_size=30).filter(lambda p: not p.endswith(b"/"))
 
@@ -40,6 +41,10 @@ paths = st.binary(min_size=1, max_size=30).filter(lambda p: not p.endswith(b"/")
         ("**", b"a/b/c", True),
         ("a?c", b"abc", True),
         ("a?c", b"a/c", False),
+        ("a?c", "a漢c".encode(), True),
+        ("?", "é".encode(), True),
+        ("a?c", b"a\xffc", True),
+        ("?", "éé".encode(), False),
         ("a?c", b"ac", False),
         ("[ab]", b"a", True),
         ("[ab]", b"c", False),
@@ -68,6 +73,16 @@ paths = st.binary(min_size=1, max_size=30).filter(lambda p: not p.endswith(b"/")
 def test_table(glob: str | bytes, path: bytes, matches: bool) -> None:
     """`*` and `?` stay within a component, `**` crosses, a plain name is a path and all in it."""
     assert Globs([glob]).match(path) is matches
+
+
+@given(path=paths)
+def test_a_path_as_it_is_listed_is_itself(path: bytes) -> None:
+    """`pqvault ls` shows some names escaped: what it prints finds them, where that is wanted."""
+    shown = printable(path).translate({ord(char): f"[{char}]" for char in "*?["})
+    assert Globs([shown], listed=True).match(path)
+    assert Globs([path], listed=True).match(path) or set(path) & set(b"[")
+    assert spellings(printable(path).encode())[-1] == path
+    assert spellings(b"50% of %41")[1:] == []  # which no name is shown as
 
 
 @pytest.mark.parametrize("glob", ["[z-a]", "[a--]", "[a||b]", "[a~~b]", b"[\xff-a]"])

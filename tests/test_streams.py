@@ -368,6 +368,31 @@ def test_a_source_that_is_not_ready(identity: pqvault.Identity) -> None:
         pqvault.encrypt(NotReady(), out, [identity.recipient])
 
 
+@pytest.mark.parametrize("ready", [0, 100, 2_500, None])
+def test_a_stream_that_is_not_ready_is_not_damaged(
+    ready: int | None, identity: pqvault.Identity
+) -> None:
+    """A pipe that does not wait says that nothing is there yet, wherever in the stream it is."""
+    sealed = io.BytesIO()
+    pqvault.encrypt(io.BytesIO(noise(1000)), sealed, [identity.recipient])
+    there = io.BytesIO(sealed.getvalue()[:ready])
+
+    class Slow:
+        def read(self, size: int, /) -> bytes | None:
+            return there.read(min(size, 700)) or None
+
+    with pytest.raises(BlockingIOError):
+        pqvault.decrypt(Slow(), io.BytesIO(), [identity])
+
+
+@pytest.mark.parametrize(("data", "said"), [(b"", "is empty"), (b"pqvault.de", "ends before")])
+def test_a_stream_that_has_not_begun(data: bytes, said: str, identity: pqvault.Identity) -> None:
+    """What the end of a failed pipe looks like is told as that."""
+    with pytest.raises(FormatError, match=said) as caught:
+        pqvault.decrypt(io.BytesIO(data), io.BytesIO(), [identity])
+    assert "fail" in caught.value.hint
+
+
 def test_an_output_that_is_not_ready(identity: pqvault.Identity) -> None:
     """An output that takes nothing is an error, not a loop or a loss."""
 
@@ -605,6 +630,8 @@ def test_the_reader_is_a_file() -> None:
             action()
     with pytest.raises((io.UnsupportedOperation, NotImplementedError)):
         file.write(b"x")
+    with pytest.raises(TypeError):
+        file.seek(1.5)  # type: ignore[arg-type]
     file.close()
     file.close()
     for action in (file.read, lambda: file.pread(0, 1), lambda: file.seek(0), lambda: file.read(0)):

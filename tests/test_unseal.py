@@ -396,6 +396,15 @@ def test_a_target_that_is_no_folder_is_named_with_the_next_step(box: Box, kind: 
     assert os.path.lexists(target) and not (box.root / "nowhere").exists()
 
 
+def test_links_that_are_not_known_are_refused(box: Box) -> None:
+    """A word that is misspelt would be without effect."""
+    box.tree({"a": b"1"})
+    box.seal()
+    with box.open() as archive, pytest.raises(UsageError, match="as_is") as caught:
+        archive.unseal(box.root / "out", links="as_is")  # type: ignore[arg-type]
+    assert "'as-is'" in caught.value.hint and not (box.root / "out").exists()
+
+
 def test_globs(box: Box) -> None:
     """Only what the globs match, with the folders that it is in."""
     box.tree({"a": {"x.txt": b"1", "y.bin": b"2"}, "b": {"x.txt": b"3", "deep": {"x.txt": b"4"}}})

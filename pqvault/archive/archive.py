@@ -285,6 +285,8 @@ class Archive(Closing):
                 "the folder to unseal into has an empty name",
                 hint="is a variable of the shell unset?",
             )
+        if links not in ("inside", "as-is"):
+            raise UsageError(f"links={links!r} is not known", hint="give 'inside' or 'as-is'")
         return unseal(
             self,
             None if target is None else Path(target),

@@ -12,28 +12,31 @@ import pyarrow as pa
 
 from pqvault.errors import NotFound
 from pqvault.lazy import LazyModule
-from pqvault.names import printable
+from pqvault.names import printable, spellings
 
 __all__ = ["Globs", "nothing_matches", "several"]
 
 pc = LazyModule("pyarrow.compute")
 
 _MAGIC = re.compile(rb"[*?\[]")
+# One of UTF-8, or one byte of what is none.
+_CHARACTER = r"(?:[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}|[^/])"
 
 
 class Globs:
     """A set of globs. One without ``*?[`` names a path and, if that is a folder, all in it.
 
     ``Globs([])`` is false and matches nothing: what no glob means is for the caller to say.
-    ``unmatched``: those that nothing was like in what :meth:`look` has seen.
+    ``listed``: paths are matched as `pqvault ls` prints them, too. ``unmatched``: those that
+    nothing was like in what :meth:`look` has seen.
     """
 
-    def __init__(self, globs: Iterable[str | bytes]) -> None:
+    def __init__(self, globs: Iterable[str | bytes], *, listed: bool = False) -> None:
         names = [os.fsencode(glob) for glob in globs]
         self._any = bool(names)
         # RE2, which pyarrow carries: its time is linear in the path, whatever the glob. Python's
         # own `re` backtracks, and a path may come from an archive's maker.
-        patterns = [_translate(name.rstrip(b"/") or name) for name in names]
+        patterns = [_either(name.rstrip(b"/") or name, listed) for name in names]
         self._pattern = _whole("|".join(patterns))
         self._left = list(zip(names, map(_whole, patterns), strict=True))
 
@@ -91,6 +94,10 @@ def nothing_matches(globs: Iterable[str | bytes]) -> NotFound:
     )
 
 
+def _either(glob: bytes, listed: bool) -> str:
+    return "|".join(map(_translate, spellings(glob) if listed else [glob]))
+
+
 def _translate(glob: bytes) -> str:
     if not _MAGIC.search(glob):
         return _literal(glob) + "(?:/.*)?"
@@ -117,7 +124,7 @@ def _single(glob: bytes, at: int) -> tuple[str, int]:
     if char == b"*":
         return "[^/]*", at + 1
     if char == b"?":
-        return "[^/]", at + 1
+        return _CHARACTER, at + 1
     if char == b"[":
         negate = glob[at + 1 : at + 2] in (b"!", b"^")
         end = glob.find(b"]", at + 2 + negate)

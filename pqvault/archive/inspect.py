@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import BinaryIO, Final
 
 from pqvault.archive.archive import Archive
 from pqvault.archive.layout import envelope_names
@@ -20,6 +22,8 @@ from pqvault.storage import Storage, is_url, storage_at
 from pqvault.streams import read_stream_envelope
 
 __all__ = ["EnvelopeFacts", "Inspection", "PartFacts", "inspect", "list_parts"]
+
+_STEP: Final = 1024 * 1024  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,25 @@ class Inspection:
     problems: list[PQVaultError] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class _Counted:
+    """A file that is read in order. A pipe's size is known at its end only."""
+
+    file: BinaryIO
+    count: int = 0
+
+    def read(self, size: int, /) -> bytes:
+        data = self.file.read(size)
+        self.count += len(data)
+        return data
+
+    def count_all(self) -> int:
+        """How many bytes it has."""
+        while self.read(_STEP):
+            pass
+        return self.count
+
+
 def inspect(path: str | os.PathLike[str]) -> Inspection:
     """Read what is public of an archive (a folder or a URL) or a sealed stream. Raises NotFound."""
     target = Path(path)
@@ -104,8 +127,10 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
         return Inspection("archive", where, size, state.archive, None, parts, state.problems)
     try:
         with target.open("rb") as file:
-            envelope = read_stream_envelope(file, str(target))
-            size = os.fstat(file.fileno()).st_size
+            source = _Counted(file)
+            envelope = read_stream_envelope(source, str(target))
+            info = os.fstat(file.fileno())
+            size = info.st_size if stat.S_ISREG(info.st_mode) else source.count_all()
     except OSError as error:
         raise NotFound(
             f"{target} cannot be opened: {error.strerror}", hint="check the path"

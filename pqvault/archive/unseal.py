@@ -80,7 +80,7 @@ def unseal(
     ``engine``: whose workers write the files; None for processes of our own when it is 64 MiB or
     more, else for threads here.
     """
-    selected = Globs(globs)
+    selected = Globs(globs, listed=True)
     inner = b""
     if target is None:
         target = _default_target(archive)

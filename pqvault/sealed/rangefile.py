@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import operator
 import os
 from typing import Final
 
@@ -79,6 +80,7 @@ class RangeFile(io.RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         """Move the position; returns it. Seeking past the end is allowed and reads nothing."""
         self._check()
+        offset = operator.index(offset)
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}
         if whence not in base:
             raise ValueError(f"whence {whence} is not 0, 1 or 2")
