@@ -135,7 +135,7 @@ def _prompt(prompt: str, prefixes: tuple[str, ...]) -> bytes:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
     except OSError:
         raise UsageError(
-            "a passphrase is needed, and there is no terminal to ask on",
+            f"the {prompt.removesuffix(': ')} is needed, and there is no terminal to ask on",
             hint=f"name a file in {prefixes[0]}_FILE, or see _FD and _COMMAND",
         ) from None
     return os.fsencode(getpass.getpass(prompt))
