@@ -113,6 +113,56 @@ def test_kept_files_are_there_byte_for_byte(source: Path) -> None:
     assert pqvault.verify(archive, identities=[KEY]).problems == []
 
 
+def test_tables_land_where_files_do_without_a_target(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that has the archive's own name is what is made, for tables as for files."""
+    pqvault.seal(source, source.parent / "src.pqv", recipients=[KEY.recipient], tables=True)
+    (source.parent / "here").mkdir()
+    monkeypatch.chdir(source.parent / "here")
+    with pqvault.open(source.parent / "src.pqv", identities=[KEY]) as opened:
+        done = opened.unseal()
+    assert done.tables == 5 and not done.failed
+    assert sorted(os.listdir("src")) == [
+        "comma.csv.parquet", "deep", "ipc.arrow.parquet", "lines.jsonl.parquet",
+        "parquet.parquet", "plain.txt",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_table_takes_no_name_of_another_entry(source: Path, force: bool) -> None:
+    """Both would be lines.jsonl.parquet: the other entry is there, and the table is named."""
+    pq.write_table(talk(3), source / "lines.jsonl.parquet")
+    (source / "comma.csv.parquet").write_text("no Parquet, so it stays a file\n")
+    with pytest.raises(Incomplete):
+        seal(source)
+    (source / "comma.csv.parquet").unlink()
+    (source / "comma.csv.parquet").mkdir()
+    seal(source)
+    with pqvault.open(source.parent / "a.pqv", identities=[KEY]) as opened:
+        done = opened.unseal(source.parent / "out", force=force)
+        alone = opened.unseal(source.parent / "alone", "src/lines.jsonl")
+    assert [error.message.split(" cannot")[0] for error in done.failed] == [
+        "src/comma.csv", "src/lines.jsonl",
+    ]  # fmt: skip
+    assert all("table export" in error.hint for error in done.failed)
+    assert pq.read_table(source.parent / "out/src/lines.jsonl.parquet").equals(talk(3))
+    assert not alone.failed and alone.tables == 1
+
+
+def test_a_table_that_is_damaged_is_named_by_its_path(source: Path) -> None:
+    """Promise 1: not by the names of its files alone, which say nothing to who looks for it."""
+    seal(source)
+    for file in source.parent.glob("a.pqv/parts/*/tables/*"):
+        file.unlink()
+    with pqvault.open(source.parent / "a.pqv", identities=[KEY]) as opened:
+        failed = opened.unseal(source.parent / "out").failed
+    assert sorted(error.message.split(": ")[0] for error in failed) == [
+        "src/comma.csv.parquet", "src/deep/packed.jsonl.gz.parquet", "src/ipc.arrow.parquet",
+        "src/lines.jsonl.parquet", "src/parquet.parquet",
+    ]  # fmt: skip
+
+
 def test_files_that_would_not_come_back_are_named_and_the_rest_goes_on(source: Path) -> None:
     """Duplicate keys, integers beyond 64 bits, NaN, a line that is cut: exit 3."""
     for name, line in (

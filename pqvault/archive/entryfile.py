@@ -12,7 +12,7 @@ from pqvault.format.entries import HOLE, Entry, Extent
 from pqvault.names import printable
 from pqvault.sealed import RangeFile, SealedReader
 
-__all__ = ["EntryFile", "Objects"]
+__all__ = ["EntryFile", "Objects", "named"]
 
 # Holes cost nothing to claim and time to hash: 1 PiB, past what file systems take.
 MAX_WHOLE: Final = 2**50  # bytes of a file that is read from end to end
@@ -179,11 +179,15 @@ class EntryFile(RangeFile):
 
     def named(self, error: PQVaultError) -> PQVaultError:
         """The same error, saying which entry it was met in."""
-        own = (f"{self.name} ", f"{self.name}: ", f"cannot extract {self.name}: ")
-        if error.message.startswith(own):
-            return error
-        return type(error)(f"{self.name}: {error.message}", hint=error.hint)
+        return named(error, self.name)
 
     def hasher(self) -> digests.Hasher:
         """A hasher of the digest that the catalog uses."""
         return digests.new(self._part.digest)
+
+
+def named(error: PQVaultError, name: str) -> PQVaultError:
+    """The same error, saying which entry it was met in: itself where it begins with that."""
+    if error.message.startswith((f"{name} ", f"{name}: ", f"cannot extract {name}: ")):
+        return error
+    return type(error)(f"{name}: {error.message}", hint=error.hint)

@@ -28,8 +28,9 @@ from pqvault.archive.ownfolder import check_target
 from pqvault.archive.part import OpenPart
 from pqvault.archive.processes import Processes, processes_for
 from pqvault.archive.survey import Survey, below, survey_of
-from pqvault.archive.tableentry import TableEntry, has_content
+from pqvault.archive.tableentry import has_content
 from pqvault.archive.tasks import TASK_SIZE, Located, content_tasks, jobs_of, run_tasks
+from pqvault.archive.unsealtables import Tables
 from pqvault.errors import PQVaultError, UsageError
 from pqvault.format.catalog import entries_of
 from pqvault.format.commit import CATALOG
@@ -91,9 +92,7 @@ def unseal(
     with ExitStack() as starting:
         survey, share, processes = _begin(archive, selected, inner, jobs, engine, starting)
         roots: list[Entry] = []
-
-        def find_table(path: bytes) -> list[TableEntry]:
-            return archive.find_table(inner + b"/" + path if inner else path)
+        tables = Tables(archive, inner, selected)
 
         with (
             Extractor(
@@ -106,7 +105,7 @@ def unseal(
             starting.pop_all(),  # workers have ended before the extractor has
         ):
             workers = engine or processes
-            run = _Run(extractor, report, survey, jobs, progress, find_table, workers, share)
+            run = _Run(extractor, report, survey, jobs, progress, tables, workers, share)
             run.run(_moved(_wanted(archive, survey, selected), inner, roots))
             if processes is not None:
                 processes.dismiss()  # they end while folders get their times
@@ -231,7 +230,7 @@ class _Run:
         survey: Survey,
         jobs: int,
         progress: Progress,
-        find_table: Callable[[bytes], list[TableEntry]],
+        tables: Tables,
         workers: ExtractingEngine | None,
         share: int,
     ) -> None:
@@ -243,7 +242,7 @@ class _Run:
         self._sources = survey.sources  # paths that hard links name
         self._firsts: dict[bytes, tuple[str, tuple[Extent, ...]]] = {}
         self._jobs = jobs
-        self._find_table = find_table
+        self._table_files = tables
         self._tables: list[bytes] = []
         self._progress = progress
         self._lock = threading.Lock()
@@ -282,24 +281,8 @@ class _Run:
                 self._guard(partial(self._extractor.make_symlink, entry))
 
     def _table(self, path: bytes) -> None:
-        """Write a table as Parquet, with all that its parts hold and the keys at hand open."""
-        # Only here: they import 100 ms of pyarrow.
-        from pqvault.archive.tableparquet import MAX_TABLE, parquet_name, write_parquet
-        from pqvault.archive.tablerows import TableRows
-
-        rows = TableRows(self._find_table(path))
-        if rows.hidden:
-            names = ", ".join(sorted(rows.hidden))
-            self._report.skipped.append(f"{rows.what}: its columns {names} are sealed to others")
-        newest = rows.entries[-1].entry
-        target = replace(newest, path=parquet_name(newest.path), size=MAX_TABLE)
-        sink = self._extractor.files.open_file(target)
-        try:
-            size = write_parquet(rows, sink.pwrite, self._check_stop, self._tell)
-            sink.commit(size)
-        except BaseException:
-            sink.abort()
-            raise
+        files, check = self._extractor.files, self._check_stop
+        self._report.skipped += self._table_files.write(path, files, check, self._tell)
         self._report.tables += 1
 
     def _check_stop(self) -> None:
