@@ -201,10 +201,16 @@ def test_attack_18_a_wrong_ciphertext_is_an_authentication_failure(
 @BY
 @each
 def test_attack_19_bad_public_keys_are_refused_when_made(profile: Profile, by: Any) -> None:
-    """Modulus, lengths, points off the curve: a recipient that is none never comes to be."""
+    """Modulus, lengths, points off the curve or of small order: a recipient that is none never
+    comes to be."""
     kem.use(by.NAME)
     good = KEYS[profile.name].recipient.public_key
     bad = [b"\x01\x0d" + good[2:], good[:-1], good + b"\0", b"", bytes(len(good) - 1)]
+    if profile is STANDARD:
+        prime = 2**255 - 19  # 0, 1 and -1 in all their spellings, and one of the points of order 8
+        points = [n.to_bytes(32, "little") for n in (0, 1, prime - 1, prime, prime + 1)]
+        order_8 = "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800"
+        bad += [good[:1184] + point for point in (*points, bytes.fromhex(order_8))]
     if profile is HIGH:
         off_curve, infinity = good[:-1] + bytes([good[-1] ^ 1]), good[:1568] + bytes(97)
         compressed = good[:1568] + bytes([2 + (good[-1] & 1)]) + good[1569:1617]

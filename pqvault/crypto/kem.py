@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from pqvault.crypto import mac, pyca_kem
 from pqvault.crypto.digest import new as new_digest
 from pqvault.crypto.failures import LIBRARY_ERRORS, failure
+from pqvault.crypto.kems import kem_of
 from pqvault.crypto.profiles import PROFILES, Profile
 from pqvault.errors import PQVaultError, UsageError
 
@@ -123,11 +124,14 @@ def _check_seed(profile: Profile, seed: bytes) -> None:
 
 def check_public_key(profile: Profile, public_key: bytes) -> None:
     """Raise FormatError unless the key passes FIPS 203 section 7.2 (length, modulus) and its
-    other half is a point of the curve."""
+    other half is a point of the curve that shares a secret."""
     require(profile)
     try:
         _check_length(profile, public_key)
         provider().check_public_key(profile, public_key)
+        kem = kem_of(profile)
+        if kem.curve is not None:
+            kem.curve.check(public_key[kem.mlkem_public :])
     except LIBRARY_ERRORS as error:
         raise failure(error, f"a {profile.kem} public key") from None
 

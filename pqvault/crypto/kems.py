@@ -38,6 +38,13 @@ class X25519:
         """From 32 bytes."""
         return X25519PublicKey.from_public_bytes(data)
 
+    def check(self, data: bytes) -> None:
+        """Raise ValueError for a point of small order, with which every shared one is zero."""
+        try:
+            self.exchange(self.generate(), self.public(data))
+        except ValueError:
+            raise ValueError("its X25519 half shares nothing with anybody") from None
+
     def raw(self, public_key: X25519PublicKey) -> bytes:
         """As 32 bytes."""
         return public_key.public_bytes_raw()
@@ -65,6 +72,10 @@ class P384:
     def public(self, data: bytes) -> ec.EllipticCurvePublicKey:
         """From 97 bytes. Raises ValueError for what is no point of the curve."""
         return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP384R1(), data)
+
+    def check(self, data: bytes) -> None:
+        """Raise ValueError for what is no point of the curve; all others are of its order."""
+        self.public(data)
 
     def raw(self, public_key: ec.EllipticCurvePublicKey) -> bytes:
         """As 97 bytes."""
