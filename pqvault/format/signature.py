@@ -19,7 +19,7 @@ from pqvault.format import textdoc
 __all__ = ["MAX_SIGNATURES", "Signature", "SignedDocument", "parse_lines"]
 
 MAX_SIGNATURES: Final = 16
-MAX_LINE: Final = 16 * 1024  # bytes; ML-DSA-87 takes 6,250
+MAX_LINE: Final = 16 * 1024  # bytes with its LF; ML-DSA-87 takes 6,250
 _LINE: Final = re.compile(rb"sign ([A-Za-z0-9+.-]{1,64}) ([0-9a-f]{32}) ([A-Za-z0-9+/=]+)\n")
 
 
@@ -68,7 +68,7 @@ def parse_lines(data: bytes, what: str) -> tuple[Signature, ...]:
     found = []
     for line in data.splitlines(keepends=True):
         match = _LINE.fullmatch(line)
-        if match is None:
+        if match is None or len(line) > MAX_LINE:
             raise FormatError(f"{what} has a line after its MAC line that is no signature")
         suite, signer, value = (text.decode("ascii") for text in match.groups())
         found.append(Signature(signer, suite, textdoc.b64decode(value, f"a signature of {what}")))
