@@ -58,13 +58,18 @@ def parse_footer(data: bytes) -> list[Group]:
     """FileMetaData without the four bytes of its length and the magic."""
     footer, _ = thrift.parse(data)
     try:
-        return [
+        groups = [
             Group(group[3], tuple(_chunk(*pair) for pair in zip(group[1], leaves, strict=True)))
             for group in footer[4]
             for leaves in (LEAVES if len(group[1]) == len(LEAVES) else LEAVES_WITH_TABLES,)
         ]
+        rows = footer[3] - sum(group.rows for group in groups)
     except (IndexError, KeyError, TypeError, AttributeError):
         raise ValueError("the metadata is not that of a catalog") from None
+    # pyarrow goes by the row groups, others by the file's own count: they would see two catalogs.
+    if rows or 8 in footer or 9 in footer:
+        raise ValueError("the file has other rows than its row groups, or is encrypted")
+    return groups
 
 
 def _chunk(column: dict[int, Any], leaf: tuple[int, int, int]) -> Chunk:
@@ -81,7 +86,8 @@ def _chunk(column: dict[int, Any], leaf: tuple[int, int, int]) -> Chunk:
     # Arrow passes over a field of another type, as if it were not there.
     if type(least) not in (bytes, type(None)) or {type(meta[n]) for n in (5, 6, 7)} != {int}:
         raise ValueError("a column's facts are of other types")
-    if meta[1] != kind or at < 0 or meta[7] < 0 or 8 in column or 9 in column:
+    # 1: the name of another file, which pyarrow does not look at
+    if meta[1] != kind or at < 0 or meta[7] < 0 or {1, 8, 9} & column.keys():
         raise ValueError("a column is of another type, out of the file, or encrypted")
     return Chunk(kind == _BINARY, at, meta[7], meta[6], meta[5], least)
 

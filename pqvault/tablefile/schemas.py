@@ -32,10 +32,13 @@ Sorting: TypeAlias = Sequence[Any]
 
 def parse_schema(data: bytes, what: str) -> pa.Schema:
     """An Arrow IPC schema message. Raises FormatError."""
+    source = pa.BufferReader(data)
     try:
-        schema = pa.ipc.read_schema(pa.py_buffer(data))
+        schema = pa.ipc.read_schema(source)
     except (pa.ArrowException, OSError, ValueError, TypeError):
         raise FormatError(f"{what} has a schema that is damaged") from None
+    if source.tell() != len(data):
+        raise FormatError(f"{what} has {len(data) - source.tell()} bytes behind its schema")
     if len(set(schema.names)) != len(schema):
         raise FormatError(f"{what} has two columns of one name")
     return schema
