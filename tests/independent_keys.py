@@ -1,5 +1,7 @@
-"""Profiles and identities, from docs/format.md section 1.1: the part of `independent_reader` that
-knows KEMs. It shares no code with pqvault."""
+"""Profiles, identities and recipients, from docs/format.md section 1.1.
+
+The part of `independent_reader` that knows KEMs. It shares no code with pqvault.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from typing import Any, NamedTuple
 import blake3
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM1024PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hpke import (
     AEAD,
     KDF,
@@ -84,7 +86,7 @@ PROFILES = {
 
 def bech32_decode(text: str) -> tuple[str, bytes]:
     """BIP 173 without the limit of length, for an upper-case text."""
-    need(text == text.upper() and text.isascii(), "a private key is in upper case")
+    need(text == text.upper() and text.isascii() and text.isprintable(), "not in upper case")
     hrp, one, rest = text.lower().rpartition("1")
     need(bool(one and hrp) and len(rest) >= 6, "not Bech32")
     values = ["qpzry9x8gf2tvdw0s3jn54khce6mua7l".find(letter) for letter in rest]
@@ -151,3 +153,34 @@ EXPAND: dict[str, Callable[[bytes], tuple[Any, bytes]]] = {
     "high": with_p384,
     "cnsa2": alone,
 }
+
+
+# What a recipient's text begins with: profile, bytes of ML-KEM's key, bytes of the curve's.
+RECIPIENTS = {
+    "age1pq": ("standard", 1184, 32),
+    "pqv-high-": ("high", 1568, 97),
+    "pqv-cnsa2-": ("cnsa2", 1568, 0),
+}
+MODULUS = 3329
+
+
+def load_recipient(text: str) -> bytes:
+    """The key id of a recipient as text."""
+    need(text == text.lower(), "a recipient is in lower case")
+    hrp, public = bech32_decode(text.upper())
+    need(hrp.lower() in RECIPIENTS, "not a recipient of pqvault")
+    name, mlkem, curve = RECIPIENTS[hrp.lower()]
+    need(len(public) == mlkem + curve, "a recipient of another length")
+    for at in range(0, mlkem - 32, 3):  # FIPS 203 section 7.2: two numbers in three bytes
+        pair = int.from_bytes(public[at : at + 3], "little")
+        need(pair & 0xFFF < MODULUS and pair >> 12 < MODULUS, "a number beyond the modulus")
+    try:
+        if name == "high":
+            need(public[mlkem] == 4, "a point that is not uncompressed")
+            ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP384R1(), public[mlkem:])
+        elif name == "standard":  # refuses a shared secret of zeros
+            X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(public[mlkem:]))
+    except ValueError as error:
+        raise Damaged("the curve's half of a recipient is none") from error
+    profile = PROFILES[name]
+    return DIGESTS[profile.key_ids](profile.kem.encode() + public)[:16]

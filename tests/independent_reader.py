@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PublicKey, ML
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA512
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+from independent_catalog import check_parquet
 from independent_keys import DIGESTS, PROFILES, Damaged, Key, bech32_decode, load_identity, need
 
 __all__ = ["Damaged", "bech32_decode", "load_identity"]
@@ -254,7 +255,14 @@ def load_signer(text: str) -> tuple[str, bytes]:
     hrp, public = bech32_decode(text.upper())
     suites = {"PQVSIGN": "Ed25519+ML-DSA-65", "PQVSIGN-CNSA2-": "ML-DSA-87"}
     need(hrp in suites, "not a signer")
+    sizes = sum(public_size for _, _, public_size, _ in SUITES[suites[hrp]])
+    need(len(public) == sizes, "a signer of another length")
     return suites[hrp], public
+
+
+def signer_id(suite: str, public: bytes) -> bytes:
+    """16 bytes."""
+    return DIGESTS["sha384" if suite == "ML-DSA-87" else "blake3"](suite.encode() + public)[:16]
 
 
 def signed_by(data: bytes, label: str, signer_text: str) -> bool:
@@ -266,8 +274,7 @@ def signed_by(data: bytes, label: str, signer_text: str) -> bool:
     }[label]
     document = parse_document(data, f"pqvault.dev/{label}@v1", fields)
     suite, public = load_signer(signer_text)
-    take = DIGESTS["sha384" if suite == "ML-DSA-87" else "blake3"]
-    signer = take(suite.encode() + public)[:16]
+    signer = signer_id(suite, public)
     mine = [one for one in signatures(data, document) if one.signer == signer]
     if not mine:
         return False
@@ -397,6 +404,7 @@ def unframe_one(frame: bytes, content_size: int) -> bytes:
         base = 1 << 10 + (frame[5] >> 3)
         window = base + base // 8 * (frame[5] & 7)
     need(window <= 8 * MIB, "a frame has too big a window")
+    check_blocks(frame, start + width)
     try:
         codec = zstandard.ZstdDecompressor(max_window_size=8 * MIB)
         content = codec.decompress(frame, max_output_size=content_size, allow_extra_data=False)
@@ -406,11 +414,23 @@ def unframe_one(frame: bytes, content_size: int) -> bytes:
     return content
 
 
+def check_blocks(frame: bytes, at: int) -> None:
+    """Blocks of known kinds and at most 128 KiB, the last of which ends the frame."""
+    last = 0
+    while not last:
+        need(at + 3 <= len(frame), "a frame without a last block")
+        header = int.from_bytes(frame[at : at + 3], "little")
+        last, kind, size = header & 1, header >> 1 & 3, header >> 3
+        need(kind != 3 and size <= 131_072, "a block that no frame has")
+        at += 3 + (1 if kind == 1 else size)
+    need(at == len(frame), "a frame ends elsewhere")
+
+
 def open_stream(path: Path | str, identity_text: str) -> bytes:
     """The content of a sealed stream (8)."""
     data = Path(path).read_bytes()
     envelope = parse_document(data, "pqvault.dev/envelope@v1", ENVELOPE)
-    need(envelope.value["archive"] == "0" * 32, "not a stream")
+    need((envelope.value["archive"], envelope.value["group"]) == ("0" * 32, ""), "not a stream")
     opened = open_envelope(envelope, load_identity(identity_text))
     return opened.open_object("stream", data[envelope.end :])
 
@@ -470,12 +490,17 @@ class Part:
 
     def read_catalog(self) -> None:
         """Read all rows and check every rule."""
+        data = self.read("catalog")
+        least = check_parquet(data)
         try:
-            file = pq.ParquetFile(pa.BufferReader(self.read("catalog")))
+            file = pq.ParquetFile(pa.BufferReader(data))
             check_schema(file.schema_arrow)
             for group in range(file.metadata.num_row_groups):
                 rows = file.read_row_group(group).to_pylist()
-                need(1 <= len(rows) <= 8192, "a row group is empty or too big")
+                need(
+                    len(rows) == file.metadata.row_group(group).num_rows, "other rows than it says"
+                )
+                need(least[group] in (None, rows[0]["path"]), "a statistic is not true")
                 check_statistics(file.metadata.row_group(group), rows)
                 for values in rows:
                     entry = Entry(**values)
@@ -505,7 +530,8 @@ class Part:
             for above in ancestors(entry.path):
                 need(above in self.entries and self.entries[above].kind == ord("d"), "no folder")
         need((entry.link is not None) == (kind in "lh"), "link is for l and h")
-        need(entry.link is None or 1 <= len(entry.link) <= 65535, "a bad link")
+        link = entry.link
+        need(link is None or (1 <= len(link) <= 65535 and b"\0" not in link), "a bad link")
         size = {"blake3": 32, "sha256": 32, "sha384": 48}[self.commit["digest"]]
         if kind in "fht":
             need(entry.digest is None or len(entry.digest) == size, "a bad digest")
@@ -517,8 +543,9 @@ class Part:
             first = self.entries.get(entry.link or b"")
             need(first is not None and first.kind == ord("f"), "a hard link to no file")
             assert first is not None
-            same = (first.size, first.digest, first.extents)
-            need(same == (entry.size, entry.digest, entry.extents), "a hard link to other content")
+            same = (first.size, first.digest, first.extents, first.mode, first.mtime_ns)
+            here = (entry.size, entry.digest, entry.extents, entry.mode, entry.mtime_ns)
+            need(same == here, "a hard link to other content, or of another mode or time")
 
 
 def check_schema(schema: pa.Schema) -> None:
@@ -683,17 +710,33 @@ def check_removed(folder: Path, archive: str, parts: dict[str, Part], replaced: 
                 raise RolledBack(f"part {other} is missing")
 
 
+def verify(folder: Path | str, identity_text: str) -> None:
+    """What a verification looks at beside the view: every file by its digest, every object."""
+    for part in open_parts(Path(folder), load_identity(identity_text)):
+        take = DIGESTS[part.commit["digest"]]
+        for name, _, digest in part.commit["files"]:
+            data = file_bytes(part.folder / name)
+            need(take(data).hex() == digest, f"{name} has another digest than its commit says")
+            if name.startswith("objects/"):
+                part.read(name)
+        tables = [json.loads(one.table) for one in part.entries.values() if one.table is not None]
+        named = sorted(one["file"] for table in tables for one in table["files"])
+        there = sorted(name for name in part.sizes if name.startswith("tables/"))
+        need(named == there, "a table file of no table, of two, or one that is not listed")
+
+
 def open_archive(folder: Path | str, identity_text: str) -> dict[bytes, Item]:
     """The view of all parts (5.3)."""
-    standing: dict[bytes, tuple[Part, Entry]] = {}
-    for part in open_parts(Path(folder), load_identity(identity_text)):
+    standing: dict[bytes, tuple[int, Part, Entry]] = {}
+    ended: dict[bytes, int] = {}  # the last part that says of a path that it is no folder
+    for place, part in enumerate(open_parts(Path(folder), load_identity(identity_text))):
         for path, entry in part.entries.items():
-            standing[path] = (part, entry)
+            standing[path] = (place, part, entry)
+            if entry.kind != ord("d"):
+                ended[path] = place
     view = {}
-    for path, (part, entry) in sorted(standing.items()):
-        hidden = any(
-            above in standing and standing[above][1].kind != ord("d") for above in ancestors(path)
-        )
+    for path, (place, part, entry) in sorted(standing.items()):
+        hidden = any(ended.get(above, -1) > place for above in ancestors(path))
         if hidden or entry.kind == ord("x"):
             continue
         kind = chr(entry.kind)

@@ -97,11 +97,12 @@ class Table:
         """10.1"""
         value = self.value = canonical(self.description)
         need(TABLE(value), "not the description of a table")
-        message = unbase64(value["schema"])
+        message = pa.BufferReader(unbase64(value["schema"]))
         try:
-            self.schema = pa.ipc.read_schema(pa.py_buffer(message))
+            self.schema = pa.ipc.read_schema(message)
         except (pa.ArrowException, OSError, ValueError, TypeError) as error:
             raise Damaged("the schema of a table is damaged") from error
+        need(message.tell() == message.size(), "bytes behind the schema of a table")
         names = self.schema.names
         need(names != [] and len(set(names)) == len(names), "no columns, or two of one name")
         groups = [one["group"] for one in value["files"]]
@@ -165,6 +166,9 @@ def with_type(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
     """From what Parquet keeps to the type of the schema."""
     if pa.types.is_dictionary(wanted) and not pa.types.is_dictionary(column.type):
         column = column.cast(wanted.value_type).dictionary_encode()
+    seconds = pa.types.is_temporal(wanted) and getattr(wanted, "unit", "") == "s"
+    kept = pa.types.is_date64(wanted) or pa.types.is_dictionary(wanted) or seconds
+    need(column.type == wanted or kept or pa.types.is_nested(wanted), "a column of another type")
     try:
         return column if column.type == wanted else column.cast(wanted)
     except pa.ArrowException as error:

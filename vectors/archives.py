@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vectors import parquet
-from vectors.parquet import CATALOG, Column, Row
+from vectors import parquet, tables
+from vectors.parquet import CATALOG, TABLE, Column, Row
 from vectors.people import ALICE, BOB, CAROL, DORA, EVE, Person, made
 from vectors.testkit import (
     ARCHIVE,
@@ -370,6 +370,20 @@ def archive_with_signatures() -> Made:
     }, LINES
 
 
+def signature_lines(size: int, count: int = 1, suite: str = "of-the-future") -> Bytes:
+    """Signature lines behind a document, of signers 0, 1, 2, …; ``size``: bytes of each."""
+    room = size - len(f"sign {suite} {0:032x} \n")
+    assert room % 4 == 0, f"{room} bytes are no base64"
+    text = b64(bytes(room // 4 * 3))
+    lines = "".join(f"sign {suite} {number:032x} {text}\n" for number in range(count))
+    return lambda data: data + lines.encode()
+
+
+@case("success", "16 signatures, each in a line of 16,384 bytes")
+def archive_with_signatures_at_their_limit() -> Made:
+    return change(archive(), "commits/", signature_lines(16384, 16, "four")), LINES
+
+
 @case("success", "the envelope was rewrapped by rotations: generation 7, made later than the part")
 def archive_rotated() -> Made:
     rewrapped = ONE.envelope(ALICE, generation=7, created=CREATED + 1000)
@@ -690,6 +704,31 @@ def archive_envelope_signature_cut() -> Made:
     return change(archive(), ENVELOPE, lambda data: data + SIGNATURE_LINES[:-1])
 
 
+@case("envelope failure", "17 signatures", **SHOWN)
+def archive_envelope_of_17_signatures() -> Made:
+    return change(archive(), ENVELOPE, signature_lines(100, 17, "four"))
+
+
+@case("envelope failure", "a signature in a line of 16,385 bytes", **SHOWN)
+def archive_envelope_signature_over_limit() -> Made:
+    return change(archive(), ENVELOPE, signature_lines(16385, 1, "fives"))
+
+
+@case("envelope failure", "a signature of a suite with another sign than . + and -", **SHOWN)
+def archive_envelope_signature_of_an_odd_suite() -> Made:
+    return change(archive(), ENVELOPE, signature_lines(104, 1, "by/night"))
+
+
+@case("envelope failure", "a signature of a suite of 65 characters", **SHOWN)
+def archive_envelope_signature_of_a_long_suite() -> Made:
+    return change(archive(), ENVELOPE, signature_lines(161, 1, "s" * 65))
+
+
+@case("envelope failure", "a signature of no bytes", **SHOWN)
+def archive_envelope_signature_of_no_bytes() -> Made:
+    return change(archive(), ENVELOPE, signature_lines(44, 1, "four"))
+
+
 @case("envelope failure", "attack 15: the commit in its place", **SHOWN)
 def archive_envelope_is_the_commit() -> Made:
     files = archive()
@@ -866,6 +905,12 @@ def commit_of_cnsa2_with_parent_by_blake3() -> Made:
     rows = in_digest([file(b"log", NEWER)], [NEWER], "sha384")
     child = later(rows, people=(EVE,), digest="sha384")
     return folder(child) | {f"removed/{ONE.part.hex()}": b""}
+
+
+@case("commit failure", "a part of cnsa2 that replaces one named by BLAKE3", identity=EVE, **HIDDEN)
+def commit_of_cnsa2_that_replaces_by_blake3() -> Made:
+    rows = in_digest([file(b"log", NEWER)], [NEWER], "sha384")
+    return folder(later(rows, people=(EVE,), digest="sha384", parents=[], replaces=[part()]))
 
 
 @case("commit failure", "digests of BLAKE3 in cnsa2", identity=EVE, **HIDDEN)
@@ -1244,6 +1289,38 @@ def catalog_says_encrypted() -> Made:
     return archive(plain=content(parquet.write([ROWS])[:-4] + b"PARE"))
 
 
+@case("catalog failure", "attack 32: a footer that says how columns are encrypted", found="open")
+def catalog_footer_says_encrypted() -> Made:
+    return archive(plain=content(parquet.write([ROWS], footer=[parquet.algorithm()])))
+
+
+@case(
+    "catalog failure", "attack 15: the footer counts a row more than its row groups", found="open"
+)
+def catalog_rows_of_the_file_too_many() -> Made:
+    return archive(plain=content(parquet.write([ROWS], total=len(ROWS) + 1)))
+
+
+@case("catalog failure", "attack 15: rows, says the footer, and no row group", found="open")
+def catalog_rows_without_row_groups() -> Made:
+    return archive(plain=content(parquet.write([], total=len(ROWS))))
+
+
+@case("catalog failure", "attack 26: the paths are said to be in another file", found="open")
+def catalog_column_in_another_file() -> Made:
+    return archive(plain=content(parquet.write([ROWS], file="../paths.parquet")))
+
+
+@case("catalog failure", "attack 32: a histogram of three levels for a column of one", found="open")
+def catalog_histogram_of_other_length() -> Made:
+    return archive(plain=content(parquet.write([ROWS], extra=[parquet.histogram([1, 2, 3])])))
+
+
+@case("catalog failure", "attack 42: columns of 4,194,305 values, says the footer", found="list")
+def catalog_values_over_limit() -> Made:
+    return archive(plain=content(parquet.write([ROWS], values=(4 << 20) + 1)))
+
+
 @case("catalog failure", "attack 32: data pages of noise", found="list")
 def catalog_pages_of_noise() -> Made:
     data = parquet.write([ROWS])
@@ -1354,7 +1431,8 @@ MOST = 131072  # bytes of a block
     found="list",
 )
 def catalog_row_count_too_large() -> Made:
-    return archive(plain=content(parquet.write([ROWS], counted=len(ROWS) + 1)))
+    more = len(ROWS) + 1
+    return archive(plain=content(parquet.write([ROWS], counted=more, total=more)))
 
 
 @case("catalog failure", "the statistics say another least path than there is", found="list")
@@ -1731,3 +1809,79 @@ def catalog_digest_of_other_length() -> Made:
 def catalog_digest_of_no_bytes_wrong() -> Made:
     row = file(b"a", b"", digest=bytes(32))
     return with_rows(row), []
+
+
+# -- catalog failure: tables ----------------------------------------------------------------
+
+A_TABLE = Row(b"t", "t", table=tables.description().encode())
+
+
+def with_tables(*rows: Row, files: Sequence[str] = (tables.MAIN,)) -> Files:
+    """A part of these rows that lists these table files, each the good one."""
+    made = part(rows, root=tables.PART, objects={}, columns=[*CATALOG, TABLE])
+    made.objects |= {name: tables.known()["both"] for name in files}
+    return folder(made)
+
+
+@case("success", "a table in one file")
+def archive_with_a_table() -> Made:
+    return with_tables(A_TABLE), [line(A_TABLE)]
+
+
+@case("success", "a column for tables, and none is there")
+def archive_with_a_column_for_tables() -> Made:
+    return archive(columns=[*CATALOG, TABLE]), LINES
+
+
+@case("catalog failure", "a table that is not described", found="list")
+def catalog_table_without_description() -> Made:
+    return with_tables(A_TABLE._replace(table=None))
+
+
+@case("catalog failure", "a table, and no column for tables", found="list")
+def catalog_table_without_its_column() -> Made:
+    return with_rows(Row(b"t", "t"))
+
+
+@case("catalog failure", "a file with the description of a table", found="list")
+def catalog_description_of_a_file() -> Made:
+    return with_tables(file(b"a", b"", table=A_TABLE.table), A_TABLE)
+
+
+@case("catalog failure", "a table described in over 4 MiB", found="list")
+def catalog_description_over_4_mib() -> Made:
+    rows = [A_TABLE._replace(table=b" " * ((4 << 20) + 1))]
+    plain = squeezed(parquet.write([rows], [*CATALOG, TABLE]))
+    return archive(rows, objects={}, plain=plain)
+
+
+@case("catalog failure", "a path below a table", found="list")
+def catalog_path_below_a_table() -> Made:
+    return with_tables(A_TABLE, file(b"t/x", b""))
+
+
+@case("catalog failure", "a table with a target", found="list")
+def catalog_target_of_a_table() -> Made:
+    return with_tables(A_TABLE._replace(link=b"a"))
+
+
+@case("catalog failure", "a hard link to a table", found="verify")
+def catalog_hard_link_to_a_table() -> Made:
+    link = Row(b"h", "h", link=b"t")
+    return with_tables(link, A_TABLE), [line(link, b""), line(A_TABLE)]
+
+
+@case("catalog failure", "a table file that two tables name", found="verify")
+def catalog_table_file_of_two_tables() -> Made:
+    other = A_TABLE._replace(path=b"u")
+    return with_tables(A_TABLE, other), [line(A_TABLE), line(other)]
+
+
+@case("catalog failure", "a table file that no table names", found="verify")
+def catalog_table_file_of_no_table() -> Made:
+    return with_tables(A_TABLE, files=[tables.MAIN, tables.ASIDE]), [line(A_TABLE)]
+
+
+@case("catalog failure", "a table whose file the commit does not list", found="verify")
+def catalog_table_file_not_listed() -> Made:
+    return with_tables(A_TABLE, files=[]), [line(A_TABLE)]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, NamedTuple
 
-__all__ = ["CATALOG", "Column", "Row", "histogram", "write"]
+__all__ = ["CATALOG", "TABLE", "Column", "Row", "algorithm", "histogram", "write"]
 
 # parquet.thrift: enum Type, ConvertedType, FieldRepetitionType, Encoding
 INT32, INT64, BYTES = 1, 2, 6
@@ -34,6 +34,7 @@ class Row(NamedTuple):
     link: bytes | None = None
     digest: bytes | None = None
     extents: tuple[tuple[int, int, int], ...] = ()
+    table: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ CATALOG = (
     Column("digest", BYTES, lambda row: row.digest, optional=True),
     Column("extents", INT64, lambda row: row.extents, nested=True),
 )
+TABLE = Column("table", BYTES, lambda row: row.table, optional=True)  # may be left out
 _EXTENT = (("object", INT32), ("offset", INT64), ("length", INT64))
 
 
@@ -74,13 +76,19 @@ def write(
     counted: int | None = None,
     extra: Sequence[tuple[int, tuple[int, bytes]]] = (),
     unpacked: int | None = None,
+    values: int | None = None,
+    file: str = "",
+    footer: Sequence[tuple[int, tuple[int, bytes]]] = (),
+    total: int | None = None,
     created_by: str = "pqvault vectors",
 ) -> bytes:
     """A Parquet file with one row group for each of ``groups``.
 
     ``statistics``: what the footer claims to be the least and the greatest path of a row group,
     ``counted``: how many rows it says that each has. ``extra``: more fields of the ColumnMetaData
-    of paths, as they are in Thrift; ``unpacked``: what it says to be the size of each column.
+    of paths, as they are in Thrift; ``unpacked``, ``values``: what it says to be the size and the
+    number of values of each column; ``file``: the name of another file that paths are to be in.
+    ``footer``: more fields of the footer; ``total``: how many rows it says that there are.
     """
     out = bytearray(b"PAR1")
     row_groups = []
@@ -89,9 +97,10 @@ def write(
         for column in columns:
             claim = statistics(rows) if column.name == "path" and rows else None
             for path, kind, count, pages in _leaves(column, rows):
-                more = extra if column.name == "path" else ()
-                data = _Pages(count, pages, column.dictionary, unpacked)
-                chunks.append(_chunk(out, path, kind, data, claim, more))
+                of_paths = column.name == "path"
+                data = _Pages(count, pages, column.dictionary, unpacked, values)
+                more, elsewhere = (extra, file) if of_paths else ((), "")
+                chunks.append(_chunk(out, path, kind, data, claim, more, elsewhere))
         said = len(rows) if counted is None else counted
         sizes = [(1, _list(12, chunks)), (2, _i64(len(out) - start)), (3, _i64(said))]
         row_groups.append(_struct(sizes))
@@ -99,17 +108,23 @@ def write(
     for column in columns:
         schema += _schema(column)
     order = _struct([(1, (12, _struct([])))])
-    footer = _struct(
+    metadata = _struct(
         [
             (1, _i32(2)),
             (2, _list(12, schema)),
-            (3, _i64(sum(map(len, groups)))),
+            (3, _i64(sum(map(len, groups)) if total is None else total)),
             (4, _list(12, row_groups)),
             (6, _text(created_by)),
             (7, _list(12, [order] * sum(3 if c.nested else 1 for c in columns))),
+            *footer,
         ]
     )
-    return bytes(out) + footer + struct.pack("<I", len(footer)) + b"PAR1"
+    return bytes(out) + metadata + struct.pack("<I", len(metadata)) + b"PAR1"
+
+
+def algorithm() -> tuple[int, tuple[int, bytes]]:
+    """The field of a footer that says how columns are encrypted: AES_GCM_V1, no more."""
+    return 8, (12, _struct([(1, (12, _struct([])))]))
 
 
 def _leaves(column: Column, rows: Sequence[Row]) -> list[tuple[list[str], int, int, bytes]]:
@@ -137,6 +152,7 @@ class _Pages(NamedTuple):
     plain: bytes
     dictionary: bool
     unpacked: int | None
+    values: int | None
 
     def write(self) -> tuple[bytes, int, list[int]]:
         """The pages, where the data page begins, and the encodings."""
@@ -165,6 +181,7 @@ def _chunk(
     pages: _Pages,
     claim: Claim,
     extra: Sequence[tuple[int, tuple[int, bytes]]],
+    file: str,
 ) -> bytes:
     """Append one column chunk; returns its ColumnChunk."""
     data, start, encodings = pages.write()
@@ -175,7 +192,7 @@ def _chunk(
         (2, _list(5, [_varint(_zigzag(e)) for e in encodings])),
         (3, _list(8, [_text(name)[1] for name in path])),
         (4, _i32(0)),
-        (5, _i64(pages.count)),
+        (5, _i64(pages.count if pages.values is None else pages.values)),
         (6, _i64(len(data) if pages.unpacked is None else pages.unpacked)),
         (7, _i64(len(data))),
         (9, _i64(at + start)),
@@ -185,7 +202,8 @@ def _chunk(
     if claim is not None:
         least, greatest = claim
         meta.append((12, (12, _struct([(5, _bytes(greatest)), (6, _bytes(least))]))))
-    return _struct([(2, _i64(at)), (3, (12, _struct([*meta, *extra])))])
+    elsewhere = [(1, _text(file))] if file else []
+    return _struct([*elsewhere, (2, _i64(at)), (3, (12, _struct([*meta, *extra])))])
 
 
 def histogram(levels: Sequence[int]) -> tuple[int, tuple[int, bytes]]:

@@ -32,11 +32,12 @@ def made(name: str, size: int) -> bytes:
     return hashlib.shake_256(b"pqvault vectors: " + name.encode()).digest(size)
 
 
-def bech32(prefix: str, data: bytes) -> str:
-    """BIP 173 without its limit of length; upper case as the prefix is."""
+def bech32(prefix: str, data: bytes, *, padding: str = "0", check: int = 1) -> str:
+    """BIP 173 without its limit of length; upper case as the prefix is. Faults: the bit that
+    fills the last letter, and what the checksum comes to (in Bech32m another number)."""
     alphabet = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
     bits = "".join(f"{byte:08b}" for byte in data)
-    bits += "0" * (-len(bits) % 5)
+    bits += padding * (-len(bits) % 5)
     values = [int(bits[i : i + 5], 2) for i in range(0, len(bits), 5)]
     lower = prefix.lower()
     head = [ord(c) >> 5 for c in lower] + [0] + [ord(c) & 31 for c in lower]
@@ -46,7 +47,7 @@ def bech32(prefix: str, data: bytes) -> str:
         sum_ = (sum_ & 0x1FFFFFF) << 5 ^ value
         for i, generator in enumerate((0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)):
             sum_ ^= generator if top >> i & 1 else 0
-    values += [(sum_ ^ 1) >> 5 * (5 - i) & 31 for i in range(6)]
+    values += [(sum_ ^ check) >> 5 * (5 - i) & 31 for i in range(6)]
     text = "".join(alphabet[value] for value in values)
     return prefix + "1" + (text if prefix == lower else text.upper())
 

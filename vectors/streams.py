@@ -682,6 +682,12 @@ def envelope_base64_not_canonical() -> Made:
     return with_recipients(item | {"sealed": loose(item["sealed"])})
 
 
+@case("envelope failure", "attack 43: the same, of a recipient who is not the reader", inspect=BAD)
+def envelope_base64_of_another_not_canonical() -> Made:
+    item = ROOT.wrapped(BOB)
+    return with_recipients(ROOT.wrapped(ALICE), item | {"sealed": loose(item["sealed"])})
+
+
 def loose(text: str) -> str:
     """Base64 of the same bytes, with a bit set that decoding leaves unused."""
     body = text.rstrip("=")

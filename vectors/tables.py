@@ -175,6 +175,21 @@ def schema_cut() -> Case:
     return table(schema=base64.b64encode(known()["schema"][:-16]).decode())
 
 
+@case("bytes behind the schema")
+def schema_with_bytes_behind() -> Case:
+    return table(schema=base64.b64encode(known()["schema"] + bytes(8)).decode())
+
+
+@case("a schema with two columns of one name")
+def schema_of_one_name_twice() -> Case:
+    return table(schema=base64.b64encode(known()["schema twice"]).decode())
+
+
+@case("a schema with another type than the file has")
+def schema_of_another_type() -> Case:
+    return table(schema=base64.b64encode(known()["schema of floats"]).decode())
+
+
 @case("mode that is not known")
 def mode_unknown() -> Case:
     return table(mode="merge")
@@ -183,6 +198,105 @@ def mode_unknown() -> Case:
 @case("a column in no file")
 def column_in_no_file() -> Case:
     return table(files=[one(columns=[0])])
+
+
+@case("a column in two files")
+def column_in_two_files() -> Case:
+    found = grouped()
+    return found | {"table": description(files=[one(), aside()])}
+
+
+@case("a column twice in one file")
+def column_twice() -> Case:
+    return table(files=[one(columns=[0, 1, 1])])
+
+
+@case("the columns of a file do not ascend")
+def columns_not_ascending() -> Case:
+    return table(files=[one(columns=[1, 0])])
+
+
+@case("a column that the schema does not have")
+def column_behind_the_schema() -> Case:
+    return table(files=[one(columns=[0, 1, 2])])
+
+
+@case("no file")
+def no_file() -> Case:
+    return table(files=[])
+
+
+@case("the first file is of a group")
+def first_file_of_a_group() -> Case:
+    return table(files=[one(group="pii")])
+
+
+@case("the files do not ascend by group")
+def files_in_other_order() -> Case:
+    found = grouped()
+    return found | {"table": description(files=[aside(), one(columns=[0])])}
+
+
+@case("two files of one group")
+def group_twice() -> Case:
+    found = grouped()
+    return found | {"table": description(files=[one(columns=[0]), aside(group="")])}
+
+
+@case("one file named twice")
+def file_twice() -> Case:
+    return grouped(file=MAIN)
+
+
+@case("a group of a name that none may have")
+def group_in_capitals() -> Case:
+    return grouped(group="PII")
+
+
+@case("a file that is no table file")
+def file_is_the_catalog() -> Case:
+    return table(files=[one(file="catalog")])
+
+
+@case("rows as text")
+def rows_as_text() -> Case:
+    return table(rows="3")
+
+
+@case("a source without a digest")
+def source_without_digest() -> Case:
+    return table(source=[12])
+
+
+def described(text: str) -> Case:
+    """A good file, described by this text."""
+    return table() | {"table": text}
+
+
+@case("the keys of the description in another order")
+def keys_in_other_order() -> Case:
+    fields = json.loads(description())
+    return described(json.dumps({"rows": 3, **fields}, separators=(",", ":")))
+
+
+@case("a key that is not known")
+def unknown_key() -> Case:
+    return table(note="")
+
+
+@case("a key twice")
+def key_twice() -> Case:
+    return described(description().replace('"rows":3', '"rows":3,"rows":3'))
+
+
+@case("a space in the description")
+def space() -> Case:
+    return described(description().replace(",", ", ", 1))
+
+
+@case("an LF behind the description")
+def line_feed() -> Case:
+    return described(description() + "\n")
 
 
 def make_all() -> dict[Path, bytes]:
@@ -228,8 +342,11 @@ def new_files() -> dict[str, bytes]:
     plain = pa.BufferOutputStream()
     pq.write_table(rows, plain)
     other = bind("table", PART.archive, PART.part, ASIDE.encode())
+    n, text = rows.schema
     return {
         "schema": bytes(rows.schema.serialize()),
+        "schema twice": bytes(pa.schema([n, text.with_name("n")]).serialize()),
+        "schema of floats": bytes(pa.schema([n.with_type(pa.float64()), text]).serialize()),
         "both": write(rows),
         "two groups": write(rows, group=2),
         "n": write(rows.select(["n"])),
