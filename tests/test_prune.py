@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from conftest import make_tree
 import pqvault
 from pqvault.archive.prune import PruneReport, prune
 from pqvault.errors import Locked, NotFound, RolledBack, UsageError
+from pqvault.format.removed import Removed
+from pqvault.rootkey import RootKey
 from pqvault.storage import LocalStorage
 from pqvault_cli.main import cli
 
@@ -161,6 +164,31 @@ def test_the_part_that_others_gave_way_to_is_missed(archive: Path) -> None:
     (archive / "commits" / ids[4]).unlink()
     with pytest.raises(RolledBack):
         listing(archive)
+
+
+def test_verify_checks_who_made_a_record(archive: Path) -> None:
+    """Format 5.7: it hides the part all the same, and verify says that no key made it."""
+    report = run(archive, keep_last=2)
+    path = archive / "removed" / report.removed[0]
+    record = Removed.parse(path.read_bytes())
+    assert pqvault.verify(archive, identities=[KEY]).problems == []
+    path.write_bytes(replace(record, created=record.created + 1).marshal())
+    (problem,) = pqvault.verify(archive, identities=[KEY]).problems
+    assert problem.exit_code == 13 and f"removed/{record.removed}" in problem.message
+    assert states(archive)
+
+
+def test_a_record_of_another_part_says_nothing(archive: Path) -> None:
+    """Copied under another name it hides what has that name, and no part is missed for its sake."""
+    ids = states(archive)
+    other = RootKey.generate("00" * 16, "11" * 16)
+    for removed in (ids[1], "22" * 16):
+        record = Removed(
+            "00" * 16, "11" * 16, removed, 1, 1, "33" * 32, "pruned", ("44" * 16,), created=1
+        )
+        (archive / "removed").mkdir(exist_ok=True)
+        (archive / "removed" / ids[0]).write_bytes(other.remove(record).marshal())
+        assert states(archive) == ids[1:]
 
 
 def test_ages_and_counts(archive: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from pqvault.errors import (
 from pqvault.format.envelope import Envelope
 from pqvault.keeping import left_out
 from pqvault.keys import Identity, Recipient
-from pqvault.keystore import Keystore, State, Unlocked, audit, edits, index, lifecycle
+from pqvault.keystore import Keystore, State, Unlocked, audit, authentic, edits, index, lifecycle
 from pqvault.keystore.halves import kind_of
 from pqvault.keystore.identities import identities
 from pqvault.keystore.seen import Seen
@@ -146,19 +147,55 @@ def test_archives_of_others_are_not_ours_to_rotate(store: Unlocked, desk: Box) -
         turn(store, resolve(to=address(store, "prod"), keystore=store.store), other)
 
 
-def test_a_public_key_put_into_the_keystore_is_not_wrapped_to(store: Unlocked, desk: Box) -> None:  # noqa: F811
+def again(store: Unlocked, target: Path) -> None:  # noqa: F811
+    """Encrypt again with the keys of the keystore, as the command does."""
+    keys = identities(store.store, lambda: WORDS, print)
+    change = resolve(keystore=store.store, new_keys=True)
+    with (
+        Run.create([target], change, kind="reencryptions") as run,
+        reencrypting(run, keys, keystore=store.store) as work,
+    ):
+        work.run()
+
+
+@pytest.mark.parametrize("rows_at_once", [1000, 0])
+@pytest.mark.parametrize("what", ["archive", "stream"])
+@pytest.mark.parametrize("how", ["rotate", "reencrypt"])
+def test_a_public_key_put_into_the_keystore_is_not_wrapped_to(
+    store: Unlocked,  # noqa: F811
+    desk: Box,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+    what: str,
+    rows_at_once: int,
+) -> None:
     """Whoever can write the file can put a public key under a name: the rotation to it would
-    lock the operator out. It is met when the keystore is unlocked, before anything is written."""
+    lock the operator out. It is met when the keystore is unlocked, and where that does not look at
+    all rows (there are over 1,000) when the key is used: before anything is written."""
+    monkeypatch.setattr(authentic, "AT_ONCE", rows_at_once)
+    target = desk.archive
+    if what == "stream":
+        target = desk.root / "s.pqv"
+        with target.open("wb") as out:
+            pqvault.encrypt(io.BytesIO(b"content"), out, [address(store, "prod")])
     lifecycle.rotate(store, "prod")
     evil = Identity.generate().recipient
     store.store.db.execute(
         "UPDATE versions SET public_key=?, key_id=? WHERE key_id=?",
         (evil.public_key, evil.key_id, id_of(store, "prod@2")),
     )
-    before = key_ids(desk.archive)
+    before = {p: p.read_bytes() for p in files(target)}
     with pytest.raises(IntegrityError):
-        turn(store, resolve(keystore=store.store), desk.archive)
-    assert key_ids(desk.archive) == before
+        if how == "rotate":
+            turn(store, resolve(keystore=store.store), target)
+        else:
+            again(store, target)
+    assert {p: p.read_bytes() for p in files(target)} == before
+
+
+def files(target: Path) -> list[Path]:
+    """A sealed stream, or all files of an archive."""
+    return [target] if target.is_file() else sorted(p for p in target.rglob("*") if p.is_file())
 
 
 # -- compromised keys ----------------------------------------------------------------------

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import independent_reader as reader
+import pyarrow as pa
 import pytest
 from conftest import Box
 from hypothesis import given
@@ -18,6 +20,7 @@ from test_rotate import envelopes, rotate
 from test_signatures import lines
 
 import pqvault
+from pqvault import tables
 from pqvault.archive import retired
 from pqvault.errors import IntegrityError, PolicyRefused, PQVaultError, UsageError
 from pqvault.format.commit import Commit
@@ -153,6 +156,31 @@ def test_who_can_open_can_let_others_in_but_not_unseen(signed: Box) -> None:
     # An operator who rotates under the policy does not put a name to it either.
     with pytest.raises(PolicyRefused, match="is not signed"):
         rotate(signed, to=NEW.recipient, sign=[ALICE], policy=STRICT)
+
+
+def test_who_opens_a_column_group_is_signed_for_too(box: Box) -> None:
+    """attack 8: the envelope of a group is under the policy of envelopes as the part's is."""
+    group = tables.ColumnGroup("pii", ("b",), (THIRD.recipient,))
+    rows = pa.table({"a": [1], "b": ["x"]})
+    part = tables.write_table(
+        box.archive, "t", rows, recipients=[box.key.recipient], groups=[group], sign=[ALICE]
+    )
+    with pqvault.open(box.archive, identities=[box.key, THIRD], policy=STRICT) as archive:
+        assert tables.read_table(archive, "t").equals(rows)
+    assert pqvault.verify(box.archive, policy=STRICT).problems == []
+    path = box.archive / "envelopes" / f"{part}.pii"
+    envelope = Envelope.parse(path.read_bytes())
+    key = RootKey.unwrap(envelope, keyring([THIRD]), "it")
+    added = key.rewrap(envelope, [*envelope.recipients, NEW.recipient], created=1)
+    for signatures, words in (((), "is not signed"), (envelope.signatures, "is wrong")):
+        path.write_bytes(replace(added, signatures=signatures).marshal())
+        words = f"column group 'pii' .* {words}"
+        opened = pqvault.open(box.archive, identities=[box.key, THIRD], policy=STRICT)
+        with opened as archive, pytest.raises(PolicyRefused, match=words):
+            tables.read_table(archive, "t")
+        report = pqvault.verify(box.archive, policy=STRICT)  # which needs no key to see it
+        assert [p.exit_code for p in report.problems] == [14] and not report.wrapped_by
+        assert re.search(words, report.problems[0].message)
 
 
 def test_a_signed_envelope_does_not_give_way_to_an_unsigned_one(signed: Box) -> None:

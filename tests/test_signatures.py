@@ -84,6 +84,16 @@ def test_keys_as_text(key: SigningKey, tmp_path: Path) -> None:
             way(key)
 
 
+@pytest.mark.parametrize("suite", sign.SUITES)
+def test_one_key_is_one_signer(suite: str) -> None:
+    """A public key with a byte more or less is none: under another id it would count twice."""
+    key = SigningKey.generate(suite).signer.public_key
+    assert Signer(suite, key).public_key == key
+    for other in (key + b"\0", key[:-1], b""):
+        with pytest.raises(UsageError, match="is not a valid public key"):
+            Signer(suite, other)
+
+
 def test_a_private_key_where_a_signer_belongs_is_not_repeated() -> None:
     """Attack 40: the refusal says what it is and shows nothing of it."""
     with pytest.raises(UsageError) as caught:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -15,7 +15,7 @@ from pqvault.archive.archive import Archive
 from pqvault.archive.checks import Checked
 from pqvault.archive.engine import THREADS, Engine
 from pqvault.archive.part import OpenPart
-from pqvault.archive.publicpart import PublicPart
+from pqvault.archive.publicpart import PublicPart, read_envelope
 from pqvault.archive.publicstate import PublicState
 from pqvault.archive.tableentry import has_content
 from pqvault.archive.tasks import Located, jobs_of, object_tasks, run_tasks
@@ -141,14 +141,28 @@ class _Verify:
         policy, parts = self._policy, self._state.ordered()
         self.report.problems += policy.unsigned_after_signed(part.commit for part in parts)
         commits, envelopes = [], []
+        names = layout.envelope_names(self._storage) if policy.demands else {}
         for part in parts:
             what = f"part {part.id}"
             commits.append(self._signers(policy.check, part.commit, what))
             if part.envelope is not None:
-                what = f"the envelope of {what}"
-                envelopes.append(self._signers(policy.check_envelope, part.envelope, what))
+                of_part = f"the envelope of {what}"
+                envelopes.append(self._signers(policy.check_envelope, part.envelope, of_part))
+            for group in self._groups_of(part, names.get(part.id, ())):
+                of_group = f"the envelope of column group {group.group!r} of {what}"
+                envelopes.append(self._signers(policy.check_envelope, group, of_group))
         self.report.signed_by = _in_all(commits)
         self.report.wrapped_by = _in_all(envelopes)
+
+    def _groups_of(self, part: PublicPart, names: Iterable[str]) -> Iterator[Envelope]:
+        """The envelopes of a part's column groups, which only parts with tables have."""
+        if not any(is_table(file.name) for file in part.commit.files):
+            return
+        for group in filter(None, (name.partition(".")[2] for name in names)):
+            try:
+                yield read_envelope(self._storage, self._state.archive, part.id, group)
+            except PQVaultError as error:
+                self.report.problems.append(error)
 
     def _signers(
         self, check: Callable[[Signed, str], tuple[str, ...]], document: Signed, what: str
