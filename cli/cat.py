@@ -51,7 +51,7 @@ class Range(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
 @click.argument("path")
 @identity_option
 @click.option("--range", "span", type=Range(), metavar="A:B", help="Bytes A to B, B exclusive.")
-@click.option("--as-of", metavar="PART|TIME", help="As the archive was then.")
+@click.option("--as-of", metavar="PART|TIME", help="As the archive was then; local time.")
 @memory_option
 @policy_options
 @output_options

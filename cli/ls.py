@@ -20,7 +20,7 @@ from .signing import policy_options
 @click.argument("globs", nargs=-1, metavar="[GLOB]...")
 @identity_option
 @click.option("-l", "--long", "long", is_flag=True, help="Type (T: a table) and mode, size, time.")
-@click.option("--as-of", metavar="PART|TIME", help="As the archive was then.")
+@click.option("--as-of", metavar="PART|TIME", help="As the archive was then; local time.")
 @click.option("--versions", is_flag=True, help="Every version of the paths given, oldest first.")
 @memory_option
 @policy_options

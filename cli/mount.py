@@ -16,7 +16,7 @@ from .signing import policy_options
 @click.argument("archive", type=click.Path())
 @click.argument("folder", type=click.Path())
 @identity_option
-@click.option("--as-of", metavar="PART|TIME", help="As the archive was then.")
+@click.option("--as-of", metavar="PART|TIME", help="As the archive was then; local time.")
 @click.option("--allow-other", is_flag=True, help="Other users may read it too.")
 @memory_option
 @policy_options

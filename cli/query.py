@@ -17,7 +17,7 @@ from .tablerows import rows_options, show_rows
 @click.argument("sql")
 @rows_options
 @identity_option
-@click.option("--as-of", metavar="PART|TIME", help="As the archive was then.")
+@click.option("--as-of", metavar="PART|TIME", help="As the archive was then; local time.")
 @memory_option
 @policy_options
 @output_options

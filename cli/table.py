@@ -46,7 +46,7 @@ def _reading(command: Callable[..., Any]) -> Callable[..., Any]:
     """What all commands that read take; they get the open archive as ``opened``."""
 
     @identity_option
-    @click.option("--as-of", metavar="PART|TIME", help="As the archive was then.")
+    @click.option("--as-of", metavar="PART|TIME", help="As the archive was then; local time.")
     @memory_option
     @policy_options
     @output_options

@@ -29,7 +29,7 @@ from .signing import policy_options
     "-o", "target", type=click.Path(), metavar="DIR", help="[default: ./NAME, which must not exist]"
 )
 @identity_option
-@click.option("--as-of", metavar="PART|TIME", help="As the archive was then.")
+@click.option("--as-of", metavar="PART|TIME", help="As the archive was then; local time.")
 @click.option("--force", is_flag=True, help="Replace files that exist in DIR.")
 @click.option(
     "--links",

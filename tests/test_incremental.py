@@ -31,6 +31,7 @@ from pqvault.errors import (
     NotFound,
     PolicyRefused,
     PQVaultError,
+    RolledBack,
     UsageError,
 )
 from pqvault.format.commit import Commit
@@ -771,6 +772,20 @@ def test_tombstones_in_an_append_part(box: Box, monkeypatch: pytest.MonkeyPatch)
 
 
 # ---- readers while others write ------------------------------------------------------------
+
+
+def test_refresh_of_another_archive(box: Box) -> None:
+    """One that took the place of what was opened is not taken for it; what was opened stays."""
+    box.tree({"f": b"1"})
+    box.seal()
+    with box.open() as archive:
+        content = archive.open_file("src/f")
+        box.archive.rename(box.root / "aside")
+        box.seal(box.tree({"g": b"2"}))
+        with pytest.raises(RolledBack, match="another archive"):
+            archive.refresh()
+        assert [entry.path for entry in archive.entries()] == [b"src", b"src/f"]
+        assert content.size == 1
 
 
 def test_refresh(box: Box) -> None:

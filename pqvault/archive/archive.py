@@ -86,12 +86,19 @@ class Archive(Closing):
         self.problems: list[PQVaultError] = []
         self.unopened: dict[str, PQVaultError] = {}  # part id -> why
         self.parts: list[OpenPart] = []
+        self.id = ""
         self.refresh()
 
     def refresh(self) -> None:
-        """Read the list of parts again; parts that are open already stay open."""
+        """Read the list of parts again; parts that are open already stay open. Raises RolledBack
+        where another archive has taken the place of this one."""
         for _ in range(TRIES):
             state = PublicState(self.storage, self._memory)
+            if self.id not in ("", state.archive):
+                raise RolledBack(
+                    f"{self.storage.where('')} is another archive than when it was opened",
+                    hint="open it again, if it is the right one",
+                )
             parts, problems = self._open_parts(state)
             # Parts may be replaced under our hands: then there is nothing wrong with them.
             if not problems or not state.moved():
