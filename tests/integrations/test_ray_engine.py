@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -227,6 +229,63 @@ def test_unseal_writes_what_threads_write(cluster: Any, corpus: Path, tmp_path: 
     with pqvault.open(archive, identities=[key], strict=False) as opened:
         here = opened.unseal(tmp_path / "here", jobs=1)
     assert (found.files, len(found.failed)) == (here.files, len(here.failed)) and here.failed
+
+
+def test_what_lost_workers_had_half_written_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the files that are not there for it are named."""
+    from pqvault.integrations.ray import engine as engine_module
+
+    def half(_: Any, place: Any, __: str) -> None:
+        Path(os.fsdecode(place.target), "data", f"{place.prefix}-0.tmp").write_bytes(b"half")
+
+    @contextmanager
+    def hand(_: Any) -> Iterator[Any]:
+        yield SimpleNamespace(
+            there=True, actor=SimpleNamespace(extract=SimpleNamespace(remote=half))
+        )
+
+    def lost(*_: Any) -> None:
+        raise engine_module._WorkerLostError
+
+    key = pqvault.Identity.generate()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/a.txt").write_bytes(b"whole")
+    pqvault.seal(tmp_path / "data", tmp_path / "a.pqv", recipients=[key.recipient])
+    engine = engine_module.RayEngine(1)
+    monkeypatch.setattr(engine_module.RayEngine, "_hand", hand)
+    monkeypatch.setattr(engine_module.RayEngine, "_recipient", lambda *_: key.recipient)
+    monkeypatch.setattr(engine_module.RayEngine, "_wait", lost)
+    with pqvault.open(tmp_path / "a.pqv", identities=[key]) as opened:
+        report = opened.unseal(tmp_path / "out", engine=engine, jobs=1)
+    (error,) = report.failed
+    assert "3 workers of Ray ended while they were at data/a.txt of part" in error.message
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == ["data"]
+
+
+def test_a_driver_that_waits_for_the_cluster_ends_when_it_is_told_to(
+    cluster: Any, corpus: Path, tmp_path: Path
+) -> None:
+    """At once, and with the exit code of an interruption, whatever Ray would do: all processors
+    are taken, so none of its workers begins."""
+    from pqvault.integrations.ray.worker import Worker
+
+    busy = [cluster.remote(num_cpus=1)(Worker).remote() for _ in range(2)]
+    cluster.get([worker.process.remote() for worker in busy])
+    key = pqvault.Identity.generate()
+    key.save_file(tmp_path / "key.txt")
+    pqvault.seal(corpus, tmp_path / "a.pqv", recipients=[key.recipient])
+    command = [TOOL, "unseal", "a.pqv", "-i", "key.txt", "-o", "out", "--engine", "ray"]
+    address = cluster.get_runtime_context().gcs_address
+    with subprocess.Popen([*command, "--ray-address", address], cwd=tmp_path) as driver:
+        while driver.poll() is None and not (tmp_path / "out/data").exists():
+            time.sleep(0.01)
+        time.sleep(1)  # it is waiting now
+        driver.send_signal(signal.SIGTERM)
+        assert driver.wait(60) == 130
+    for worker in busy:
+        cluster.kill(worker)
 
 
 def test_reencryption_changes_keys_and_nothing_else(

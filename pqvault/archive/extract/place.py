@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 from pqvault.archive.extract.folders import JoinedTree
+from pqvault.archive.extract.links import split
 from pqvault.archive.extract.target import FOLDER_FLAGS
 from pqvault.archive.extract.writer import FileWriter
 from pqvault.errors import NotFound
@@ -50,6 +51,15 @@ class Place(NamedTuple):
                 prefix=self.prefix,
                 written=written,
             )
+        finally:
+            tree.close()
+
+    def clear(self, paths: Iterable[bytes]) -> None:
+        """Remove what processes that ended have left beside these files. Raises NotFound."""
+        tree = JoinedTree(self._open(), self.lost)
+        try:
+            for folder in {split(path)[0] for path in paths}:
+                tree.ensure(folder)  # they are looked through when they are opened
         finally:
             tree.close()
 

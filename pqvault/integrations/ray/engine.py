@@ -10,8 +10,11 @@ from __future__ import annotations
 import json
 import os
 import queue
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -32,6 +35,7 @@ from pqvault.format.entries import Entry
 from pqvault.handover import HandedKey
 from pqvault.integrations.ray.worker import HandedWork, Worker
 from pqvault.keys import Recipient
+from pqvault.names import printable
 from pqvault.rootkey import RootKey
 from pqvault.storage import Storage
 
@@ -39,6 +43,7 @@ __all__ = ["RayEngine"]
 
 _TRIES: Final = 3  # of one unit of work whose worker ended
 _POLL: Final = 0.25  # seconds between looks whether the run was stopped
+_END: Final = 5.0  # seconds for a worker that is killed to be gone
 _START: Final = 120.0  # seconds for a worker to come, which may take a new node
 
 Result = TypeVar("Result")
@@ -53,6 +58,7 @@ class _Hand:
     """A worker and its public keys by profile."""
 
     actor: Any
+    there: bool = False  # its process has begun
     recipients: dict[str, Recipient] = field(default_factory=dict)
 
 
@@ -74,12 +80,13 @@ class RayEngine:
         if not self._ray.is_initialized():
             # Where Ray makes a cluster of its own, it must not warn about what we do not use.
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-            self._ray.init(
-                address=self._address,
-                log_to_driver=False,
-                logging_level="ERROR",
-                **({} if self._address else {"include_dashboard": False}),
-            )
+            with _own_sigterm():
+                self._ray.init(
+                    address=self._address,
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                    **({} if self._address else {"include_dashboard": False}),
+                )
             self._mine = True
         if self._jobs is None:
             self._jobs = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
@@ -198,7 +205,7 @@ class RayEngine:
         on_bytes: Callable[[int], object],
     ) -> Extracted:
         """Write files on a worker, which reaches the target under the same path; on another one
-        when that ends."""
+        when that ends. What such a one has half-written is removed."""
         profile = part.key.profile.name
         numbers = objects_of(entries)
         text = entries_to_text(entries)
@@ -209,7 +216,12 @@ class RayEngine:
             places.append(places[-1].again())
             return hand.actor.extract.remote(handed, places[-2], profile)
 
-        found: Extracted = self._do(f"files of part {part.id}", work, lambda: on_bytes(0))
+        try:
+            found: Extracted = self._do(_named(entries, part), work, lambda: on_bytes(0))
+        except BaseException:
+            with suppress(PQVaultError, OSError):  # it matters less than what has happened
+                places[-1].clear(entry.path for entry in entries)
+            raise
         on_bytes(sum(entry.size for entry in entries))
         return found
 
@@ -253,6 +265,7 @@ class RayEngine:
         for _ in range(_TRIES):
             try:
                 with self._hand() as hand:
+                    self._begun(hand, check)
                     return self._wait(hand, begin(hand), check)
             except _WorkerLostError:
                 continue
@@ -278,11 +291,25 @@ class RayEngine:
         finally:
             self._idle.put(hand)
 
+    def _begun(self, hand: _Hand, check: Callable[[], object]) -> None:
+        """Wait for the process of a worker, which may take as long as others need the cluster."""
+        if hand.there:
+            return
+        reference, end = hand.actor.process.remote(), time.monotonic() + _START
+        while not self._ray.wait([reference], timeout=_POLL)[0]:
+            check()
+            if time.monotonic() > end:
+                raise PQVaultError(
+                    f"Ray started no worker within {_START:.0f} seconds",
+                    hint="see `ray status`: all processors may be taken",
+                )
+        self._result(reference)
+        hand.there = True
+
     def _recipient(self, hand: _Hand, profile: str) -> Recipient:
         found = hand.recipients.get(profile)
         if found is None:
-            reference = hand.actor.public_key.remote(profile)
-            public_key = self._result(reference, timeout=_START)
+            public_key = self._result(hand.actor.public_key.remote(profile))
             found = hand.recipients[profile] = Recipient(public_key, profile=PROFILES[profile])
         return found
 
@@ -293,32 +320,48 @@ class RayEngine:
                 check()
             except BaseException:
                 self._ray.kill(hand.actor)  # it is not to go on with what nobody wants
+                self._ray.wait([reference], timeout=_END)
                 hand.recipients.clear()
                 raise
             done, _ = self._ray.wait([reference], timeout=_POLL)
         return self._result(reference)
 
-    def _result(self, reference: Any, timeout: float | None = None) -> Any:
+    def _result(self, reference: Any) -> Any:
         errors = self._ray.exceptions
         try:
-            return self._ray.get(reference, timeout=timeout)
+            return self._ray.get(reference)
         except errors.RayTaskError as error:
             if isinstance(error.cause, PQVaultError):
                 raise error.cause from None
             raise
-        except errors.GetTimeoutError:
-            raise PQVaultError(
-                f"Ray started no worker within {_START:.0f} seconds",
-                hint="see `ray status`: all processors may be taken",
-            ) from None
         except (errors.RayActorError, errors.WorkerCrashedError, errors.ObjectLostError):
             raise _WorkerLostError from None
+
+
+def _named(entries: Sequence[Entry], part: OpenPart) -> str:
+    """Which files a worker is at, for who waits for it."""
+    more = f" and {len(entries) - 1} more files" if len(entries) > 1 else ""
+    return f"{printable(entries[0].path)}{more} of part {part.id}"
 
 
 def _anywhere(piece: Piece) -> Piece:
     """Its source as a path that a process in another folder can open. Joined, not normalised:
     what ``..`` means is for the file system to say."""
     return piece._replace(source=os.path.join(os.getcwdb(), piece.source))
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep what a program does when it is told to end. Ray puts handlers in its place that exit at
+    once, with 15, which is the exit code of an archive that was rolled back."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit:  # one of those, while Ray starts
+        raise KeyboardInterrupt from None
+    finally:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _library() -> Any:
