@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import threading
@@ -107,6 +108,13 @@ class FileIndex:
             low, high = (middle, high) if self._starts[middle] <= number else (low, middle)
         path: bytes = self._paths[low][number - self._starts[low]].as_py()
         return path
+
+    def digest(self) -> str:
+        """Of all paths: where it is another one, the same numbers are of other files."""
+        hasher = hashlib.blake2b(digest_size=16)
+        for paths in self._paths:
+            hasher.update(b"\0".join([*paths.to_pylist(), b""]))
+        return hasher.hexdigest()
 
     def size(self, number: int) -> int:
         """Bytes of content."""

@@ -310,6 +310,23 @@ def test_files_resume(files: SealedCorpus, workers: int) -> None:
         sampler.resume({})
 
 
+def test_a_samplers_state_is_of_its_files(files: SealedCorpus) -> None:
+    """One file gone and another come: as many as before, under other numbers."""
+    order = iter(SealedFiles(files.archive, **files.options).sampler(seed=1))
+    next(order)
+    state = order.state_dict()
+    (files.plain / "0" / "0000.txt").unlink()
+    (files.plain / "new.txt").write_bytes(b"new")
+    options = {"recipients": [files.identity.recipient], "identities": [files.identity]}
+    pqvault.seal(files.plain, files.archive, delete=True, **options)
+    data = SealedFiles(files.archive, **files.options)
+    assert len(data) == 200
+    with pytest.raises(UsageError, match="the state is of other files"):
+        data.sampler(seed=1).resume(state)
+    with pytest.raises(UsageError, match="the state is of other files"):
+        iter(data.sampler(seed=1)).load_state_dict(state)
+
+
 def size_of(sample: Any) -> int:
     return len(sample.data)
 

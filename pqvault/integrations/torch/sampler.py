@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sized
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Final
 
 import torch
 from torch.utils.data import Sampler
 
 from pqvault.errors import UsageError
+from pqvault.integrations.samples import SampleFiles
 
 __all__ = ["EpochSampler", "Place", "permutation", "sampler_state"]
 
@@ -43,6 +45,7 @@ class EpochSampler(Sampler):
         world: int | None = None,
         drop_last: bool = False,
     ) -> None:
+        self._dataset = dataset
         self._count = len(dataset)
         self.seed = seed
         self.shuffle = shuffle
@@ -96,6 +99,11 @@ class EpochSampler(Sampler):
             numbers = numbers.repeat(-(-end // self._count))
         return numbers[consumed:end]
 
+    @cached_property
+    def _of(self) -> str:
+        """Which files the numbers are of; of what is not ours nothing is known."""
+        return self._dataset.index.digest() if isinstance(self._dataset, SampleFiles) else ""
+
     def resume(self, state: dict[str, Any]) -> None:
         """Go on where a state was taken: one of an iterator of this class, or of a
         `StatefulDataLoader` that used one, whatever number of workers it had."""
@@ -110,6 +118,11 @@ class EpochSampler(Sampler):
                     f"the state has {name} {state.get(name)}, and this sampler {value}",
                     hint="resume with the dataset, seed and order that the state was taken with",
                 )
+        if state.get("of") != self._of:
+            raise UsageError(
+                "the state is of other files: some have come since, and as many have gone",
+                hint="make the dataset as it was then; as_of=… brings back the parts of then",
+            )
         return int(state["epoch"]), int(state["consumed"])
 
 
@@ -140,6 +153,7 @@ class _Order(Iterator[int]):
             "seed": sampler.seed,
             "shuffle": sampler.shuffle,
             "count": sampler._count,
+            "of": sampler._of,
             "epoch": self._epoch,
             "consumed": self._consumed,
         }
