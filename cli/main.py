@@ -198,6 +198,8 @@ def main(args: list[str] | None = None) -> NoReturn:
             _drop_output()
             sys.exit(ended or 1)
         where = f"{error.filename}: " if error.filename else ""
+        if error.errno == errno.ENOENT and error.filename is None:
+            where = "the folder that this runs in is gone: "  # os.getcwd() is what has no name
         sentence = f"{where}{error.strerror or error or type(error).__name__}"
         hint = "check the path, its owner and its mode"
         if isinstance(error, BlockingIOError):

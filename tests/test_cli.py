@@ -271,6 +271,14 @@ def test_output_that_cannot_be_written_is_told(shell: dict[str, str]) -> None:
     assert done.returncode and "standard output: No space left" in done.stderr
 
 
+def test_a_working_folder_that_is_gone_is_named(tmp_path: Path, shell: dict[str, str]) -> None:
+    """As a shell has it after another one removed the folder: no error without its object."""
+    script = "pqvault keygen -o key > pub && mkdir x gone && pqvault seal x -R pub -q && cd gone"
+    script += f" && rmdir {tmp_path}/gone && pqvault ls ../x.pqv -i ../key"
+    done = subprocess.run(["sh", "-c", script], env=shell, cwd=tmp_path, capture_output=True)
+    assert done.returncode == 1 and b"the folder that this runs in is gone" in done.stderr
+
+
 def test_there_are_transcripts() -> None:
     """An empty glob passes every test."""
     assert len(TRANSCRIPTS) >= 8

@@ -250,7 +250,8 @@ class Archive(Closing):
                     yield path
 
     def open_file(self, path: Name) -> EntryFile:
-        """A file of the archive as a seekable, readable binary file. Raises NotFound."""
+        """A file of the archive as a seekable, readable binary file. Raises NotFound, and
+        UsageError for a folder, a symbolic link or a table, which have no bytes."""
         part, entry = self.find(path)
         if entry.kind not in layout.WITH_CONTENT:
             what = "a folder" if entry.kind == Kind.FOLDER else "a symbolic link"
