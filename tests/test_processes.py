@@ -430,7 +430,7 @@ def test_what_fails_is_told_as_threads_tell_it(
 def test_a_worker_that_is_killed_at_extraction_is_named(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its files are not all there, and the report says so."""
+    """Its files are not all there, and the report names each that is not."""
     send = Connection.send
 
     def killing(self: Connection, message: object) -> None:
@@ -441,7 +441,10 @@ def test_a_worker_that_is_killed_at_extraction_is_named(
     with pqvault.open(archive, identities=[KEY]) as opened, Processes(1) as engine:
         monkeypatch.setattr(Connection, "send", killing)
         report = opened.unseal(tmp_path / "out", engine=engine, jobs=1)
+        wanted = {os.fsdecode(e.path) for e in opened.entries() if e.kind == Kind.FILE}
     assert report.failed and all("ended in the middle" in e.message for e in report.failed)
+    there = {path for path in wanted if (tmp_path / "out" / path).exists()}
+    assert wanted - there <= {error.message.split(": ")[0] for error in report.failed}
 
 
 def test_a_place_is_the_target_and_no_other(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from typing import Final
 
 from pqvault.archive.archive import Archive
 from pqvault.archive.engine import ExtractingEngine
+from pqvault.archive.entryfile import named
 from pqvault.archive.extract import Extractor, Links, TargetFull
 from pqvault.archive.extraction import Content
 from pqvault.archive.globs import Globs, nothing_matches
@@ -352,7 +353,14 @@ class _Run:
                 self._guard(partial(self._extract, engine, part, entries))
 
     def _extract(self, engine: ExtractingEngine, part: OpenPart, entries: list[Entry]) -> None:
-        result = engine.extract(part, entries, self._extractor.place(), self._tell)
+        try:
+            result = engine.extract(part, entries, self._extractor.place(), self._tell)
+        except TargetFull:
+            raise
+        except PQVaultError as lost:  # with a worker: nobody knows what it has written
+            for entry in entries:
+                self._failed(named(lost, printable(entry.path)))
+            return
         missing = set(result.missing)
         self._extractor.note(e for number, e in enumerate(entries) if number not in missing)
         for error in result.failed:
