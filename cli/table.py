@@ -8,7 +8,10 @@ from typing import Any
 
 import click
 
+from pqvault.errors import PQVaultError
+
 from .groups import GroupedCommand, group_option
+from .main import fail_for
 from .options import (
     identity_option,
     load_identities,
@@ -82,7 +85,8 @@ def ls(opened: Any, output: Output) -> None:
     """List the tables: rows, columns, size, parts, column groups."""
     from pqvault.tables.facts import list_tables
 
-    for facts in list_tables(opened):
+    problems: list[PQVaultError] = []
+    for facts in list_tables(opened, problems):
         output.document(facts)
         notes = [f"group {group}" for group in facts.groups]
         notes += [f"without {', '.join(facts.hidden)}"] if facts.hidden else []
@@ -91,6 +95,9 @@ def ls(opened: Any, output: Output) -> None:
             f"  {size(facts.size):>8}  {number(len(facts.parts), 'part'):>8}  {name(facts.path)}"
         )
         output.result("  ".join([line, *map(_safe, notes)]))
+    output.failures(problems)
+    if problems:
+        fail_for(problems)
 
 
 @command.command("schema", epilog="Example: pqvault table schema tables.pqv train -i key.txt")

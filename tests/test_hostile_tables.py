@@ -15,12 +15,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyarrow.parquet.encryption as pe
 import pytest
+from click.testing import CliRunner
 from test_cli import shell  # noqa: F401  (a fixture)
 
 import pqvault
 from pqvault import tables
 from pqvault.errors import IntegrityError, NoKeyFits, PQVaultError, UsageError
 from pqvault.rootkey import RootKey
+from pqvault_cli.main import cli
 
 KEY, OTHER = pqvault.Identity.generate(), pqvault.Identity.generate()
 GROUPS = tables.RowGroups(rows=4)
@@ -379,6 +381,19 @@ def test_types_that_lose_something_are_not_mixed(
     with pytest.raises(UsageError, match="no type holds both") as caught:
         tables.read_table(archive, "runs", identities=[KEY])
     assert all(part in caught.value.message for part in parts) and "'x'" in caught.value.message
+    assert "table runs" in caught.value.message
+
+
+def test_a_table_that_cannot_be_listed_keeps_no_other_from_it(archive: Path) -> None:
+    """Its parts have no types in common; the others are listed, and the end is exit 3."""
+    write(archive, pa.table({"x": ["text"]}), "mixed")
+    write(archive, pa.table({"x": [1]}), "mixed", mode="append")
+    write(archive, pa.table({"x": [1, 2]}), "whole")
+    key = archive.parent / "key.txt"
+    KEY.save_file(key)
+    shown = CliRunner().invoke(cli, ["table", "ls", str(archive), "-i", str(key)])
+    assert shown.exit_code == 3 and "whole" in shown.stdout and "2 rows" in shown.stdout
+    assert "the column 'x' of table mixed is " in shown.stderr
 
 
 # -- seal --tables

@@ -34,7 +34,8 @@ class TableRows:
         self.entries = list(entries)
         self.path = entries[-1].entry.path
         self.what = f"table {printable(self.path)}"
-        self.whole = union([(f"part {entry.part.id}", entry.schema) for entry in entries])
+        schemas = [(f"part {entry.part.id}", entry.schema) for entry in entries]
+        self.whole = union(schemas, self.what)
         self._hidden = {
             name: (entry, group) for entry in entries for name, group in entry.hidden.items()
         }

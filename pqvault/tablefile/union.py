@@ -14,11 +14,12 @@ __all__ = ["promote", "union"]
 pt = LazyModule("pyarrow.types")
 
 
-def union(schemas: Sequence[tuple[str, pa.Schema]]) -> pa.Schema:
+def union(schemas: Sequence[tuple[str, pa.Schema]], what: str) -> pa.Schema:
     """The schema of all, each with the name of its part; columns in the order of the last part,
     those that only older parts have behind them.
 
-    Raises UsageError naming the column and both parts when its types have nothing in common.
+    Raises UsageError naming the column, of the table ``what``, and both parts when its types have
+    nothing in common.
     """
     newest = schemas[-1][1]
     if all(schema.equals(newest, check_metadata=True) for _, schema in schemas):
@@ -35,8 +36,8 @@ def union(schemas: Sequence[tuple[str, pa.Schema]]) -> pa.Schema:
             merged = promote(known.type, field.type)
             if merged is None:
                 raise UsageError(
-                    f"the column {field.name!r} is {field.type} in {part} and {known.type} in"
-                    f" {first[field.name]}, and no type holds both",
+                    f"the column {field.name!r} of {what} is {field.type} in {part} and"
+                    f" {known.type} in {first[field.name]}, and no type holds both",
                     hint="read the parts one by one with --as-of, or write the table anew",
                 )
             fields[field.name] = known.with_type(merged).with_nullable(

@@ -9,6 +9,7 @@ from typing import Any
 from pqvault.archive.archive import Archive
 from pqvault.archive.layout import part_file
 from pqvault.archive.tablerows import TableRows
+from pqvault.errors import PQVaultError
 
 __all__ = ["ColumnFacts", "FileKey", "TableFacts", "columns", "file_keys", "list_tables"]
 
@@ -54,10 +55,14 @@ class FileKey:
     key: str = field(repr=False)
 
 
-def list_tables(archive: Archive) -> Iterator[TableFacts]:
-    """Every table, by path."""
+def list_tables(archive: Archive, problems: list[PQVaultError]) -> Iterator[TableFacts]:
+    """Every table, by path. What is wrong with one goes to ``problems``, and the rest on."""
     for path in archive.table_paths():
-        rows = TableRows(archive.find_table(path))
+        try:
+            rows = TableRows(archive.find_table(path))
+        except PQVaultError as error:
+            problems.append(error)
+            continue
         groups = {file.group for entry in rows.entries for file in entry.doc.files} - {""}
         yield TableFacts(
             path,
