@@ -27,6 +27,7 @@ from independent_reader import (
     NoKey,
     Opened,
     Part,
+    ancestors,
     bind,
     cobblestone,
     expand,
@@ -198,12 +199,18 @@ def read_table(folder: Path | str, identity_text: str, path: bytes) -> pa.Table:
     """The rows of all parts of a table, as far as the key opens its columns (10.4)."""
     folder, key = Path(folder), load_identity(identity_text)
     parts = open_parts(folder, key)
-    history = [(part, part.entries[path]) for part in parts if path in part.entries]
-    need(history != [] and history[-1][1].kind == ord("t"), "there is no such table")
+    history = [(place, part) for place, part in enumerate(parts) if path in part.entries]
+    ended = [
+        place
+        for place, part in enumerate(parts)
+        for above in ancestors(path)
+        if above in part.entries and part.entries[above].kind != ord("d")
+    ]
     tables: list[pa.Table] = []
     hidden: set[str] = set()
-    for part, entry in reversed(history):
-        if entry.kind != ord("t"):
+    for place, part in reversed(history):
+        entry = part.entries[path]
+        if entry.kind != ord("t") or max(ended, default=-1) > place:
             break
         table = table_of(folder, part, entry, key)
         contents = {
@@ -213,6 +220,7 @@ def read_table(folder: Path | str, identity_text: str, path: bytes) -> pa.Table:
         hidden |= set(table.schema.names) - set(tables[-1].schema.names)
         if table.value["mode"] == "replace":
             break
+    need(tables != [], "there is no such table")
     seen = [table.drop_columns(hidden & set(table.schema.names)) for table in reversed(tables)]
     return pa.concat_tables(seen, promote_options="permissive")
 

@@ -20,7 +20,8 @@ from test_logs_vectors import NAMES as WALS
 from test_logs_vectors import load
 from test_tables_vectors import NAMES as TABLES
 
-from pqvault import keyset
+import pqvault
+from pqvault import keyset, tables
 from pqvault.logs import InferenceLog
 
 vectors: Any = importlib.import_module("vectors.tables")
@@ -80,6 +81,19 @@ def test_a_table_of_several_parts_and_groups(tmp_path: Path) -> None:
         assert found.to_pydict() == talk(350).select(names).to_pydict()
         assert found.schema == read(archive, key=key).schema
     assert open_archive(archive, KEY.text)[b"runs"].kind == "t"
+
+
+def test_rows_before_the_end_of_their_folder_are_gone(tmp_path: Path) -> None:
+    """Sections 10.4 and 5.3: a file in the place of the folder ends the table in it for good."""
+    archive, file = tmp_path / "a.pqv", tmp_path / "d"
+    file.write_text("no folder")
+    write(archive, talk(10), name="d/t")
+    pqvault.seal(file, archive, recipients=[KEY.recipient], append=True)
+    write(archive, talk(3), name="d/t", mode="append")
+    write(archive, talk(4, start=3), name="d/t", mode="append")
+    found = read_table(archive, KEY.text, b"d/t")
+    assert found.to_pydict() == talk(7).to_pydict()
+    assert found.equals(tables.read_table(archive, "d/t", identities=[KEY]))
 
 
 def test_types_come_back(tmp_path: Path) -> None:
