@@ -10,7 +10,7 @@ import stat
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -186,11 +186,31 @@ def test_special_bits_only_on_request(target: Path, preserve: bool) -> None:
     """setuid, setgid and sticky are cleared, on files and folders, unless asked for."""
     with Extractor(target, preserve_special=preserve) as extractor:
         extractor.files.write_small(file(b"f", 1, mode=0o6755), b"x")
+        with extractor.files.open_file(file(b"large", 1, mode=0o6755)) as sink:
+            sink.pwrite(b"x", 0)
         extractor.make_folder(folder(b"d", mode=0o3755))
         extractor.finish()
     kept = 0o7777 if preserve else 0o777
-    assert stat.S_IMODE((target / "f").stat().st_mode) == 0o6755 & kept
+    for name in ("f", "large"):
+        assert stat.S_IMODE((target / name).stat().st_mode) == 0o6755 & kept
     assert stat.S_IMODE((target / "d").stat().st_mode) == 0o3755 & kept
+
+
+def test_nobody_else_reads_what_is_not_finished(target: Path) -> None:
+    """Whatever the umask and the archive say: until then folders are 0o700 and files 0o600."""
+    mask = os.umask(0)
+    try:
+        with Extractor(target) as extractor:
+            extractor.make_folder(folder(b"d", mode=0o777))
+            sink = extractor.files.open_file(file(b"d/implied/f", 1, mode=0o666))
+            sink.pwrite(b"x", 0)
+            found = {p: stat.S_IMODE(p.stat().st_mode) for p in (target, *target.rglob("*"))}
+            assert set(found.values()) == {0o700, 0o600} and len(found) == 4
+            sink.commit()
+            extractor.finish()
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE((target / "d/implied/f").stat().st_mode) == 0o666
 
 
 def test_holes_stay_holes(target: Path) -> None:
@@ -464,7 +484,14 @@ def test_folding_file_systems_get_one_spelling(
         extractor.files.write_small(file(one), b"")
         with pytest.raises(PQVaultError) as caught:
             extractor.files.write_small(file(other), b"")
-        extractor.finish()
+        for write, entry in (
+            (extractor.files.open_file, file(other)),
+            (extractor.make_hardlink, hardlink(other, one)),
+        ):
+            with pytest.raises(PQVaultError, match="to this file system"):
+                write(entry)
+        extractor.make_symlink(symlink(other, b"somewhere"))
+        assert len(extractor.finish().failures) == 1
     for path in (one, other):
         assert printable(path).split("/")[0] in str(caught.value)
 
@@ -605,15 +632,17 @@ def test_force_replaces_files_and_links_but_no_folder(target: Path, outside: Pat
     assert_untouched(outside)
 
 
+@pytest.mark.parametrize("plant", [os.symlink, os.link])
 def test_a_link_planted_under_the_temporary_name(
-    target: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
+    target: Path, outside: Path, monkeypatch: pytest.MonkeyPatch, plant: Callable[..., None]
 ) -> None:
-    """The names are unpredictable, and a lucky guess is refused all the same."""
+    """The names are unpredictable, and a lucky guess is refused all the same: also a hard link,
+    which is no link to follow."""
     monkeypatch.setattr("secrets.token_hex", lambda size: "guessed")
     target.mkdir()
     with Extractor(target, force=True) as extractor:
         for number in range(10):
-            (target / f".pqvault-guessed-{number}.tmp").symlink_to(outside / "secret")
+            plant(outside / "secret", target / f".pqvault-guessed-{number}.tmp")
         for write in (
             extractor.files.write_small,
             lambda entry, _: extractor.files.open_file(entry),

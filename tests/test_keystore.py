@@ -43,7 +43,7 @@ from pqvault.keystore import (
 )
 from pqvault.keystore.identities import identities
 from pqvault.keystore.seen import Seen
-from pqvault.keystore.states import TRANSITIONS
+from pqvault.keystore.states import OPENS, TRANSITIONS
 from pqvault.rootkey import RootKey, keyring
 from pqvault.rotation.ledger import Ledger
 
@@ -274,6 +274,8 @@ def test_destroy_erases_the_seed_and_asks_the_index(store: Unlocked, path: Path)
         lifecycle.destroy(store, "prod")
     lifecycle.destroy(store, "prod", force=True)
     assert store.store.find("prod")[1].sealed_seed is None
+    for file in path.parent.glob(f"{path.name}*"):  # SQLite's log beside it too, at once
+        assert sealed not in file.read_bytes()
     store.close()
     assert sealed not in path.read_bytes()
     assert unlock(path).store.find("prod")[1].state is State.DESTROYED
@@ -390,6 +392,25 @@ def test_rows_added_taken_away_or_put_back_are_refused(store: Unlocked, path: Pa
         unlock(copy)
 
 
+def test_what_was_said_before_the_last_word_is_authentic_too(store: Unlocked, path: Path) -> None:
+    """attack 46: an old transition, and an old entry of the log whose hashes were made to fit."""
+    lifecycle.change_state(store, "prod", State.SUSPENDED, "first")
+    lifecycle.change_state(store, "prod", State.ACTIVE, "second")
+    db = store.store.db
+    db.execute("UPDATE transitions SET reason='never' WHERE reason='first'")
+    with pytest.raises(IntegrityError, match="history of prod@1"):
+        store.verify()
+    db.execute("UPDATE transitions SET reason='first' WHERE reason='never'")
+    store.verify()
+    one, two, *_ = audit.entries(store.store)
+    forged = replace(one, detail="{}")
+    digest = authentic.audit_hash(forged)
+    db.execute("UPDATE audit SET detail=?, hash=? WHERE seq=?", (forged.detail, digest, one.seq))
+    db.execute("UPDATE audit SET previous=? WHERE seq=?", (digest, two.seq))
+    with pytest.raises(IntegrityError, match="entry 2 of the audit log was altered"):
+        audit.verify(store.store, store.key)
+
+
 def test_swapped_seeds_are_refused(store: Unlocked) -> None:
     """Even with a valid MAC, a seed opens only in its own row: the AAD names the key."""
     other = lifecycle.new_key(store, "other").version
@@ -466,9 +487,13 @@ def test_the_page_has_every_purpose_and_every_state() -> None:
     rows = re.findall(r"^\| `([a-z ]+)` \| ([a-z, ]+) \|", page, re.MULTILINE)
     assert {name: tuple(fields.split(", ")) for name, fields in rows} == dict(kdf.KEYSTORE_PURPOSES)
     for state, ways in TRANSITIONS.items():
-        listed = re.search(rf"^\| {state} \|.*\| ([a-z, -]*)\|$", page, re.MULTILINE)
+        listed = re.search(
+            rf"^\| {state} \| ([^|]*)\| ([^|]*)\| ([a-z, -]*)\|$", page, re.MULTILINE
+        )
         assert listed is not None
-        assert {way.strip() for way in listed[1].split(",")} - {""} == {str(w) for w in ways}
+        assert {way.strip() for way in listed[3].split(",")} - {""} == {str(w) for w in ways}
+        assert listed[1].startswith("yes") == (state is State.ACTIVE)
+        assert bool(listed[2].strip()) == (state in OPENS)
 
 
 ROTATE_FOR_EVER = ROTATE_100.replace("for _ in range(100):", "print(1, flush=True)\nwhile True:")

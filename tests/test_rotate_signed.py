@@ -12,7 +12,7 @@ from typing import Any
 import independent_reader as reader
 import pyarrow as pa
 import pytest
-from conftest import Box
+from conftest import Box, files_below
 from hypothesis import given
 from hypothesis import strategies as st
 from test_format_properties import envelopes as envelope_documents
@@ -229,6 +229,19 @@ def test_junk_in_our_name_is_replaced_and_too_much_is_a_sentence(signed: Box) ->
     with pytest.raises(UsageError, match="at most 16 keys"):
         rotate(signed, sign=[ALICE])
     assert rotate(signed, to=NEW.recipient, sign=[ALICE]).signed == 2
+
+
+@pytest.mark.parametrize("change", [pqvault.rotate, pqvault.reencrypt])
+def test_a_part_that_others_signed_gets_no_new_envelope(box: Box, change: Any) -> None:
+    """Format 5.5: who rewraps has checked the commit's signatures too, as a reader does."""
+    box.tree({"a": b"first"})
+    box.seal(sign=[BOB])
+    before = {path: (box.archive / path).read_bytes() for path in files_below(box.archive)}
+    options = {"identities": [box.key], "to": NEW.recipient, "sign": [ALICE]}
+    with pytest.raises(PolicyRefused, match="none of whom is trusted"):
+        change(box.archive, policy=TRUST, **options)
+    assert {p: (box.archive / p).read_bytes() for p in files_below(box.archive)} == before
+    change(box.archive, policy=Policy.of([BOB.signer, ALICE.signer]), **options)
 
 
 def test_every_byte_of_a_signed_envelope_counts(signed: Box) -> None:
