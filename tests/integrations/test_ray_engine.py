@@ -231,6 +231,16 @@ def test_unseal_writes_what_threads_write(cluster: Any, corpus: Path, tmp_path: 
     assert (found.files, len(found.failed)) == (here.files, len(here.failed)) and here.failed
 
 
+@pytest.mark.parametrize("address", ["nonsense", "host:port"])
+def test_an_address_that_is_none_is_named(address: str, tmp_path: Path) -> None:
+    """With what Ray says of it, and no traceback."""
+    command = [TOOL, "verify", "a.pqv", "--engine", "ray", "--ray-address", address]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"pqvault: the cluster at {address} cannot be used: ")
+    assert "hint: an address is HOST:PORT" in done.stderr
+
+
 def test_what_lost_workers_had_half_written_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,7 +66,8 @@ class RayEngine:
     """Up to ``jobs`` workers, one processor each; as many as the cluster has when nothing is said.
 
     Used as a context manager: connects, to ``address`` or as ``ray.init`` does, unless the process
-    is connected already; the workers end with it. Raises UsageError when Ray is not installed.
+    is connected already; the workers end with it. Raises UsageError when Ray is not installed,
+    PQVaultError for a cluster that cannot be used.
     """
 
     def __init__(self, jobs: int | None = None, address: str | None = None) -> None:
@@ -78,21 +79,29 @@ class RayEngine:
 
     def __enter__(self) -> Self:
         if not self._ray.is_initialized():
-            # Where Ray makes a cluster of its own, it must not warn about what we do not use.
-            os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
             with _own_sigterm():
-                self._ray.init(
-                    address=self._address,
-                    log_to_driver=False,
-                    logging_level="ERROR",
-                    **({} if self._address else {"include_dashboard": False}),
-                )
+                self._connect()
             self._mine = True
         if self._jobs is None:
             self._jobs = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
         for _ in range(self._jobs):
             self._idle.put(None)
         return self
+
+    def _connect(self) -> None:
+        # Where Ray makes a cluster of its own, it must not warn about what we do not use.
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        own = {} if self._address else {"include_dashboard": False}
+        try:
+            self._ray.init(self._address, log_to_driver=False, logging_level="ERROR", **own)
+        except (ValueError, ConnectionError, RuntimeError) as error:
+            place = self._address or os.environ.get("RAY_ADDRESS")
+            raise PQVaultError(
+                f"{f'the cluster at {place}' if place else 'a cluster of Ray'} cannot be used:"
+                f" {str(error).partition(chr(10))[0].rstrip('.')}",
+                hint="an address is HOST:PORT, as `ray start --head` prints it; without one a"
+                " cluster is started here",
+            ) from None
 
     def __exit__(
         self,
