@@ -63,9 +63,11 @@ def _check(target: Path, force: bool) -> None:
 def _keep_mode(fd: int, target: Path) -> None:
     # Before anything is written: who could not read the old file must not read the new one.
     try:
-        os.fchmod(fd, target.stat().st_mode & 0o777)
+        mode = target.stat().st_mode & 0o777
     except FileNotFoundError:
-        pass
+        return
+    if mode != os.fstat(fd).st_mode & 0o777:  # a file system without modes may refuse to set one
+        os.fchmod(fd, mode)
 
 
 def name_new(beside: Path, target: Path) -> None:

@@ -58,6 +58,21 @@ def test_a_file_that_is_replaced_keeps_its_mode(tmp_path: Path, mode: int) -> No
     assert out.stat().st_mode & 0o777 == mode and out.read_bytes() == b"secret"
 
 
+def test_where_there_are_no_modes_none_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on some network mounts, where every file has the same."""
+
+    def fchmod(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    (tmp_path / "out").touch()
+    monkeypatch.setattr(os, "fchmod", fchmod)
+    with whole_file(tmp_path / "out", force=True) as file:
+        file.write(b"new")
+    assert (tmp_path / "out").read_bytes() == b"new"
+
+
 def test_the_longest_names(tmp_path: Path) -> None:
     """255 bytes, which may be 85 characters."""
     for name in ("漢" * 85, "x" * 255, os.fsdecode(b"\xff" * 255)):
