@@ -396,6 +396,34 @@ def test_a_target_that_is_no_folder_is_named_with_the_next_step(box: Box, kind: 
     assert os.path.lexists(target) and not (box.root / "nowhere").exists()
 
 
+def test_a_target_of_which_nothing_came_is_not_left(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would stand in the way of the next try, which says that it exists."""
+    box.tree({"a": b"1"})
+    box.seal()
+    for catalog in box.archive.glob("parts/*/catalog"):
+        catalog.rename(catalog.with_name("aside"))
+    monkeypatch.chdir(box.root)
+    for _ in range(2):
+        with box.open(strict=False) as archive:
+            report = archive.unseal()
+            assert archive.problems and not report.files
+        assert not (box.root / "v").exists()
+
+
+def test_a_folder_alone_is_found_by_its_glob(
+    box: Box, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """That it becomes the target itself does not make it nothing."""
+    (tmp_path / "v").mkdir()
+    box.seal(tmp_path / "v")
+    monkeypatch.chdir(make_tree(tmp_path / "here", {}))
+    with box.open() as archive:
+        archive.unseal(None, ["v"])
+    assert os.listdir("v") == []
+
+
 def test_links_that_are_not_known_are_refused(box: Box) -> None:
     """A word that is misspelt would be without effect."""
     box.tree({"a": b"1"})

@@ -118,8 +118,9 @@ def unseal(
     report.links, report.size = end.symlinks, end.bytes
     report.skipped += [f"{printable(s.path)}: {s.reason}" for s in end.skipped]
     report.failed += end.failures
-    found = end.files + end.folders + end.symlinks + end.hardlinks + len(report.skipped)
-    if globs and not found and not report.failed:
+    found = end.files + end.folders + end.symlinks + end.hardlinks
+    found += len(report.skipped) + len(roots)
+    if (globs or archive.problems) and not found and not report.failed:
         extractor.remove_made_target()  # else it would stand in the way of the next try
         if not archive.problems:  # else it may be in what could not be read
             raise nothing_matches(globs)
