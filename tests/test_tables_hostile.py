@@ -102,7 +102,8 @@ def test_plaintext_in_a_tables_place_is_refused_and_never_read(
         data = sink.getvalue().to_pybytes()
         assert data[-4:] == b"PAR1"
         monkeypatch.setattr(TableFile, "size", size, raising=False)
-        for content in (data, data[:4] + bytes(size - 8) + data[-4:]):
+        one_end = (b"PARE" + data[4:], data[:-4] + b"PARE")  # of which pyarrow looks at the last
+        for content in (data, data[:4] + bytes(size - 8) + data[-4:], *one_end):
             one.write_bytes(content)
             with pytest.raises(FormatError, match="is not an encrypted Parquet file"):
                 TableFile(_storage(archive), _name(one), len(content), bytes(32), b"x")
