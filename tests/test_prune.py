@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import random
 import shutil
 import time
@@ -17,6 +18,7 @@ import pqvault
 from pqvault.archive.prune import PruneReport, prune
 from pqvault.errors import Locked, NotFound, RolledBack, UsageError
 from pqvault.format.removed import Removed
+from pqvault.keys import Identity
 from pqvault.rootkey import RootKey
 from pqvault.storage import LocalStorage
 from pqvault_cli.main import cli
@@ -176,6 +178,21 @@ def test_verify_checks_who_made_a_record(archive: Path) -> None:
     (problem,) = pqvault.verify(archive, identities=[KEY]).problems
     assert problem.exit_code == 13 and f"removed/{record.removed}" in problem.message
     assert states(archive)
+
+
+@pytest.mark.parametrize("work", [pqvault.reencrypt, pqvault.compact, pqvault.prune])
+def test_only_one_process_puts_parts_in_the_place_of_others(archive: Path, work: Any) -> None:
+    """Format 5.6: it begins nothing where another one holds the lock of the header."""
+    options: dict[str, Any] = {"keep_last": 1}
+    if work is pqvault.reencrypt:
+        options = {"to": Identity.generate().recipient}
+    before = {path: path.read_bytes() for path in archive.rglob("*") if path.is_file()}
+    with (archive / "pqvault.json").open("r+b") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(Locked, match="another process is at work"):
+            work(archive, identities=[KEY], **options)
+    assert {path: path.read_bytes() for path in archive.rglob("*") if path.is_file()} == before
+    work(archive, identities=[KEY], **options)
 
 
 def test_a_record_of_another_part_says_nothing(archive: Path) -> None:
