@@ -303,6 +303,16 @@ def after_the_end() -> Case:
     return WHOLE + b"more", {"error": 13}
 
 
+@case("an authentic record of rows behind the closing record, which counts them")
+def record_after_the_end() -> Case:
+    return fails(ROWS[0], end(6), *ROWS[1:])
+
+
+@case("a second closing record")
+def two_ends() -> Case:
+    return fails(*ROWS, end(6), end(6))
+
+
 @case("a closing record of 15 bytes")
 def short_end() -> Case:
     return fails(*ROWS, b"E" + bytes(14))
