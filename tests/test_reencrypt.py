@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from pqvault.rootkey import keyring
 from pqvault.rotation import renewal
 from pqvault.rotation.change import resolve
 from pqvault.rotation.runs import Run
+from pqvault.rotation.streamrenewal import StreamRenewal
 from pqvault.signing import SigningKey
 from pqvault.storage import LocalStorage
 from pqvault.storage.localfiles import LocalSink
@@ -203,6 +205,29 @@ def test_a_sealed_stream(tmp_path: Path) -> None:
         assert stream.read() == CONTENT
     with pytest.raises(NoKeyFits):
         pqvault.open_stream(path, [OLD])
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("where", [100, -1])
+def test_a_stream_that_does_not_read_back_takes_nothings_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: int
+) -> None:
+    """attack 35: a disk that keeps something else than was written, of the envelope or the rest."""
+    path = tmp_path / "s.pqv"
+    with path.open("wb") as out:
+        pqvault.encrypt(io.BytesIO(CONTENT), out, [OLD.recipient])
+    before = path.read_bytes()
+    reseal = StreamRenewal._reseal
+
+    def forgetful(work: StreamRenewal, source: Any, old: Any, key: Any, out: int) -> None:
+        reseal(work, source, old, key, out)
+        at = where % os.fstat(out).st_size
+        os.pwrite(out, bytes([os.pread(out, 1, at)[0] ^ 1]), at)
+
+    monkeypatch.setattr(StreamRenewal, "_reseal", forgetful)
+    with pytest.raises(IntegrityError):
+        pqvault.reencrypt(path, identities=[OLD], to=NEW.recipient)
+    assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
