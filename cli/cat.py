@@ -9,7 +9,13 @@ from typing import Any
 
 import click
 
-from .options import identity_option, load_identities, memory_option, output_options
+from .options import (
+    as_of_option,
+    identity_option,
+    load_identities,
+    memory_option,
+    output_options,
+)
 from .output import Output
 from .signing import policy_options
 from .streams import standard_output
@@ -51,7 +57,7 @@ class Range(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.
 @click.argument("path")
 @identity_option
 @click.option("--range", "span", type=Range(), metavar="A:B", help="Bytes A to B, B exclusive.")
-@click.option("--as-of", metavar="PART|TIME", help="As the archive was then; local time.")
+@as_of_option
 @memory_option
 @policy_options
 @output_options

@@ -10,7 +10,13 @@ from typing import Any
 import click
 
 from .main import fail_for
-from .options import identity_option, load_identities, memory_option, output_options
+from .options import (
+    as_of_option,
+    identity_option,
+    load_identities,
+    memory_option,
+    output_options,
+)
 from .output import Output, name, when
 from .signing import policy_options
 
@@ -20,7 +26,7 @@ from .signing import policy_options
 @click.argument("globs", nargs=-1, metavar="[GLOB]...")
 @identity_option
 @click.option("-l", "--long", "long", is_flag=True, help="Type (T: a table) and mode, size, time.")
-@click.option("--as-of", metavar="PART|TIME", help="As the archive was then; local time.")
+@as_of_option
 @click.option("--versions", is_flag=True, help="Every version of the paths given, oldest first.")
 @memory_option
 @policy_options

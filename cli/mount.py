@@ -7,7 +7,13 @@ from typing import Any
 
 import click
 
-from .options import identity_option, load_identities, memory_option, output_options
+from .options import (
+    as_of_option,
+    identity_option,
+    load_identities,
+    memory_option,
+    output_options,
+)
 from .output import Output
 from .signing import policy_options
 
@@ -16,7 +22,7 @@ from .signing import policy_options
 @click.argument("archive", type=click.Path())
 @click.argument("folder", type=click.Path())
 @identity_option
-@click.option("--as-of", metavar="PART|TIME", help="As the archive was then; local time.")
+@as_of_option
 @click.option("--allow-other", is_flag=True, help="Other users may read it too.")
 @memory_option
 @policy_options

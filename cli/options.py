@@ -23,6 +23,7 @@ __all__ = [
     "Duration",
     "Percent",
     "Size",
+    "as_of_option",
     "engine_options",
     "identity_option",
     "jobs_option",
@@ -175,6 +176,14 @@ def memory_option(command: Command) -> Command:
         return command(*args, memory=unlocking.memory(allow_rollback), **kwargs)
 
     return wrapped  # type: ignore[return-value]
+
+
+def as_of_option(command: Command) -> Command:
+    """``--as-of PART|TIME``."""
+    decorate = click.option(
+        "--as-of", metavar="PART|TIME", help="As the archive was then; local time."
+    )
+    return decorate(command)
 
 
 def jobs_option(command: Command) -> Command:

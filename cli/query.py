@@ -6,7 +6,13 @@ from typing import Any
 
 import click
 
-from .options import identity_option, load_identities, memory_option, output_options
+from .options import (
+    as_of_option,
+    identity_option,
+    load_identities,
+    memory_option,
+    output_options,
+)
 from .output import Output
 from .signing import policy_options
 from .tablerows import rows_options, show_rows
@@ -17,7 +23,7 @@ from .tablerows import rows_options, show_rows
 @click.argument("sql")
 @rows_options
 @identity_option
-@click.option("--as-of", metavar="PART|TIME", help="As the archive was then; local time.")
+@as_of_option
 @memory_option
 @policy_options
 @output_options

@@ -13,6 +13,7 @@ from pqvault.errors import PQVaultError
 from .groups import GroupedCommand, group_option
 from .main import fail_for
 from .options import (
+    as_of_option,
     identity_option,
     load_identities,
     load_recipients,
@@ -49,7 +50,7 @@ def _reading(command: Callable[..., Any]) -> Callable[..., Any]:
     """What all commands that read take; they get the open archive as ``opened``."""
 
     @identity_option
-    @click.option("--as-of", metavar="PART|TIME", help="As the archive was then; local time.")
+    @as_of_option
     @memory_option
     @policy_options
     @output_options

@@ -8,6 +8,7 @@ import click
 
 from .main import fail_for
 from .options import (
+    as_of_option,
     engine_options,
     identity_option,
     jobs_option,
@@ -29,7 +30,7 @@ from .signing import policy_options
     "-o", "target", type=click.Path(), metavar="DIR", help="[default: ./NAME, which must not exist]"
 )
 @identity_option
-@click.option("--as-of", metavar="PART|TIME", help="As the archive was then; local time.")
+@as_of_option
 @click.option("--force", is_flag=True, help="Replace files that exist in DIR.")
 @click.option(
     "--links",

@@ -46,9 +46,7 @@ def archives_at(places: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
 def left_out(places: Iterable[str | os.PathLike[str]], archives: Iterable[str]) -> Iterator[str]:
     """Warnings of what :func:`archives_at` does not go into."""
     known = {os.path.realpath(archive) for archive in archives if not is_url(archive)}
-    for place in places:
-        if not is_url(place) and os.path.realpath(place) not in known:
-            yield from unfollowed(Path(place), known)
+    return unfollowed((Path(place) for place in places if not is_url(place)), known)
 
 
 def taken(

@@ -56,7 +56,7 @@ def scan(folder: str | os.PathLike[str]) -> ScanReport:
         report.found.append((str(path), keys))
         rows += [(found.archive or STREAM, str(path), key_id) for key_id in keys]
     done = {os.path.realpath(path) for path, _ in report.found}
-    report.warnings += unfollowed(root, done)
+    report.warnings += unfollowed([root], done)
     # What could not be read is not gone.
     keep = [str(path) for path in find(root)] if report.problems else []
     report.gone = index.replace_below(str(root), rows, keep, since=began)

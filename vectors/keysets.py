@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from vectors.registry import Registry, write_files
+from vectors.registry import Registry, json_files, write_files
 from vectors.testkit import HERE, b64, bind, expand, flip
 
 FOLDER: Final = HERE / "keysets"
@@ -321,11 +321,7 @@ def version_as_text() -> Case:
 
 def make_all() -> dict[Path, bytes]:
     """Every vector: the path of its file, and the bytes that belong there."""
-    return {
-        FOLDER / f"{name}.json": json.dumps({"comment": comment, **make()}, indent=1).encode()
-        + b"\n"
-        for name, (comment, make) in case.cases.items()
-    }
+    return json_files(FOLDER, case)
 
 
 if __name__ == "__main__":

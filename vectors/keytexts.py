@@ -6,13 +6,12 @@ README.md. They are made by hand from the page, with nothing of pqvault.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from vectors.people import ALICE, DORA, EVE, Person, bech32
-from vectors.registry import Registry, write_files
+from vectors.registry import Registry, json_files, write_files
 from vectors.signatures import FRIDA, HEDI
 from vectors.testkit import HERE
 
@@ -271,11 +270,7 @@ def signer_that_is_a_recipient() -> Case:
 
 def make_all() -> dict[Path, bytes]:
     """Every vector: the path of its file, and the bytes that belong there."""
-    files = {}
-    for name, (comment, make) in case.cases.items():
-        value = {"comment": comment, **make()}
-        files[FOLDER / f"{name}.json"] = json.dumps(value, indent=1).encode() + b"\n"
-    return files
+    return json_files(FOLDER, case)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-__all__ = ["Registry", "write_files"]
+__all__ = ["Registry", "json_files", "write_files"]
 
 Made = TypeVar("Made")
 
@@ -26,6 +27,15 @@ class Registry(Generic[Made]):
             return make
 
         return register
+
+
+def json_files(folder: Path, case: Registry[dict[str, Any]]) -> dict[Path, bytes]:
+    """Every vector that is an object: the path of its file, and the bytes that belong there."""
+    return {
+        folder / f"{name}.json": json.dumps({"comment": comment, **make()}, indent=1).encode()
+        + b"\n"
+        for name, (comment, make) in case.cases.items()
+    }
 
 
 def write_files(folder: Path, made: Mapping[Path, bytes]) -> None:

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, M
 
 from vectors.archives import ONE, archive_with_retired_key
 from vectors.people import bech32, made
-from vectors.registry import Registry, write_files
+from vectors.registry import Registry, json_files, write_files
 from vectors.testkit import HERE, b64, bind, flip
 
 FOLDER: Final = HERE / "signatures"
@@ -320,11 +320,7 @@ def under_an_unknown_suite() -> Case:
 
 def make_all() -> dict[Path, bytes]:
     """Every vector: the path of its file, and the bytes that belong there."""
-    files = {}
-    for name, (comment, make) in case.cases.items():
-        value = {"comment": comment, **make()}
-        files[FOLDER / f"{name}.json"] = json.dumps(value, indent=1).encode() + b"\n"
-    return files
+    return json_files(FOLDER, case)
 
 
 def main(arguments: list[str]) -> None:

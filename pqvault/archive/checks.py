@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence, Set
 from typing import Final, NamedTuple
 
-from pqvault.archive.entryfile import EntryFile, Objects
+from pqvault.archive.entryfile import EntryFile, Objects, named
 from pqvault.archive.handedobjects import Handed, HandedObjects
 from pqvault.archive.layout import part_file
 from pqvault.archive.sealedfiles import sealed_pieces
@@ -74,7 +74,7 @@ def check_contents(
                 hasher.update(data)
             file.check(hasher.digest())
         except PQVaultError as error:
-            problems.append(file.named(error))
+            problems.append(named(error, file.name))
     return problems
 
 

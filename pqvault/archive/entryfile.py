@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, Protocol
 
 from pqvault.crypto import digest as digests
@@ -12,7 +13,7 @@ from pqvault.format.entries import HOLE, Entry, Extent
 from pqvault.names import printable
 from pqvault.sealed import RangeFile, SealedReader
 
-__all__ = ["EntryFile", "Objects", "named"]
+__all__ = ["EntryFile", "Objects", "named", "naming"]
 
 # Holes cost nothing to claim and time to hash: 1 PiB, past what file systems take.
 MAX_WHOLE: Final = 2**50  # bytes of a file that is read from end to end
@@ -177,10 +178,6 @@ class EntryFile(RangeFile):
         hasher.update(content)
         self.check(hasher.digest())
 
-    def named(self, error: PQVaultError) -> PQVaultError:
-        """The same error, saying which entry it was met in."""
-        return named(error, self.name)
-
     def hasher(self) -> digests.Hasher:
         """A hasher of the digest that the catalog uses."""
         return digests.new(self._part.digest)
@@ -191,3 +188,15 @@ def named(error: PQVaultError, name: str) -> PQVaultError:
     if error.message.startswith((f"{name} ", f"{name}: ", f"cannot extract {name}: ")):
         return error
     return type(error)(f"{name}: {error.message}", hint=error.hint)
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Raise what is raised inside as :func:`named` has it."""
+    try:
+        yield
+    except PQVaultError as error:
+        told = named(error, name)
+        if told is error:
+            raise
+        raise told from error

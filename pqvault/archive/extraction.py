@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from pqvault.archive.entryfile import EntryFile, Objects
+from pqvault.archive.entryfile import EntryFile, Objects, naming
 from pqvault.archive.extract import FileWriter, Place, TargetFull
 from pqvault.archive.handedobjects import Handed
 from pqvault.crypto import digest as digests
@@ -82,13 +82,8 @@ class Content:
         if content is not None:
             return content
         file = EntryFile(part, entry)
-        try:
+        with naming(file.name):
             return self._take(entry, file)
-        except PQVaultError as error:
-            named = file.named(error)
-            if named is error:
-                raise
-            raise named from error
 
     def _take(self, entry: Entry, file: EntryFile) -> memoryview | None:
         if entry.size > WHOLE or any(extent.object == HOLE for extent in entry.extents):

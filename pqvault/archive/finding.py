@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from pqvault.archive.layout import HEADER
@@ -32,10 +32,11 @@ def find(root: Path) -> Iterator[Path]:
     yield from _not_gone(unread)
 
 
-def unfollowed(root: Path, known: Collection[str] = ()) -> Iterator[str]:
-    """A warning for each symbolic link below a folder to what :func:`find` looks for, and does not
+def unfollowed(roots: Iterable[Path], known: Collection[str]) -> Iterator[str]:
+    """A warning for each symbolic link below folders to what :func:`find` looks for, and does not
     follow it to: that nobody takes it for done. ``known``: real paths of what is done anyway."""
-    for link in _links(root):
+    below = (root for root in roots if os.path.realpath(root) not in known)
+    for link in (link for root in below for link in _links(root)):
         if os.path.realpath(link) not in known:
             yield f"{link} is a symbolic link, which is not followed: name what it leads to"
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from pqvault.archive.archive import Archive
-from pqvault.archive.entryfile import named
+from pqvault.archive.entryfile import naming
 from pqvault.archive.extract import FileWriter
 from pqvault.archive.globs import Globs
 from pqvault.errors import PQVaultError
@@ -45,16 +45,11 @@ class Tables:
                 " that name",
                 hint="`pqvault table export` writes it wherever you say",
             )
-        try:
+        with naming(printable(name)):
             rows = TableRows(self.archive.find_table(self._whole(path)))
             target = replace(rows.entries[-1].entry, path=name, size=MAX_TABLE)
             with files.open_file(target) as sink:
                 sink.commit(write_parquet(rows, sink.pwrite, check, on_bytes))
-        except PQVaultError as error:
-            told = named(error, printable(name))
-            if told is error:
-                raise
-            raise told from error
         if not rows.hidden:
             return []
         return [f"{rows.what}: its columns {', '.join(sorted(rows.hidden))} are sealed to others"]

@@ -136,9 +136,7 @@ def left_out(
     if not targets:
         return ["no archive and no sealed stream was found"]
     folders = [Path(os.path.realpath(path)) for path in paths if recursive and not is_url(path)]
-    known = set(targets)
-    below = (folder for folder in folders if folder.is_dir() and str(folder) not in known)
-    return [warning for folder in below for warning in unfollowed(folder, known)]
+    return [*unfollowed(folders, set(targets))]
 
 
 def _readable(found: Path) -> str:

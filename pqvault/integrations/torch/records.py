@@ -25,7 +25,7 @@ from pqvault.integrations.samples import FileIndex, named
 from pqvault.integrations.tablerecords import TableSource
 from pqvault.integrations.torch.damage import Damage
 from pqvault.integrations.torch.progress import Epoch, Progress, check, merged
-from pqvault.integrations.torch.sampler import Place, permutation, states_in
+from pqvault.integrations.torch.sampler import Place, Placed, permutation, states_in
 from pqvault.names import printable
 
 __all__ = ["SealedRecords"]
@@ -35,7 +35,7 @@ _BLOCKS: Final = 32  # a rank, at least, where there are units enough: workers e
 _ROWS: Final = 1024  # of a table made into Python objects at once
 
 
-class SealedRecords(IterableDataset):
+class SealedRecords(Placed, IterableDataset):
     """The records of the files of an archive: JSON values of ``.jsonl``, lines of ``.txt``, rows of
     ``.parquet`` as dictionaries, samples of ``.tar`` as webdataset has them.
 
@@ -90,8 +90,7 @@ class SealedRecords(IterableDataset):
         if buffer < 1:
             raise UsageError("a buffer has at least one byte", hint="leave it out for 32 MiB")
         self._buffer = buffer
-        self._place = Place(rank, world)
-        self._place.now()  # raises for what is not possible
+        self._place = Place.of(rank, world)
         self._epoch = Epoch()
         self._epoch_is_said = False  # then a state has no say in what comes after its own epoch
         self._pid = os.getpid()
@@ -123,16 +122,6 @@ class SealedRecords(IterableDataset):
             "_place": self._place.kept(),
             "_pid": 0,
         }
-
-    @property
-    def rank(self) -> int:
-        """Of this process, and of its workers."""
-        return self._place.now()[0]
-
-    @property
-    def world(self) -> int:
-        """How many ranks there are."""
-        return self._place.now()[1]
 
     # -- epochs and states -----------------------------------------------------------------
 

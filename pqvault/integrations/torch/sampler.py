@@ -14,7 +14,7 @@ from torch.utils.data import Sampler
 from pqvault.errors import UsageError
 from pqvault.integrations.samples import SampleFiles
 
-__all__ = ["EpochSampler", "Place", "permutation", "sampler_state"]
+__all__ = ["EpochSampler", "Place", "Placed", "permutation", "sampler_state"]
 
 _STATE: Final = "pqvault sampler 1"
 
@@ -26,7 +26,57 @@ def permutation(count: int, *words: object) -> torch.Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
 
 
-class EpochSampler(Sampler):
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Rank and number of ranks: what was given, else what `torch.distributed` has, which may begin
+    after a dataset is made. ``known``: where there is no process group, as in workers."""
+
+    rank: int | None
+    world: int | None
+    known: tuple[int, int] = (0, 1)
+
+    @classmethod
+    def of(cls, rank: int | None, world: int | None) -> Place:
+        """Raises UsageError for a rank that there is not."""
+        place = cls(rank, world)
+        place.now()
+        return place
+
+    def now(self) -> tuple[int, int]:
+        """Raises UsageError for a rank that there is not."""
+        rank, world = self.known
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        rank = rank if self.rank is None else self.rank
+        world = world if self.world is None else self.world
+        if not 0 <= rank < world:
+            raise UsageError(
+                f"rank {rank} of {world} is not possible", hint="ranks count from 0 to world - 1"
+            )
+        return rank, world
+
+    def kept(self) -> Place:
+        """As it goes to workers."""
+        return replace(self, known=self.now())
+
+
+class Placed:
+    """What has a :class:`Place`, as `_place`."""
+
+    _place: Place
+
+    @property
+    def rank(self) -> int:
+        """Of this process, and of its workers."""
+        return self._place.now()[0]
+
+    @property
+    def world(self) -> int:
+        """How many ranks there are."""
+        return self._place.now()[1]
+
+
+class EpochSampler(Placed, Sampler):
     """Numbers of samples, each once an epoch, those of one rank.
 
     ``seed``, and the epoch said with :meth:`set_epoch`, fix the order. ``rank``, ``world``: of
@@ -49,8 +99,7 @@ class EpochSampler(Sampler):
         self._count = len(dataset)
         self.seed = seed
         self.shuffle = shuffle
-        self._place = Place(rank, world)
-        self._place.now()  # raises for what is not possible
+        self._place = Place.of(rank, world)
         self.drop_last = drop_last
         self.epoch = 0
         self.epoch_is_said = False  # then a state has no say in what comes after its own epoch
@@ -60,16 +109,6 @@ class EpochSampler(Sampler):
         """Which epoch is next; it begins at its beginning."""
         self.epoch, self.epoch_is_said = epoch, True
         self._consumed = 0
-
-    @property
-    def rank(self) -> int:
-        """Of this process."""
-        return self._place.now()[0]
-
-    @property
-    def world(self) -> int:
-        """How many ranks there are."""
-        return self._place.now()[1]
 
     @property
     def total(self) -> int:
@@ -163,33 +202,6 @@ class _Order(Iterator[int]):
         if not self._sampler.epoch_is_said:
             self._sampler.epoch = epoch
         self._begin(epoch, consumed)
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Rank and number of ranks: what was given, else what `torch.distributed` has, which may begin
-    after a dataset is made. ``known``: where there is no process group, as in workers."""
-
-    rank: int | None
-    world: int | None
-    known: tuple[int, int] = (0, 1)
-
-    def now(self) -> tuple[int, int]:
-        """Raises UsageError for a rank that there is not."""
-        rank, world = self.known
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        rank = rank if self.rank is None else self.rank
-        world = world if self.world is None else self.world
-        if not 0 <= rank < world:
-            raise UsageError(
-                f"rank {rank} of {world} is not possible", hint="ranks count from 0 to world - 1"
-            )
-        return rank, world
-
-    def kept(self) -> Place:
-        """As it goes to workers."""
-        return replace(self, known=self.now())
 
 
 def sampler_state(state: Any) -> dict[str, Any]:
