@@ -318,6 +318,21 @@ def test_an_unsigned_archive_may_be_signed_on_the_way(archive: Path) -> None:
     assert listing(archive, OLD, policy=Policy.of([signer.signer])) == before
 
 
+def test_where_signing_makes_an_order_a_damaged_part_ends_it(archive: Path) -> None:
+    """One that stays unsigned behind a part that is signed now would be refused by everybody."""
+    parts = commits(archive)
+    catalog = archive / "parts" / parts[1].part / "catalog"
+    whole = catalog.read_bytes()
+    catalog.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    key = SigningKey.generate()
+    with pytest.raises(Incomplete, match=f"{parts[1].part}/catalog"):
+        pqvault.reencrypt(archive, identities=[OLD], to=NEW.recipient, sign=[key])
+    now = commits(archive)
+    assert now[:2] == parts[:2] and now[2].signatures
+    catalog.write_bytes(whole)
+    assert listing(archive, OLD, NEW)
+
+
 def test_parts_of_one_moment_keep_their_order(tmp_path: Path) -> None:
     """Writers that did not see each other: the ids decide who is read last, and new ids too."""
     import hostile as h
