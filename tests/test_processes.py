@@ -510,11 +510,11 @@ def test_who_comes_too_late_is_told(archive: Path) -> None:
     with pqvault.open(archive, identities=[KEY]) as opened:
         part, entry = next(item for item in opened.located() if item[1].kind == Kind.FILE)
         with ThreadPoolExecutor(1) as pool, engine._worker():
-            waiting = pool.submit(engine.check_contents, part, [entry], set(), lambda: None)
+            waiting = pool.submit(engine.check_contents, part, [entry], set(), lambda _: None)
             engine.close()
         assert isinstance(waiting.exception(timeout=10), PQVaultError)
         with pytest.raises(PQVaultError, match="stopped"):
-            engine.check_contents(part, [entry], set(), lambda: None)
+            engine.check_contents(part, [entry], set(), lambda _: None)
     engine.close()
     assert children() == set()
 

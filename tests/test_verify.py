@@ -64,9 +64,10 @@ def sealed(box: Box) -> Box:
     return box
 
 
-def _verify(box: Box, storage: Any) -> VerifyReport:
+def _verify(box: Box, storage: Any, told: list[int] | None = None) -> VerifyReport:
+    found = [] if told is None else told
     with Archive(storage, [box.key], strict=False) as archive:
-        return verify(storage, archive)
+        return verify(storage, archive, jobs=1, progress=lambda at: found.append(at.done))
 
 
 def _objects(box: Box) -> dict[str, Path]:
@@ -77,8 +78,14 @@ def _objects(box: Box) -> dict[str, Path]:
 def test_at_a_store_an_object_is_read_once(sealed: Box) -> None:
     """Bytes cost there: its digest is taken while its content is looked at."""
     storage = _Far(sealed.archive)
-    report = _verify(sealed, storage)
+    told = list[int]()
+    report = _verify(sealed, storage, told)
     assert report.problems == [] and report.level == "sealed"
+    # Progress is told on the way, of every byte, and not an object at a time.
+    assert told == sorted(told) and len(told) > 20
+    assert told[-1] == sum(
+        p.stat().st_size for p in (sealed.archive / "parts").rglob("*") if p.is_file()
+    )
     sizes = {name: path.stat().st_size for name, path in _objects(sealed).items()}
     assert len(sizes) >= 3
     large = {name: size for name, size in sizes.items() if size > 2**20}
@@ -131,8 +138,8 @@ def test_a_witness_takes_the_digest_of_what_is_read_in_any_order() -> None:
     """Whatever is read, twice, out of order or not at all: it is that of the file."""
     rng = random.Random(6)
     for _ in range(200):
-        data = rng.randbytes(rng.randrange(1, 5000))
-        witness = Witness(InMemory(data), "blake3")
+        data, told = rng.randbytes(rng.randrange(1, 5000)), list[int]()
+        witness = Witness(InMemory(data), "blake3", told.append)
         for _ in range(rng.randrange(6)):
             begin = rng.randrange(len(data))
             out = bytearray(rng.randrange(len(data) - begin + 1))
@@ -141,3 +148,4 @@ def test_a_witness_takes_the_digest_of_what_is_read_in_any_order() -> None:
         hasher = digests.new("blake3")
         hasher.update(data)
         assert witness.digest() == hasher.digest().hex()
+        assert sum(told) == len(data)

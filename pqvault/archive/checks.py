@@ -79,14 +79,19 @@ def check_contents(
 
 
 def check_handed(
-    handed: Handed, entries: Sequence[Entry], whole: Set[int], check: Callable[[], object]
+    handed: Handed, entries: Sequence[Entry], whole: Set[int], on_bytes: Callable[[int], object]
 ) -> Checked:
     """:func:`check_contents`, for who was handed objects. ``whole``: the numbers of those of which
-    all else is to be looked at too, so that a file is read once for everything.
+    all else is to be looked at too, so that a file is read once for everything; ``on_bytes`` hears
+    of those bytes, and may raise to end it.
 
     A file that is not sound, or of which an entry is not, is for :func:`check_sealed` to name.
     """
-    with handed.open(witnessed=bool(whole)) as objects:
+
+    def check() -> None:
+        on_bytes(0)
+
+    with handed.open(on_bytes if whole else None) as objects:
         problems = check_contents(objects, entries, check)
         found = (n for n in sorted(whole) if not problems and _is_sound(objects, n, entries, check))
         return Checked(problems, list(found))

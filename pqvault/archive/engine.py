@@ -64,7 +64,7 @@ class Engine(Protocol):
         part: OpenPart,
         entries: Sequence[Entry],
         whole: Set[int],
-        check: Callable[[], object],
+        on_bytes: Callable[[int], object],
     ) -> Checked:
         """Check the content of entries, and the files of the objects ``whole`` that it is in; see
         `check_handed`."""
@@ -182,12 +182,12 @@ class Threads(Units):
         part: OpenPart,
         entries: Sequence[Entry],
         whole: Set[int],
-        check: Callable[[], object],
+        on_bytes: Callable[[int], object],
     ) -> Checked:
         """Check the content of entries."""
         if not whole:
-            return Checked(check_contents(part, entries, check), [])
-        return check_handed(Handed.of(part, objects_of(entries)), entries, whole, check)
+            return Checked(check_contents(part, entries, lambda: on_bytes(0)), [])
+        return check_handed(Handed.of(part, objects_of(entries)), entries, whole, on_bytes)
 
     def check_frames(
         self, part: OpenPart, number: int, done: Ranges, check: Callable[[], object]

@@ -76,22 +76,24 @@ class Handed(NamedTuple):
         keys = tuple(part.key.object(file.name) for file in files)
         return cls(part.storage, part.id, part.digest, files, keys)
 
-    def open(self, *, witnessed: bool = False) -> HandedObjects:
-        """As the other process reads them. ``witnessed``: their digests are taken on the way."""
-        return HandedObjects(self, witnessed=witnessed)
+    def open(self, on_bytes: Callable[[int], object] | None = None) -> HandedObjects:
+        """As the other process reads them. ``on_bytes``: their digests are taken on the way, of
+        which it hears; it may raise."""
+        return HandedObjects(self, on_bytes)
 
 
 class HandedObjects(Closing):
     """As much of a part as a worker has keys for."""
 
-    def __init__(self, handed: Handed, *, witnessed: bool = False) -> None:
+    def __init__(self, handed: Handed, on_bytes: Callable[[int], object] | None) -> None:
         self.digest = handed.digest
         self._handed = handed
         pairs = zip(handed.files, handed.keys, strict=True)
         self._files = {object_number(file.name): (file, key) for file, key in pairs}
         self._cache = FrameCache(_CACHE)
         self._readers: dict[int, SealedReader] = {}
-        self._witnesses: dict[int, Witness] | None = {} if witnessed else None
+        self._on_bytes = on_bytes
+        self._witnesses: dict[int, Witness] = {}
 
     def reader(self, number: int) -> SealedReader:
         """A reader of an object, kept open. Raises IntegrityError."""
@@ -100,9 +102,9 @@ class HandedObjects(Closing):
             storage, part = self._handed.storage, self._handed.part
 
             def around(source: ReadAt) -> ReadAt:
-                if self._witnesses is None:
+                if self._on_bytes is None:
                     return source
-                self._witnesses[number] = Witness(source, self.digest)
+                self._witnesses[number] = Witness(source, self.digest, self._on_bytes)
                 return self._witnesses[number]
 
             self._readers[number] = open_object(storage, part, file, key, self._cache, around)
@@ -112,7 +114,6 @@ class HandedObjects(Closing):
         """Whether the file of a witnessed object has the digest that the commit says. Cheap once
         its content was read in order. Raises IntegrityError."""
         self.reader(number)
-        assert self._witnesses is not None
         return self._witnesses[number].digest() == self._files[number][0].digest
 
     def close(self) -> None:

@@ -169,11 +169,11 @@ class Processes(Units, Closing):
         part: OpenPart,
         entries: Sequence[Entry],
         whole: Set[int],
-        check: Callable[[], object],
+        on_bytes: Callable[[int], object],
     ) -> Checked:
         """Check the content of entries."""
         handed = Handed.of(part, objects_of(entries))
-        return self._do(lambda *_: check(), check_handed, handed, entries, whole)
+        return self._do(on_bytes, check_handed, handed, entries, whole)
 
     def check_frames(
         self, part: OpenPart, number: int, done: Ranges, check: Callable[[], object]

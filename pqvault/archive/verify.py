@@ -261,8 +261,8 @@ class _Verify:
         if not count:
             return
         with self._lock:
-            self._done += count
-            done = self._done
+            # What was found bad is read, and told of, once more.
+            self._done = done = min(self._done + count, self._total)
         self._progress(Report("verify", done=done, total=self._total))
 
     # -- what is in them -------------------------------------------------------------------
@@ -351,11 +351,9 @@ class _Verify:
         part = files[0][0]
         entries = [entry for _, entry in files]
         try:
-            checked = self._engine.check_contents(part, entries, whole, self._check_stop)
+            return self._engine.check_contents(part, entries, whole, self._tell)
         except PQVaultError as error:  # of the engine: the rest is still worth a look
             return Checked([error], [])
-        self._tell(sum(part.file(number).size for number in checked.sound))
-        return checked
 
 
 def _in_all(signers: list[set[str]]) -> list[str]:

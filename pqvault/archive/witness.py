@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Final
 
 from pqvault.closing import Closing
@@ -19,10 +20,11 @@ class Witness(Closing):
     """For who reads a file about in order, from its beginning to its end: what was read behind its
     end so far is not counted, and is read once more by :meth:`digest`. Thread-safe."""
 
-    def __init__(self, source: ReadAt, digest: str) -> None:
-        """``digest``: its name."""
+    def __init__(self, source: ReadAt, digest: str, on_bytes: Callable[[int], object]) -> None:
+        """``digest``: its name. ``on_bytes`` hears of each byte once, and may raise."""
         self._source = source
         self._hasher = digests.new(digest)
+        self._on_bytes = on_bytes
         self._seen = 0  # bytes from the beginning
         self._lock = threading.Lock()
         self.size = source.size
@@ -32,9 +34,10 @@ class Witness(Closing):
         self._source.pread_into(buffer, offset)
         data = memoryview(buffer).cast("B")
         with self._lock:
-            if offset <= self._seen < offset + len(data):
-                self._hasher.update(data[self._seen - offset :])
-                self._seen = offset + len(data)
+            new = data[self._seen - offset :] if offset <= self._seen else data[:0]
+            self._hasher.update(new)
+            self._seen += len(new)
+        self._on_bytes(len(new))
 
     def digest(self) -> str:
         """Of the whole file, in hex."""

@@ -180,7 +180,7 @@ class RayEngine:
         part: OpenPart,
         entries: Sequence[Entry],
         whole: Set[int],
-        check: Callable[[], object],
+        on_bytes: Callable[[int], object],
     ) -> Checked:
         """Check the content of entries on a worker."""
         profile = part.key.profile.name
@@ -191,7 +191,8 @@ class RayEngine:
             handed = HandedWork.to(self._recipient(hand, profile), part, numbers, text)
             return hand.actor.check_contents.remote(handed, sorted(whole), profile)
 
-        checked: Checked = self._do(f"files of part {part.id}", work, check)
+        checked: Checked = self._do(f"files of part {part.id}", work, lambda: on_bytes(0))
+        on_bytes(sum(part.file(number).size for number in checked.sound))
         return checked
 
     def check_frames(

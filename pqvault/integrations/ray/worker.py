@@ -117,7 +117,7 @@ class Worker:
         """Check the content of entries; see `check_handed`."""
         mine = own_identity(profile)
         entries = entries_in(handed.what.open(mine))
-        return check_handed(handed.opened(mine), entries, {*whole}, lambda: None)
+        return check_handed(handed.opened(mine), entries, {*whole}, lambda _: None)
 
     def extract(self, handed: HandedWork, place: Place, profile: str) -> Extracted:
         """Write files that are extracted; see `extract_files`."""
