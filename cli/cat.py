@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import suppress
 from typing import Any
 
 import click
@@ -23,19 +22,33 @@ from .streams import standard_output
 _STEP = 16 * 1024 * 1024  # bytes
 
 
-def _open(opened: Any, path: str) -> Any:
-    """The file of that name, or else the one that `pqvault ls` prints so."""
+def _open(archive: str, **options: Any) -> Any:
+    """The archive; when a part of it cannot be read, without that: the file may be in another."""
+    from pqvault import api
+    from pqvault.errors import IntegrityError, NoKeyFits
+
+    try:
+        return api.open(archive, **options)
+    except (IntegrityError, NoKeyFits):
+        return api.open(archive, **options, strict=False)
+
+
+def _open_file(opened: Any, path: str) -> Any:
+    """The file of that name, or else the one that `pqvault ls` prints so. Raises what keeps back
+    the part that may hold it, or a newer version of it."""
     from pqvault.errors import NotFound
     from pqvault.names import spellings
 
-    given, *shown = spellings(os.fsencode(path))
-    try:
-        return opened.open_file(given)
-    except NotFound:
-        for other in shown:
-            with suppress(NotFound):
-                return opened.open_file(other)
-        raise
+    errors = [*opened.problems]
+    for name in spellings(os.fsencode(path)):
+        try:
+            part, entry = opened.find(name)
+        except NotFound as error:
+            errors.append(error)
+        else:
+            opened.check_newest(part)
+            return opened.open_file(entry.path)
+    raise errors[0]
 
 
 class Range(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
@@ -74,15 +87,13 @@ def command(
     """Write one file of an archive to standard output, or a range of its bytes.
 
     Only what is needed is read and decrypted. After an error the output is not all, and the
-    exit code says so.
+    exit code says so. A part that cannot be read keeps back what is in those before it, because
+    it may hold something newer; --as-of with one of those gives the file as it was then.
     """
-    from pqvault import api
-
-    with api.open(
-        archive, identities=load_identities(identity), as_of=as_of, memory=memory, policy=policy
-    ) as opened:
+    identities = load_identities(identity)
+    with _open(archive, identities=identities, as_of=as_of, memory=memory, policy=policy) as opened:
         target = standard_output()
-        file = _open(opened, path)
+        file = _open_file(opened, path)
         start, stop = span or (0, None)
         end = file.size if stop is None else min(stop, file.size)
         for offset in range(start, end, _STEP):

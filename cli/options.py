@@ -181,7 +181,9 @@ def memory_option(command: Command) -> Command:
 def as_of_option(command: Command) -> Command:
     """``--as-of PART|TIME``."""
     decorate = click.option(
-        "--as-of", metavar="PART|TIME", help="As the archive was then; local time."
+        "--as-of",
+        metavar="PART|TIME",
+        help="As the archive was then; a time is UTC unless it says otherwise.",
     )
     return decorate(command)
 

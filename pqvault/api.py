@@ -191,7 +191,8 @@ def open(
 ) -> Archive:
     """Open an archive for reading.
 
-    ``as_of``: a part id (or at least 4 characters of one) or a time; later parts are not seen.
+    ``as_of``: a part id (or at least 4 characters of one) or a time (as text
+    UTC unless it says otherwise, as a naive ``datetime`` local); later parts are not seen.
     ``memory``: of what was seen of it before, as `pqvault.keystore.seen.Seen` keeps it.
     ``policy``: whose signatures it must have. Raises NotFound, NoKeyFits, IntegrityError,
     PolicyRefused, RolledBack. With ``strict=False`` parts that

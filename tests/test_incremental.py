@@ -454,8 +454,9 @@ def test_as_of(box: Box) -> None:
             assert found["src/x"] == ("f", b"%d" % number) and set(found) == expected
 
 
-def test_as_of_a_time_as_it_is_shown(box: Box) -> None:
-    """A time to the second, as `pqvault parts` prints it, is that of the part, not before it."""
+def test_as_of_a_time_as_it_is_shown(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A time to the second, as `pqvault parts` prints it, is that of the part, not before it; in
+    whatever zone, and without the Z too."""
     box.tree({"x": b"1"})
     while time.time() % 1 < 0.2:  # so that the part is not of the very beginning of a second
         time.sleep(0.05)
@@ -463,9 +464,14 @@ def test_as_of_a_time_as_it_is_shown(box: Box) -> None:
     with box.open() as opened:
         created = opened.parts[0].commit.created
     assert created % 1000
-    assert "src/x" in box.contents(as_of=when(created))
-    with pytest.raises(NotFound):
-        box.open(as_of=when(created - 1000))
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        for end in ("Z", ""):
+            assert "src/x" in box.contents(as_of=when(created).removesuffix("Z") + end)
+            with pytest.raises(NotFound):
+                box.open(as_of=when(created - 1000).removesuffix("Z") + end)
+    time.tzset()
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/Los_Angeles"])
@@ -485,7 +491,7 @@ def test_as_of_a_time_that_does_not_exist(
     time.tzset()
 
 
-@pytest.mark.parametrize("as_of", ["0000", "yesterday", "2001-01-01", "", "abc"])
+@pytest.mark.parametrize("as_of", ["0000", "yesterday", "2001-01-01", "abc"])
 def test_as_of_what_is_not_there(box: Box, as_of: str) -> None:
     """A part or time that the archive does not have is exit 10 and says how to find one."""
     box.tree({"x": b"1"})
@@ -495,6 +501,15 @@ def test_as_of_what_is_not_there(box: Box, as_of: str) -> None:
     with pytest.raises(NotFound) as caught:
         box.open(as_of=as_of)
     assert caught.value.exit_code == 10 and caught.value.hint
+
+
+def test_as_of_nothing(box: Box) -> None:
+    """An unset variable of the shell is no beginning of every part's id."""
+    box.tree({"x": b"1"})
+    box.seal()
+    with pytest.raises(UsageError, match="empty") as caught:
+        box.open(as_of="")
+    assert caught.value.hint and "unset" in caught.value.hint
 
 
 # ---- --delete ------------------------------------------------------------------------------

@@ -85,6 +85,7 @@ class Archive(Closing):
         self._strict = strict
         self.problems: list[PQVaultError] = []
         self.unopened: dict[str, PQVaultError] = {}  # part id -> why
+        self._chosen_ids: list[str] = []  # of all parts of the view, in their order
         self.parts: list[OpenPart] = []
         self.id = ""
         self.refresh()
@@ -118,6 +119,7 @@ class Archive(Closing):
         problems = list(state.problems)
         known = {part.id: part for part in self.parts}
         chosen = self._chosen(state)
+        self._chosen_ids = [public.id for public in chosen]
         opened: dict[str, OpenPart] = {}
         self.unopened = {}
         replaced: set[str] = set()
@@ -216,6 +218,15 @@ class Archive(Closing):
                 hint="`pqvault ls` lists its paths; they begin with the sealed folder's name",
             )
         return found
+
+    def check_newest(self, part: OpenPart) -> None:
+        """Raise the first problem that may keep back something newer than what ``part`` holds:
+        any, but of parts before it, which it hides."""
+        before = self._chosen_ids[: self._chosen_ids.index(part.id)]
+        harmless = [self.unopened.get(part_id) for part_id in before]
+        for problem in self.problems:
+            if problem not in harmless:
+                raise problem
 
     def find_table(self, name: str | bytes | os.PathLike[Any]) -> list[TableEntry]:
         """The parts of a table, the oldest first, by its path or by the last component of it

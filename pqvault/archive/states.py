@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from pqvault.archive.publicpart import PublicPart
 from pqvault.archive.replacement import replaced_ids
@@ -18,6 +18,11 @@ def select_parts(
     time."""
     if as_of is None:
         return parts, None
+    if as_of == "":
+        raise UsageError(
+            "the part or time to see the archive as of is empty",
+            hint="is a variable of the shell unset?",
+        )
     if isinstance(as_of, str):
         matches = [i for i, part in enumerate(parts) if part.id.startswith(as_of.lower())]
         if len(as_of) >= 4 and len(matches) == 1:
@@ -65,11 +70,11 @@ def _milliseconds(moment: datetime) -> int:
 def _parse_time(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
-        moment = moment if moment.tzinfo else moment.astimezone()
-    except (ValueError, OverflowError):  # of a local time too, in the first and the last year
+    except ValueError:
         raise NotFound(
             f"{text!r} is no part of this archive and no time",
             hint="give a part id from `pqvault parts`, or a time like 2026-11-23T18:00",
         ) from None
-    # `pqvault parts` shows times to the second: what it shows names the whole of it.
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)  # as `pqvault parts` shows
+    # them, and to the second: what it shows names the whole of it.
     return moment if set(text) & set(".,") else moment.replace(microsecond=999_999)
