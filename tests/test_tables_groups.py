@@ -192,6 +192,15 @@ def test_a_damaged_group_is_found(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("keys", [[], [KEY], [MEMBER]], ids=["none", "part's", "group's"])
+def test_verify_names_the_envelope_of_a_group(archive: Path, keys: list[pqvault.Identity]) -> None:
+    """Cut short it is named with any key and without one, and once."""
+    path = next(path for path in (archive / "envelopes").iterdir() if path.suffix == ".pii")
+    path.write_bytes(path.read_bytes()[:-5])
+    [problem] = pqvault.verify(archive, identities=keys).problems
+    assert f"envelopes/{path.name} has no whole MAC line" in problem.message
+
+
 def test_what_no_group_can_be(tmp_path: Path) -> None:
     """Names, columns that are not there, two groups of one column, and nothing left outside."""
     archive = tmp_path / "a.pqv"

@@ -141,7 +141,7 @@ class _Verify:
         policy, parts = self._policy, self._state.ordered()
         self.report.problems += policy.unsigned_after_signed(part.commit for part in parts)
         commits, envelopes = [], []
-        names = layout.envelope_names(self._storage) if policy.demands else {}
+        names = layout.envelope_names(self._storage) if any(map(_has_tables, parts)) else {}
         for part in parts:
             what = f"part {part.id}"
             commits.append(self._signers(policy.check, part.commit, what))
@@ -156,7 +156,7 @@ class _Verify:
 
     def _groups_of(self, part: PublicPart, names: Iterable[str]) -> Iterator[Envelope]:
         """The envelopes of a part's column groups, which only parts with tables have."""
-        if not any(is_table(file.name) for file in part.commit.files):
+        if not _has_tables(part):
             return
         for group in filter(None, (name.partition(".")[2] for name in names)):
             try:
@@ -181,8 +181,7 @@ class _Verify:
         opened: dict[str, OpenPart] = {}
         if self._archive is not None:
             report.level = "sealed"
-            public = {error.message for error in report.problems}
-            report.problems += [e for e in self._archive.problems if e.message not in public]
+            report.problems += self._archive.problems
             opened = {part.id: part for part in self._archive.parts}
         for part in self._state.ordered():
             if part.envelope is None and self._archive is None:
@@ -201,6 +200,8 @@ class _Verify:
             run_tasks(pool, self._jobs, files, self._check_file, self._collect, self._stop)
             for open_part in opened.values():
                 self._check_part(open_part, pool)
+        # With a key, some of what needs none is met again.
+        report.problems = list({error.message: error for error in report.problems}.values())
         return report
 
     def _check_part(self, part: OpenPart, pool: ThreadPoolExecutor) -> None:
@@ -354,6 +355,10 @@ class _Verify:
             return self._engine.check_contents(part, entries, whole, self._tell)
         except PQVaultError as error:  # of the engine: the rest is still worth a look
             return Checked([error], [])
+
+
+def _has_tables(part: PublicPart) -> bool:
+    return any(is_table(file.name) for file in part.commit.files)
 
 
 def _in_all(signers: list[set[str]]) -> list[str]:
