@@ -447,6 +447,28 @@ PLACES = [
 ]
 
 
+@pytest.mark.parametrize("part", ["first", "nobody's", "nobody's, with an envelope"])
+def test_gc_goes_past_a_link_in_a_folders_place(sample: Sample, tmp_path: Path, part: str) -> None:
+    """It is named, what is behind it stays, and what else is left over goes."""
+    at = sample.path / "parts" / (sample.first if part == "first" else "cd" * 16)
+    if part == "first":
+        shutil.move(at, tmp_path / "elsewhere")
+    else:
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "elsewhere" / "kept").write_bytes(b"kept")
+    at.symlink_to(tmp_path / "elsewhere")
+    before = sorted((tmp_path / "elsewhere").rglob("*"))
+    if part.endswith("envelope"):
+        (sample.path / "envelopes" / ("cd" * 16)).write_bytes(b"x")
+    leftover = sample.path / "parts" / ("fe" * 16)
+    leftover.mkdir()
+    (leftover / "catalog").write_bytes(b"leftover")
+    report = pqvault.gc(sample.path, older_than=0)
+    assert [f"parts/{at.name}" in problem.message for problem in report.problems] == [True]
+    assert report.removed == [f"parts/{leftover.name}/catalog"]
+    assert sorted((tmp_path / "elsewhere").rglob("*")) == before
+
+
 def _uncommitted_link(sample: Sample) -> None:
     (sample.path / "parts" / ("cd" * 16)).mkdir()
     os.symlink("/etc/passwd", sample.path / "parts" / ("cd" * 16) / "link")

@@ -47,7 +47,9 @@ def collect(storage: Storage, *, older_than: float = GRACE, dry_run: bool = Fals
     for part in sorted(gone.union(layout.listed_ids(storage, "parts")[0])):
         if part in committed:
             continue
-        names = list(storage.walk(f"parts/{part}", leftovers=True))
+        names = _names(storage, part, report)
+        if names is None:
+            continue
         before = now - older_than
         if part in state.removed:
             # The envelope first: from then on nothing here opens what is still there.
@@ -64,16 +66,27 @@ def collect(storage: Storage, *, older_than: float = GRACE, dry_run: bool = Fals
         if not dry_run and made is not None and made <= before:
             storage.remove_folder(f"parts/{part}")
     for part in sorted(envelopes.keys() - committed - state.removed):
-        if set(report.removed).issuperset(storage.walk(f"parts/{part}", leftovers=True)):
+        left = _names(storage, part, report)
+        if left is not None and set(report.removed).issuperset(left):
             _remove(storage, envelopes[part], now - older_than, report)
     for public in state.ordered():
         listed = {layout.part_file(public.id, file.name) for file in public.commit.files}
-        for name in storage.walk(f"parts/{public.id}", leftovers=True):
+        for name in _names(storage, public.id, report) or ():
             if name not in listed:
                 _remove(storage, [name], now - older_than, report)
     for name in _leftovers(storage):
         _remove(storage, [name], now - older_than, report)
     return report
+
+
+def _names(storage: Storage, part: str, report: GcReport) -> list[str] | None:
+    """All that a part has; None, with a problem, when it or a folder of it is a link."""
+    try:
+        return list(storage.walk(f"parts/{part}", leftovers=True))
+    except PQVaultError as error:
+        if error.message not in {problem.message for problem in report.problems}:
+            report.problems.append(error)
+        return None
 
 
 def _leftovers(storage: Storage) -> Iterator[str]:
