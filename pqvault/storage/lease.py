@@ -65,6 +65,7 @@ class _Lease:
         self._id = os.urandom(16).hex()
         self._count = 0
         self._mine = b""  # what the lock holds while it is ours
+        self._asked: list[bytes] = []  # or one of these: put by requests whose answer was lost
         self._lock = threading.Lock()
         self._since = 0.0
 
@@ -124,12 +125,14 @@ class _Lease:
     def _renew(self) -> None:
         with self._lock:
             begun, mine = _clock(), self._next()
-            if not self._storage.replace(self.name, self._mine, mine):
+            held = [self._mine, *self._asked]
+            self._asked.append(mine)
+            if not any(self._storage.replace(self.name, old, mine) for old in held):
                 raise Locked(
                     f"the lock of {self._of} was taken over: this process did not renew it in time",
                     hint="run the command again: it carries on where this one ends",
                 )
-            self._mine, self._since = mine, begun
+            self._mine, self._since, self._asked = mine, begun, []
 
     def _next(self) -> bytes:
         self._count += 1
@@ -139,7 +142,7 @@ class _Lease:
     def give_back(self) -> None:
         """Remove it, unless another process has it by now."""
         try:
-            if self._storage.read(self.name, _MOST) == self._mine:
+            if self._storage.read(self.name, _MOST) in (self._mine, *self._asked):
                 self._storage.remove(self.name)
         except PQVaultError:
             return  # an error of the work itself must stay the one reported; and it dies anyway

@@ -15,7 +15,7 @@ import pytest
 from faultproxy import FaultProxy, none
 
 import pqvault
-from pqvault.errors import Locked, NoKeyFits, NotFound
+from pqvault.errors import Locked, NoKeyFits, NotFound, PQVaultError
 from pqvault.storage import Storage, lease, storage_at
 
 pytest_plugins = ["store_kit"]  # an S3 on loopback
@@ -105,6 +105,29 @@ def test_who_lost_the_lock_writes_no_more(store: Storage, monkeypatch: pytest.Mo
         store.put("new", b"1")
     assert store.list("") == ["mine", "old", HEADER, LOCK]
     assert store.read(LOCK, 99) == b"another's"  # and is left alone
+
+
+def test_a_renewal_whose_answer_is_lost_keeps_the_lock(
+    store: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store has it, and this process has heard nothing: the next one finds it still ours."""
+    replace = type(store).replace
+
+    def deaf(self: Storage, name: str, old: bytes, new: bytes) -> bool:
+        replace(self, name, old, new)
+        raise PQVaultError("no answer")
+
+    monkeypatch.setattr(lease, "_TRUSTED", 0.0)
+    with store.locked(HEADER):
+        for _ in range(2):
+            with monkeypatch.context() as patched, pytest.raises(PQVaultError, match="no answer"):
+                patched.setattr(type(store), "replace", deaf)
+                store.put("x", b"1")
+        store.put("x", b"2")
+        with monkeypatch.context() as patched, pytest.raises(PQVaultError, match="no answer"):
+            patched.setattr(type(store), "replace", deaf)
+            store.put("x", b"3")
+    assert store.list("") == [HEADER, "x"] and store.read("x", 9) == b"2"
 
 
 def test_a_child_of_fork_does_not_renew_its_parent_s_lock(
