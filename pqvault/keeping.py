@@ -38,7 +38,8 @@ def archives_at(places: Iterable[str | os.PathLike[str]]) -> Iterator[str]:
         found = [str(one) for one in find(path) if one.is_dir()]
         if not found:
             raise NotFound(
-                f"{path} is no archive, and there is none below it", hint="check the path"
+                f"{path} is no archive, and there is none below it",
+                hint=next(unfollowed([path], ()), "check the path"),
             )
         yield from found
 

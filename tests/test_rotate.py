@@ -556,6 +556,9 @@ def test_links_are_not_passed_over_in_silence(sealed: Box, stream: Path, verb: A
     assert "no archive" in verb(below, **options).warnings[0]
     for number, target in enumerate((sealed.archive, stream)):
         (below / f"{number}.pqv").symlink_to(target)
+    none, *links = verb(below, **options).warnings
+    assert "no archive" in none
+    assert [link.split(" is a ")[0] for link in links] == [f"{below}/0.pqv", f"{below}/1.pqv"]
     (below / "lost.pqv").symlink_to("nowhere")
     (below / "other").symlink_to(sealed.source)
     (below / "up").symlink_to(below.parent)

@@ -18,11 +18,12 @@ from pqvault.errors import (
     IntegrityError,
     KeyStateForbids,
     NoKeyFits,
+    NotFound,
     RolledBack,
     UsageError,
 )
 from pqvault.format.envelope import Envelope
-from pqvault.keeping import left_out
+from pqvault.keeping import archives_at, left_out
 from pqvault.keys import Identity, Recipient
 from pqvault.keystore import Keystore, State, Unlocked, audit, authentic, edits, index, lifecycle
 from pqvault.keystore.halves import kind_of
@@ -421,6 +422,9 @@ def test_a_scan_says_what_it_does_not_follow(
     assert report.found == [] and "below/link is a symbolic link" in report.warnings[0]
     assert scan(desk.root).warnings == []  # which has what the link leads to
     assert [*left_out([below], [])] == report.warnings
+    with pytest.raises(NotFound) as caught:
+        [*archives_at([below])]
+    assert caught.value.hint == report.warnings[0]
     assert [*left_out([below], [str(desk.archive)])] == []
 
 

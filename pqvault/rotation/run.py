@@ -133,10 +133,9 @@ def left_out(
     paths: Iterable[str | os.PathLike[str]], targets: Sequence[str], *, recursive: bool
 ) -> list[str]:
     """Warnings of what :func:`targets_of` does not go into, so that nobody takes it for done."""
-    if not targets:
-        return ["no archive and no sealed stream was found"]
     folders = [Path(os.path.realpath(path)) for path in paths if recursive and not is_url(path)]
-    return [*unfollowed(folders, set(targets))]
+    nothing = [] if targets else ["no archive and no sealed stream was found"]
+    return [*nothing, *unfollowed(folders, set(targets))]
 
 
 def _readable(found: Path) -> str:
