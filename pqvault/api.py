@@ -90,7 +90,8 @@ class SealKeywords(TypedDict, total=False):
     ``progress``: called with a :class:`pqvault.progress.Report`, from several threads.
     ``tables``: files of Parquet, JSON lines, CSV and Arrow become tables, values and not bytes;
     ``keep_files``: and are sealed as they are, too. ``groups``: columns of them for other
-    recipients. ``bad_lines``: takes the lines that do not parse, which otherwise are errors.
+    recipients, which goes without ``keep_files``. ``bad_lines``: takes the lines that do not parse,
+    which otherwise are errors.
     """
 
     prefix: str
@@ -170,6 +171,13 @@ def sealing(
 
 def _table_options(options: SealKeywords) -> TableOptions | None:
     if options.get("tables"):
+        if options.get("keep_files") and options.get("groups"):
+            raise UsageError(
+                "files that are kept hold the columns of groups too, and every recipient of the"
+                " archive would read them there",
+                hint="leave out the one or the other; or keep the files in an archive of their own,"
+                " sealed to those who may read all of them",
+            )
         return TableOptions(
             options.get("groups", ()), options.get("keep_files", False), options.get("bad_lines")
         )

@@ -215,6 +215,15 @@ def test_options_of_tables_need_tables(source: Path) -> None:
             seal(source, tables=False, **options)
 
 
+def test_files_of_grouped_columns_are_not_kept(source: Path) -> None:
+    """A kept file goes to all recipients of the archive, and would show them what a group keeps
+    from them."""
+    group = tables.ColumnGroup("pii", ("prompt",), (MEMBER.recipient,))
+    with pytest.raises(UsageError, match="hold the columns of groups too"):
+        seal(source, groups=[group], keep_files=True)
+    assert not (source.parent / "a.pqv").exists()
+
+
 def test_a_file_that_changes_meanwhile_is_not_committed(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
