@@ -542,6 +542,33 @@ def test_finished_in_the_block() -> None:
     assert reader(out.getvalue()).read() == b"hello"
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_sink_that_fails_once(threads: int) -> None:
+    """An error that somebody caught is not the end of it: without what was lost no reader opens the
+    rest, so nothing more is taken and no end is written, neither by `finish` nor by a block."""
+
+    class Once(io.BytesIO):
+        calls = 0
+
+        def write(self, data: Any, /) -> int:
+            self.calls += 1
+            if self.calls == 2:
+                raise OSError("full")
+            return super().write(data)
+
+    out = Once()
+    with pytest.raises(PQVaultError, match="broken"):  # noqa: SIM117
+        with SealedWriter(out, KEY, CONTEXT, level=0, frame_size=FRAME, threads=threads) as writer:
+            with pytest.raises(OSError, match="full"):
+                for _ in range(9):
+                    writer.write(noise(FRAME))
+            with pytest.raises(PQVaultError, match="broken"):
+                writer.write(b"more")
+            with pytest.raises(PQVaultError, match="broken"):
+                writer.finish()
+    check_truncated(out.getvalue())
+
+
 def test_a_sink_that_fails_at_the_end() -> None:
     """A sink that fails while finishing gives its error, and nothing can be finished again."""
 

@@ -21,6 +21,7 @@ from pqvault import tables
 from pqvault.errors import IntegrityError, NotFound, PolicyRefused, PQVaultError, UsageError
 from pqvault.policy import Policy
 from pqvault.signing import SigningKey
+from pqvault.tablefile import RowGroups
 from pqvault.tablefile.union import promote
 
 
@@ -122,6 +123,30 @@ def test_an_exception_leaves_nothing(archive: Path) -> None:
         writer.write(table)
         raise RuntimeError
     assert list((archive / "parts").iterdir()) == [] and list((archive / "commits").iterdir()) == []
+
+
+def test_an_error_that_was_caught_is_no_shorter_table(archive: Path) -> None:
+    """An error takes rows with it that were taken before, so who caught it and goes on is told so,
+    by the end of the block above all. Rows of other columns are refused before any is taken."""
+    schema = pa.schema([pa.field("n", pa.int64(), nullable=False)])
+    rows = pa.record_batch([pa.array([1, 2, 3], pa.int64())], schema=schema)
+    nulls = pa.record_batch([pa.array([4, None], pa.int64())], schema=schema)
+    writing = {"recipients": [KEY.recipient], "row_groups": RowGroups(rows=5)}
+    with pytest.raises(PQVaultError, match="lost rows to an earlier error"):  # noqa: SIM117
+        with tables.TableWriter(archive, "short", schema, **writing) as writer:
+            writer.write(rows)
+            with pytest.raises(UsageError, match="cannot hold these rows"):
+                writer.write(nulls)
+            with pytest.raises(PQVaultError, match="lost rows"):
+                writer.write(rows)
+    with tables.TableWriter(archive, "whole", schema, **writing) as writer:
+        writer.write(rows)
+        with pytest.raises(UsageError, match="other columns"):
+            writer.write(pa.record_batch({"m": [1]}))
+        writer.write(rows)
+    assert read(archive, "whole")["n"].to_pylist() == [1, 2, 3, 1, 2, 3]
+    with pytest.raises(NotFound):
+        read(archive, "short")
 
 
 def test_unseal_writes_parquet_and_verify_reads_tables(archive: Path, tmp_path: Path) -> None:

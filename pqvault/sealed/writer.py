@@ -8,7 +8,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
 from types import TracebackType
 from typing import Final, Protocol
@@ -67,7 +67,8 @@ class SealedWriter:
     """Seals one object into ``sink``.
 
     The last chunk is written by :meth:`finish` and by nothing else: an exception, a signal,
-    a lost process leave something that reads as truncated. As a context manager it finishes
+    a lost process leave something that reads as truncated. After an error of ``sink`` the writer
+    takes nothing more, and :meth:`finish` raises. As a context manager it finishes
     on a clean exit only. It is no ``io`` class, because those finish when they are collected.
 
     ``frame_size``: bytes of content a frame, 64 KiB to 8 MiB. ``level``: zstd's 1 to 22, or
@@ -163,12 +164,13 @@ class SealedWriter:
         zstdseek.check_frame(frame, size, "a frame that is copied")
         if self._filled:
             self._close_frame()
-        while self._pending:
-            self._drain_one()
-        self._sealed_sizes.append(len(frame))
-        self._content_sizes.append(size)
-        self._total += size
-        self._emit([memoryview(frame)])
+        with self._whole():
+            while self._pending:
+                self._drain_one()
+            self._sealed_sizes.append(len(frame))
+            self._content_sizes.append(size)
+            self._total += size
+            self._emit([memoryview(frame)])
 
     def flush(self) -> None:
         """Nothing: frames are written when they are full. For zipfile and others who call it."""
@@ -213,9 +215,10 @@ class SealedWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None and self._state == "open":
-            self.finish()
-        else:
+        try:
+            if kind is None and self._state not in ("finished", "aborted"):
+                self.finish()
+        finally:
             self.close()
 
     def _check_open(self) -> None:
@@ -238,15 +241,24 @@ class SealedWriter:
         buffer, size = self._buffer, self._filled
         self._filled = 0
         self._limit = self._frame_size
-        if self._pool is None:
-            with self._aside():
-                self._put_frame(self._compress(buffer, size), buffer, size)
-            return
-        self._pending.append((self._pool.submit(self._compress, buffer, size), buffer, size))
-        while len(self._pending) >= self._depth:
-            self._drain_one()
+        with self._whole():
+            if self._pool is None:
+                with self._aside():
+                    self._put_frame(self._compress(buffer, size), buffer, size)
+                return
+            self._pending.append((self._pool.submit(self._compress, buffer, size), buffer, size))
+            while len(self._pending) >= self._depth:
+                self._drain_one()
         self._buffer = self._spare.pop() if self._spare else self._new_buffer()
         self._view = memoryview(self._buffer)
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """A frame is written in the block, all of it: after an error within it no reader would open
+        what follows, so nothing may follow, whoever caught the error."""
+        self._state = "broken by an earlier error"
+        yield
+        self._state = "open"
 
     def _drain_one(self) -> None:
         future, buffer, size = self._pending.popleft()

@@ -7,8 +7,9 @@ written to every file, so that their row groups have the same rows.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 
 from pqvault.crypto import digest as digests
-from pqvault.errors import UsageError
+from pqvault.errors import PQVaultError, UsageError
 from pqvault.format.commit import PartFile
 from pqvault.format.table import TableDoc, TableFileDoc
 from pqvault.lazy import LazyModule
@@ -102,6 +103,7 @@ class TableSink:
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = self._pending_size = 0
         self._groups = 0
+        self._broken = False
         self._files = tuple(files)
         self._out: list[_File] = []
         try:
@@ -112,15 +114,30 @@ class TableSink:
             raise
 
     def write(self, data: pa.RecordBatch | pa.Table) -> None:
-        """Take rows, any number of them."""
+        """Take rows, any number of them. After an error the table is lost, but for rows of other
+        columns or types, which are refused before any is taken."""
         if not same_types(data.schema, self._taken):
             raise UsageError(
                 f"{self._what} got rows of other columns or types than those before",
                 hint="cast them to the schema of the table first",
             )
         batches = data.to_batches() if isinstance(data, pa.Table) else [data]
-        for batch in batches:
-            self._take(batch)
+        with self._whole():
+            for batch in batches:
+                self._take(batch)
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """All rows are taken in the block, or none from then on: an error takes rows with it that
+        were taken long before, and whoever caught it must not be told of a table that is whole."""
+        if self._broken:
+            raise PQVaultError(
+                f"{self._what} lost rows to an earlier error, so nothing of it is kept",
+                hint="write the table again, without what was refused",
+            )
+        self._broken = True
+        yield
+        self._broken = False
 
     def _take(self, batch: pa.RecordBatch) -> None:
         at = 0
@@ -135,14 +152,14 @@ class TableSink:
                 for row in range(len(piece)):
                     self._check_row(piece.slice(row, 1))
             if self._pending and self._pending_size + size > room:
-                self.end_row_group()
+                self._end_row_group()
                 continue
             self._pending.append(piece)
             self._pending_rows += len(piece)
             self._pending_size += size
             at += len(piece)
             if self._pending_rows >= most or self._pending_size >= room:
-                self.end_row_group()
+                self._end_row_group()
 
     def _check_row(self, row: pa.RecordBatch) -> None:
         """Refuse what readers do not take (docs/format.md 10.2)."""
@@ -164,6 +181,10 @@ class TableSink:
 
     def end_row_group(self) -> None:
         """Write what is there as a row group, also when it is not full."""
+        with self._whole():
+            self._end_row_group()
+
+    def _end_row_group(self) -> None:
         if not self._pending_rows:
             return
         if self._groups == MAX_ROW_GROUPS:
