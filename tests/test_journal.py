@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -90,6 +92,21 @@ def test_several_at_once() -> None:
         thread.join()
     with Journal(ARCHIVE) as journal:
         assert len(list(journal.known({f"{n:032x}": "d" for n in range(8)}))) == 400
+
+
+def test_a_second_journal_of_a_process_takes_no_locks_away() -> None:
+    """Where one run has two (of what it seals, and of what it knew by its content), another process
+    that ends must not take itself for the last one, and what both write is kept."""
+    other = f"from pqvault.archive.journal import Journal\nJournal({ARCHIVE!r}).close()"
+    with Journal(ARCHIVE) as journal:
+        Journal(ARCHIVE).close()
+        subprocess.run([sys.executable, "-c", other], check=True)
+        journal.record(PART, "d1", [row(b"a")])
+        with Journal(ARCHIVE) as again:
+            again.record(OTHER, "d2", [row(b"b", OTHER)])
+        assert journal.valid_parts({PART: "d1", OTHER: "d2"}) == {PART, OTHER}
+    with Journal(ARCHIVE) as journal:
+        assert journal.valid_parts({PART: "d1", OTHER: "d2"}) == {PART, OTHER}
 
 
 def test_modes(private_home: Path) -> None:

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from conftest import Box, files_below, make_tree, noise, snapshot
 import pqvault
 from pqvault.archive import layout
 from pqvault.archive import seal as seal_module
+from pqvault.archive.journal import Journal
 from pqvault.storage import LocalStorage
 
 ROOT = Path(pqvault.__file__).parent.parent
@@ -107,6 +110,7 @@ def test_parents_of_parts_made_at_once(box: Box) -> None:
         results.append(box.seal(source).parts)
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Journal, "turn", nullcontext)  # as two hosts, which do not wait
         patch.setattr(seal_module, "put_part", put_together)
         threads = [threading.Thread(target=run, args=(source,)) for source in sources]
         for thread in threads:
@@ -125,6 +129,54 @@ def test_parents_of_parts_made_at_once(box: Box) -> None:
         assert [parent for parent, _ in commits[last[0]].parents] == twins
         assert commits[last[0]].seq == 3
     box.check()
+
+
+def test_the_journal_believes_the_part_that_readers_see(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs at once on one host, of which the one that read a file before it changed commits
+    last: the next run does not take the file for sealed, and seals it."""
+    source = box.tree({"f": b"old"})
+    box.seal()
+    (source / "f").write_bytes(b"older")
+    read, committing, recorded = (threading.Event() for _ in range(3))
+    catalog, make, record = seal_module.write_catalog, seal_module.make_commit, Journal.record
+
+    def is_late() -> bool:
+        return threading.current_thread() is late
+
+    def after_reading(*args: Any) -> Any:
+        if is_late():
+            read.set()
+            assert committing.wait(20)
+            time.sleep(0.002)  # times in commits are milliseconds
+        return catalog(*args)
+
+    def commit(*args: Any, **options: Any) -> Any:
+        made = make(*args, **options)
+        if not is_late():
+            committing.set()
+            recorded.wait(0.3)  # which it must not be before we have put ours
+        return made
+
+    def remember(*args: Any) -> None:
+        record(*args)
+        if is_late():
+            recorded.set()
+
+    late = threading.Thread(target=box.seal)
+    with monkeypatch.context() as patch:
+        patch.setattr(seal_module, "write_catalog", after_reading)
+        patch.setattr(seal_module, "make_commit", commit)
+        patch.setattr(Journal, "record", remember)
+        late.start()
+        assert read.wait(20)
+        (source / "f").write_bytes(b"newest")
+        box.seal()
+        late.join()
+    assert len(box.parts()) == 3
+    box.seal()
+    assert box.contents()["src/f"] == ("f", b"newest")
 
 
 def test_race_for_the_header(tmp_path: Path) -> None:

@@ -10,11 +10,12 @@ again, and never be assumed.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
@@ -41,8 +42,11 @@ BEGIN
                         AND path < CAST(NEW.path || x'30' AS BLOB);
 END;
 """
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _AT_ONCE = 64  # rows a statement: each statement costs as much as three rows
 _INODES = 2**64  # SQLite's integers have a sign, inodes none
+# What SQLite says when it is the place that is wrong, and not the file.
+_PLACE = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM})
 _BUSY = 60  # seconds to wait for another process's short transaction
 
 
@@ -64,8 +68,11 @@ class Journal(Closing):
     def __init__(self, archive: str, folder: Path | None = None) -> None:
         self.path = (folder or home.folder(home.journals().name)) / f"{archive}.sqlite"
         try:
-            # Made by us with its mode before SQLite sees it; -wal and -shm take the same mode.
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            # Made by us with its mode before SQLite sees it; -wal and -shm take the same mode. One
+            # that is there is not opened: to close it again would let go of the locks that SQLite
+            # holds on it for another journal of this process.
+            with suppress(FileExistsError):
+                os.close(os.open(self.path, _NEW, 0o600))
             self._db = self._connect()
         except (OSError, sqlite3.Error) as error:
             raise self._failed(error) from None
@@ -97,13 +104,16 @@ class Journal(Closing):
         )
 
     def _failed(self, error: Exception) -> PQVaultError:
-        full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-        return PQVaultError(
-            f"the journal {self.path} cannot be used: {error}",
-            hint="free some space there, or set PQVAULT_HOME to another folder"
-            if full
-            else "remove it to seal without it: files are then sealed again",
-        )
+        code = getattr(error, "sqlite_errorcode", None)
+        hint = "remove it to seal without it: files are then sealed again"
+        if code == sqlite3.SQLITE_FULL:
+            hint = "free some space there, or set PQVAULT_HOME to another folder"
+        elif isinstance(error, OSError) or (code or 0) & 0xFF in _PLACE:
+            hint = (
+                "check its owner and mode and those of its folder, or set PQVAULT_HOME to another"
+            )
+        reason = error.strerror if isinstance(error, OSError) else error
+        return PQVaultError(f"the journal {self.path} cannot be used: {reason}", hint=hint)
 
     def valid_parts(self, committed: Mapping[str, str]) -> set[str]:
         """The parts we sealed that are on storage with the very commit that we put there.
@@ -146,6 +156,30 @@ class Journal(Closing):
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise self._failed(error) from None
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """For the block no other run on this host has its turn; it waits for that.
+
+        Of two parts that are committed at once readers see the later one by its commit, and the
+        journal has the rows that were recorded last. They must be the same: else a file could be
+        taken for sealed of which the archive shows what it was before.
+        """
+        try:
+            fd = os.open(
+                self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+            )
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            except BaseException:
+                os.close(fd)
+                raise
+        except OSError as error:
+            raise self._failed(error) from None
+        try:
+            yield
+        finally:
+            os.close(fd)
 
     def close(self) -> None:
         """Close the file."""

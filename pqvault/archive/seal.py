@@ -341,28 +341,29 @@ class SealRun:
         files = [*tables.files, catalog]
         envelopes = keys.envelopes(self.recipients, self._groups, self.sign)
         self._check_groups(state, tables)
-        state.refresh()
-        if state.rolled_back:
-            raise state.rolled_back[0]
-        # Again: a key may have been retired while we sealed.
-        retired = check_retired(
-            self.storage, self.report.recipients, self.policy, allow=self.allow_retired
-        )
-        self.report.warnings += [text for text in retired if text not in self.report.warnings]
-        commit = make_commit(
-            state,
-            key,
-            files,
-            kind="seal" if can_read else "append",
-            sealed_to=self.report.recipients,
-            digest=options.digest,
-            sign=self.sign,
-        )
-        data = commit.marshal()
-        hasher = digests.new(options.digest)
-        hasher.update(data)
-        journal.record(key.part, hasher.digest().hex(), tables.known(rows, key.part))
-        put_part(self.storage, envelopes, commit, data)
+        with journal.turn():
+            state.refresh()
+            if state.rolled_back:
+                raise state.rolled_back[0]
+            # Again: a key may have been retired while we sealed.
+            retired = check_retired(
+                self.storage, self.report.recipients, self.policy, allow=self.allow_retired
+            )
+            self.report.warnings += [text for text in retired if text not in self.report.warnings]
+            commit = make_commit(
+                state,
+                key,
+                files,
+                kind="seal" if can_read else "append",
+                sealed_to=self.report.recipients,
+                digest=options.digest,
+                sign=self.sign,
+            )
+            data = commit.marshal()
+            hasher = digests.new(options.digest)
+            hasher.update(data)
+            journal.record(key.part, hasher.digest().hex(), tables.known(rows, key.part))
+            put_part(self.storage, envelopes, commit, data)
         if self.memory is not None:
             parents = tuple(parent for parent, _ in commit.parents)
             sight = Sight(key.part, parents, {key.part: 1})
