@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from typing import TYPE_CHECKING
 
 import click
@@ -60,11 +62,18 @@ def command(
     if passphrase and output_file is None:
         raise UsageError("-p seals a file: name it with -o FILE")
     private = fresh(kind_of(profile, sign=sign))
+    if output_file == "":
+        raise UsageError("FILE of -o has an empty name", hint="is a variable of the shell unset?")
     if output_file is None:
         facts = _facts(private)
         kind = "signing_key" if sign else "identity"
         output.document({**facts, kind: private.text})
         output.result(private.file_text().rstrip("\n"))
+        if _is_readable_by_others():
+            output.warning(
+                "the file behind standard output, which holds the private key now, can be read by"
+                " other users: `chmod 600` it, or let -o FILE make it"
+            )
         return
     words = None
     if passphrase:
@@ -73,6 +82,15 @@ def command(
     private.save_file(output_file, words)
     _show(output, private)
     output.detail(f"written to {output_file}, readable by you alone; keep a copy in a safe place")
+
+
+def _is_readable_by_others() -> bool:
+    """Whether standard output is a file, and not for its owner alone (ATTACKS row 38)."""
+    try:
+        mode = os.fstat(1).st_mode
+    except OSError:
+        return False
+    return stat.S_ISREG(mode) and bool(mode & 0o077)
 
 
 def _facts(key: Private) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +12,10 @@ from .main import fail_with
 from .options import Size, load_recipients, output_options, recipient_options
 from .output import Output, number
 from .signing import sign_option
+from .streams import standard_input, standard_output
+
+if TYPE_CHECKING:
+    from pqvault.keys import Recipient
 
 _LINE = 512 * 1024 * 1024  # bytes: a line over this is not read as one
 
@@ -92,10 +97,21 @@ def pipe(
     """
     from pqvault.logs import InferenceLog, pipe_lines
 
+    lines = standard_input().fileno()
+    if tee:
+        standard_output()
+    begun: list[InferenceLog] = []
+
+    def sealed_to(texts: tuple[str, ...], files: tuple[str, ...]) -> list[Recipient]:
+        found = load_recipients(texts, files)
+        for log in begun:  # asked anew for each part: it may be the key of another month by now
+            unlocking.remember(log.archive_id, archive, [r.key_id for r in found])
+        return found
+
     log = InferenceLog(
         archive,
-        recipients=lambda: load_recipients(recipient, recipients_file),
-        groups={group: ["@" + file] for group, file in groups},
+        recipients=partial(sealed_to, recipient, recipients_file),
+        groups={group: partial(sealed_to, (), (file,)) for group, file in groups},
         name=name,
         sign=sign,
         spill=spill,
@@ -105,12 +121,12 @@ def pipe(
         part_size=part_size,
         period=period,
     )
-    unlocking.remember(log.archive_id, archive, log.key_ids())
-    report = pipe_lines(log, longest=_LINE, tee=tee)
+    begun.append(log)
+    report = pipe_lines(log, lines, longest=_LINE, tee=tee)
     output.document(report)
     output.line(
         f"{number(report.logged, 'record')} sealed in {number(len(report.parts), 'part')},"
-        f" {report.bad_lines:,} bad lines, {report.dropped:,} dropped"
+        f" {number(report.bad_lines, 'bad line')}, {report.dropped:,} dropped"
     )
     if report.tee_lost:
         output.warning("standard output took no more lines; all of them are in the log")

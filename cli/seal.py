@@ -87,7 +87,7 @@ def command(src: tuple[str, ...], output: Output, **options: Any) -> None:
     """
     from pqvault import api
     from pqvault.archive.trim import keep_apart
-    from pqvault.errors import Incomplete, UsageError
+    from pqvault.errors import Incomplete, PQVaultError, UsageError
     from pqvault.sealed.writer import DEFAULT_FRAME, RANDOM_FRAME
 
     keep_apart()
@@ -97,7 +97,7 @@ def command(src: tuple[str, ...], output: Output, **options: Any) -> None:
     elif options["access"] == "random":
         raise UsageError("--access random and --frame both set the frame", hint="leave one out")
     recipients = load_recipients(options["recipient"], options["recipients_file"])
-    incomplete = None
+    ended: PQVaultError | KeyboardInterrupt | None = None
     bad_lines = _bad_lines(options["bad_lines"])
     with bad_lines or nullcontext(), shown(output, "seal") as progress:
         run = api.sealing(
@@ -130,19 +130,26 @@ def command(src: tuple[str, ...], output: Output, **options: Any) -> None:
             groups=options["groups"],
             bad_lines=bad_lines,
         )
+        report = run.report
+
+        def note() -> None:
+            unlocking.remember(report.archive_id, report.archive, report.recipients)
+
+        run.before_commit = note
         try:
-            report = run.run()
-        except Incomplete as error:
-            report, incomplete = run.report, error
+            run.run()
+        except (PQVaultError, KeyboardInterrupt) as error:
+            ended = error
     if bad_lines is not None and bad_lines.count:
         lines = number(bad_lines.count, "line")
         output.warning(f"{lines} did not parse and went to {bad_lines.path}")
-    _show(output, report)
-    if report.parts and not report.dry_run:
-        unlocking.remember(report.archive_id, report.archive, report.recipients)
-    if incomplete is not None:
-        output.failure(incomplete)
-        fail_with(incomplete.exit_code)
+    if ended is None or isinstance(ended, Incomplete) or report.parts:
+        _show(output, report, whole=ended is None)
+    if isinstance(ended, Incomplete):
+        output.failure(ended)
+        fail_with(ended.exit_code)
+    if ended is not None:
+        raise ended
 
 
 def _bad_lines(path: str | None) -> BadLines | None:
@@ -173,7 +180,7 @@ def _listed(file: str | None, null: bool) -> list[bytes] | None:
     return [name for name in data.split(b"\0" if null else b"\n") if name]
 
 
-def _show(output: Output, report: Any) -> None:
+def _show(output: Output, report: Any, *, whole: bool) -> None:
     for warning in report.warnings:
         output.warning(warning)
     for item in (*report.skipped, *report.failed):
@@ -193,7 +200,9 @@ def _show(output: Output, report: Any) -> None:
     if report.dry_run:
         output.line(f"would seal {what}, {size(report.size)}; {report.unchanged:,} unchanged")
     elif not report.parts:
-        output.line(f"nothing to seal: {report.unchanged:,} entries unchanged in {report.archive}")
+        nothing = "nothing to seal" if whole else "nothing is sealed"
+        entries = number(report.unchanged, "entry", "entries")
+        output.line(f"{nothing}: {entries} unchanged in {report.archive}")
     else:
         share = f"{100 * report.sealed_size / report.size:.0f} %, " if report.size else ""
         rate = size(int(report.size / max(report.seconds, 1e-9)))

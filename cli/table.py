@@ -10,6 +10,7 @@ import click
 
 from pqvault.errors import PQVaultError
 
+from . import unlocking
 from .groups import GroupedCommand, group_option
 from .main import fail_for
 from .options import (
@@ -222,7 +223,10 @@ def import_(
     behind a --group open its columns; those before it do not.
     """
     from pqvault import tables
+    from pqvault.archive import layout
+    from pqvault.archive.columngroups import everybody
     from pqvault.sources import BadLines
+    from pqvault.storage import storage_at
 
     recipients = load_recipients(recipient, recipients_file)
     bad = BadLines(bad_lines) if bad_lines is not None else None
@@ -241,6 +245,8 @@ def import_(
             allow_retired=allow_retired,
             memory=memory,
         )
+    sealed_to = [r.key_id for r in everybody(recipients, groups)]
+    unlocking.remember(layout.read_header(storage_at(archive)), archive, sealed_to)
     for note in notes:
         output.warning(_safe(note))
     if bad is not None and bad.count:

@@ -190,10 +190,13 @@ def test_a_closed_standard_stream_that_is_needed(tmp_path: Path, shell: dict[str
         ("encrypt d/x -R pub >&-", "output"),
         ("encrypt -R pub -o y <&-", "input"),
         ("seal d -R pub --files-from - <&-", "input"),
+        ("log pipe log.pqv -R pub <&-", "input"),
+        ("log pipe log.pqv -R pub --tee </dev/null >&-", "output"),
     ):
         words = ["sh", "-c", f"pqvault {command}"]
         done = subprocess.run(words, env=shell, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 2 and f"standard {stream} is closed" in done.stderr, done
+    assert not (tmp_path / "log.pqv").exists()
 
 
 @pytest.mark.parametrize("words", ["cat a b --range :", "encrypt -r x --frame="])

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import tables_kit
+from click.testing import CliRunner
 from conftest import Box
 from test_keystore import WORDS, path, store  # noqa: F401  (fixtures)
 
@@ -38,6 +39,7 @@ from pqvault.rotation.run import RotateReport, plan
 from pqvault.rotation.runs import Run, unfinished
 from pqvault.scan import scan
 from pqvault.storage import LocalStorage
+from pqvault_cli.main import cli
 
 OTHER = Identity.generate().recipient
 A, B, C = "aa" * 16, "bb" * 16, "cc" * 16
@@ -53,7 +55,7 @@ def key_ids(archive: Path) -> set[str]:
     return {w.key_id for p in paths for w in Envelope.parse(p.read_bytes()).recipients}
 
 
-def turn(store: Unlocked, change: Change, *archives: Path, **options: Any) -> RotateReport:  # noqa: F811
+def turn(store: Unlocked, change: Change, *archives: Path | str, **options: Any) -> RotateReport:  # noqa: F811
     """Rotate with the keys of the keystore, as the command does."""
     keys = identities(store.store, lambda: WORDS, print)
     with (
@@ -451,6 +453,27 @@ def test_a_key_that_an_open_log_needs_stays_in_the_index(
             lifecycle.destroy(store, "prod@1")
     report = turn(store, resolve(keystore=store.store), desk.archive)
     assert report.rewrapped == 1 and not report.warnings
+    lifecycle.destroy(store, "prod@1")
+
+
+@pytest.mark.parametrize("place", ["memory://bucket/a.pqv", "file://{}/a.pqv", "{}/./a.pqv/"])
+def test_a_rotation_knows_the_name_that_a_seal_noted(
+    store: Unlocked,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+) -> None:
+    """Also at a URL, where a path made of it stayed in the index for ever: the old key could not be
+    destroyed."""
+    monkeypatch.setenv("PQVAULT_HOME", str(store.store.path.parent))
+    (tmp_path / "a").write_bytes(b"a")
+    place = place.format(tmp_path)
+    sealed = CliRunner().invoke(cli, ["seal", str(tmp_path / "a"), "-o", place, "-r", "prod", "-q"])
+    assert sealed.exit_code == 0, sealed.output
+    lifecycle.rotate(store, "prod")
+    with pytest.raises(KeyStateForbids, match="still opens"):
+        lifecycle.destroy(store, "prod@1")
+    turn(store, resolve(keystore=store.store), place)
     lifecycle.destroy(store, "prod@1")
 
 

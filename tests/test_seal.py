@@ -61,6 +61,10 @@ def test_a_source_that_is_the_archive(box: Box, monkeypatch: pytest.MonkeyPatch)
             box.seal(source)
         assert "-o" in caught.value.hint
     assert os.listdir(box.source) == ["a"]
+    box.archive = box.root / "v.pqv"
+    box.seal()
+    with pytest.raises(UsageError, match="or lie in it"):  # its files would come and go meanwhile
+        box.seal(box.archive / "parts", append=True)
 
 
 def test_an_impossible_frame_makes_nothing(box: Box) -> None:
@@ -650,9 +654,17 @@ def test_parts_before_a_failure_stay(box: Box, monkeypatch: pytest.MonkeyPatch) 
         if report.done > 250_000:
             raise KeyboardInterrupt
 
+    run = pqvault.api.sealing(
+        box.source, box.archive, recipients=[box.key.recipient],
+        frame_size=FRAME, jobs=1, progress=fail,
+    )  # fmt: skip
+    noted: list[str] = []
+    run.before_commit = lambda: noted.append(run.report.archive_id)
     with pytest.raises(KeyboardInterrupt):
-        box.seal(frame_size=FRAME, jobs=1, progress=fail)
-    assert len(box.parts()) == 2
+        run.run()
+    assert len(box.parts()) == 2 and noted == [run.report.archive_id]
+    report = run.report  # of what is committed, and of nothing else
+    assert (report.parts, report.files, report.size) == (box.parts(), 2, 200_000)
     assert box.seal().files == 2
     assert snapshot(box.unseal() / "src") == snapshot(box.source)
 

@@ -19,7 +19,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pqvault.errors import NotFound, UsageError
+from pqvault.errors import NotFound, PQVaultError, UsageError
 from pqvault.sources import BadLines, SourceRefused, csvfile, kind_of, lines, open_source
 from pqvault.sources import jsonlines as jl
 from pqvault.sources.jsontypes import Types
@@ -256,6 +256,17 @@ def test_bad_lines_go_aside(tmp_path: Path) -> None:
     assert os.stat(tmp_path / "bad").st_mode & 0o777 == 0o600
     with pytest.raises(UsageError, match="exists"):
         BadLines(tmp_path / "bad")
+    with pytest.raises(UsageError, match="none is not a folder"):
+        BadLines(tmp_path / "none/bad")
+
+
+def test_bad_lines_that_cannot_be_kept_are_no_fault_of_their_file() -> None:
+    """attack 47: the error names the place, and ends what would go on without the line."""
+    bad = BadLines("/dev/full", force=True)
+    for use in (lambda: bad.add("a.jsonl", 1, "no reason", b"{"), bad.close):
+        with pytest.raises(PQVaultError, match="written to /dev/full: No space left") as caught:
+            use()
+        assert not isinstance(caught.value, UsageError)  # which are the file's
 
 
 def test_a_file_that_changes_is_refused(tmp_path: Path) -> None:

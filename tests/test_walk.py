@@ -103,6 +103,21 @@ def test_an_exclude_that_matches_nothing_is_refused(box: Box, glob: str) -> None
     assert not box.archive.exists()
 
 
+@pytest.mark.parametrize("glob", ["./b.tmp", "/b.tmp", "{}/b.tmp", "", "x/..", "./*.tmp", "a//b"])
+def test_an_exclude_of_names_that_no_path_has(
+    box: Box, monkeypatch: pytest.MonkeyPatch, glob: str
+) -> None:
+    """Of the source `.` too, as `tar --exclude=./b.tmp .` takes it: what it was to leave out would
+    be sealed."""
+    monkeypatch.chdir(box.tree({"a": b"1", "b.tmp": b"2"}))
+    glob = glob.format(box.source)
+    with pytest.raises(UsageError, match=r"matches nothing here: .* a name") as caught:
+        box.seal(".", exclude=[glob])
+    if glob.endswith("b.tmp"):
+        assert ("write b.tmp" in caught.value.hint) == (glob != "/b.tmp")
+    assert not box.archive.exists()
+
+
 @pytest.mark.parametrize("glob", ["src", "src/none", "s*/x", "**/*.tmp", "**", "[r-t]rc/a", "?rc/"])
 def test_an_exclude_that_may_match_is_taken(box: Box, glob: str) -> None:
     """Whether there is something of that name today or not."""

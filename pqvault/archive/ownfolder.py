@@ -12,7 +12,7 @@ from pqvault import home
 from pqvault.errors import UsageError
 from pqvault.storage import Storage
 
-__all__ = ["check_target", "own_files", "own_folder"]
+__all__ = ["check_target", "is_within", "own_files", "own_folder"]
 
 
 _KEYSTORE: Final = "the keystore, which `pqvault key backup` copies"
@@ -43,17 +43,21 @@ def own_files(storage: Storage) -> dict[tuple[int, int], str]:
     return found
 
 
+def is_within(path: str | bytes | Path, own: list[tuple[int, int]]) -> bool:
+    """Whether a path is, or lies in, a folder of :func:`own_folder`. It need not be there."""
+    real = Path(os.path.realpath(os.fsdecode(path)))  # which a loop of links is no error for
+    for folder in (real, *real.parents):
+        with suppress(OSError):
+            info = os.stat(folder)
+            if (info.st_dev, info.st_ino) in own:
+                return True
+    return False
+
+
 def check_target(storage: Storage, target: Path) -> None:
     """Raise UsageError when a folder to extract to is the archive, or in it."""
-    own = own_folder(storage)
-    real = Path(os.path.realpath(target))  # which a loop of links is no error for
-    for folder in (real, *real.parents):
-        try:
-            info = os.stat(folder)
-        except OSError:
-            continue
-        if (info.st_dev, info.st_ino) in own:
-            raise UsageError(
-                f"{target} is in the archive that would be extracted there",
-                hint="name a folder outside of it with -o",
-            )
+    if is_within(target, own_folder(storage)):
+        raise UsageError(
+            f"{target} is in the archive that would be extracted there",
+            hint="name a folder outside of it with -o",
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -67,7 +67,8 @@ class SealRun:
     ``level``: zstd 0 (store) to 22; ``frame_size``: bytes; ``jobs``: threads. ``sign``: keys that
     sign what is committed; ``policy``: what is read of the archive must have been signed so.
     ``tables``: how files whose names say so become tables; None: they are sealed as files.
-    ``engine``: where objects are sealed, ``jobs`` of them at once.
+    ``engine``: where objects are sealed, ``jobs`` of them at once. ``before_commit``: called when
+    the first part is about to be committed.
     """
 
     storage: Storage
@@ -94,6 +95,7 @@ class SealRun:
     memory: Memory | None = None
     engine: Engine = THREADS
     progress: Progress = ignore
+    before_commit: Callable[[], object] = lambda: None
     report: SealReport = field(default_factory=SealReport, init=False)
     _stop: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
@@ -109,10 +111,13 @@ class SealRun:
         check_groups(self._groups)
         report.recipients = [r.key_id for r in everybody(self.recipients, self._groups)]
         self._check_options()
-        if self.dry_run and not self.storage.exists(layout.HEADER):
-            self._run(None, began)
-        else:
-            self._run(layout.create_archive(self.storage), began)
+        try:
+            if self.dry_run and not self.storage.exists(layout.HEADER):
+                self._run(None)
+            else:
+                self._run(layout.create_archive(self.storage))
+        finally:
+            report.seconds = time.monotonic() - began
         if report.failed:
             count = len(report.failed) + report.files + report.tables
             raise Incomplete(
@@ -140,7 +145,7 @@ class SealRun:
         check_key_ids(self.report.recipients, self.expect_key_ids)
         self.policy.check_writer(self.sign)
 
-    def _run(self, archive: str | None, began: float) -> None:
+    def _run(self, archive: str | None) -> None:
         report = self.report
         if archive is None:
             self._plan_only()
@@ -168,11 +173,11 @@ class SealRun:
                             self._seal(plan, state, journal, can_read=opened is not None)
                             adopting.flush()
                     finally:
+                        report.unchanged = plan.unchanged
                         plan.close()
                 finally:
                     if opened is not None:
                         opened.close()
-        report.seconds = time.monotonic() - began
 
     # -- before ----------------------------------------------------------------------------
 
@@ -231,12 +236,12 @@ class SealRun:
         try:
             self._tell(plan)
         finally:
+            self.report.unchanged = plan.unchanged
             plan.close()
 
     def _tell(self, plan: Plan) -> None:
         plan.wait()
         self.report.count_planned(plan.batches())
-        self.report.unchanged = plan.unchanged
 
     def _note(self, path: bytes, sentence: str, failed: bool) -> None:
         notes = self.report.failed if failed else self.report.skipped
@@ -274,7 +279,6 @@ class SealRun:
                     pool.shutdown(wait=True, cancel_futures=True)
                     give_up(self.storage, keys.root.part)
                     raise
-        self.report.unchanged = plan.unchanged
 
     def _run_jobs(
         self,
@@ -326,12 +330,11 @@ class SealRun:
         key = keys.root
         give_back()
         table = tables.table(rows)
-        self.report.count(rows, tables, allow_changed=self.allow_changed)
+        counted = self.report.count(rows, tables, allow_changed=self.allow_changed)
         give_back()
         if tables.failed and not plan.folders and _only_folders(table):
             # Those around what failed, and none has changed: a run every hour over a file that
             # cannot be read is not to add a part every hour.
-            self.report.folders -= table.num_rows - rows.again
             table = table.slice(0, 0)
         if not table.num_rows:
             discard(self.storage, key.part)
@@ -341,6 +344,8 @@ class SealRun:
         files = [*tables.files, catalog]
         envelopes = keys.envelopes(self.recipients, self._groups, self.sign)
         self._check_groups(state, tables)
+        if not self.report.parts:
+            self.before_commit()
         with journal.turn():
             state.refresh()
             if state.rolled_back:
@@ -364,6 +369,7 @@ class SealRun:
             hasher.update(data)
             journal.record(key.part, hasher.digest().hex(), tables.known(rows, key.part))
             put_part(self.storage, envelopes, commit, data)
+        self.report.add(*counted)
         if self.memory is not None:
             parents = tuple(parent for parent, _ in commit.parents)
             sight = Sight(key.part, parents, {key.part: 1})

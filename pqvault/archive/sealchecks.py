@@ -10,7 +10,7 @@ from pqvault.archive import retired
 from pqvault.archive.committing import refuse_digests, refuse_unsigned
 from pqvault.archive.globs import Globs
 from pqvault.archive.journal import Journal
-from pqvault.archive.ownfolder import own_folder
+from pqvault.archive.ownfolder import is_within, own_folder
 from pqvault.archive.priors import committed
 from pqvault.archive.publicstate import PublicState
 from pqvault.archive.replacement import replaced_ids
@@ -30,6 +30,8 @@ __all__ = [
     "check_state",
 ]
 
+_NO_NAMES = frozenset({b"", b".", b".."})  # no component of a path in an archive is one of them
+
 
 def check_key_ids(ids: Sequence[str], expected: Sequence[str]) -> None:
     """Raise PolicyRefused unless the recipients are those that were expected, if any were."""
@@ -41,32 +43,49 @@ def check_key_ids(ids: Sequence[str], expected: Sequence[str]) -> None:
         )
 
 
-def check_excludes(sources: Iterable[Source], exclude: Iterable[str | bytes]) -> None:
+def check_excludes(sources: Sequence[Source], exclude: Iterable[str | bytes]) -> None:
     """Raise UsageError for a glob that no path of this run can match: what it was to leave out
     would be sealed."""
-    tops = [source.name.partition(b"/")[0] for source in sources]
-    if b"" in tops:  # a source `.`: what is in it may have any name
-        return
+    tops = sorted({source.name.partition(b"/")[0] for source in sources})
     for glob in map(os.fsencode, exclude):
-        top = glob.partition(b"/")[0]
-        if b"**" not in top and not any(Globs([top]).match(name) for name in tops):
-            raise UsageError(
-                f"--exclude {printable(glob)} matches nothing here: all paths begin with"
-                f" {' or '.join(printable(name) + '/' for name in sorted(set(tops)))}",
-                hint=f"globs match whole paths; **/{printable(glob.lstrip(b'/'))} leaves it out at"
-                " any depth",
+        parts = glob.rstrip(b"/").split(b"/")
+        if (
+            not _NO_NAMES.intersection(parts)
+            and (
+                b"" in tops  # a source `.`: what is in it may have any name
+                or b"**" in parts[0]
+                or any(Globs(parts[:1]).match(name) for name in tops)
             )
+        ):
+            continue
+        begin = " or ".join(f"{printable(name)}/" if name else "a name" for name in tops)
+        raise UsageError(
+            f"--exclude {printable(glob)} matches nothing here: all paths begin with {begin}",
+            hint=_meant(glob, sources),
+        )
+
+
+def _meant(glob: bytes, sources: Sequence[Source]) -> str:
+    """What to write in place of a glob that no path can match."""
+    disk = os.path.abspath(glob)
+    for source in sources:
+        root = os.path.abspath(source.root).rstrip(b"/") + b"/"
+        if glob.startswith((b"/", b".")) and disk.startswith(root):
+            path = b"/".join(part for part in (source.name, disk[len(root) :]) if part)
+            return f"globs match paths as they are in the archive: write {printable(path)}"
+    names = b"/".join(part for part in glob.split(b"/") if part not in _NO_NAMES)
+    return f"globs match whole paths; **/{printable(names)} leaves it out at any depth"
 
 
 def check_sources(storage: Storage, sources: Iterable[Source]) -> None:
     """Raise UsageError when a source is the archive, which is left out of what is sealed: it would
-    be all of it."""
+    be all of it; or lies in it, among what the seal writes."""
     own = own_folder(storage)
     for source in sources:
-        info = os.stat(source.root)
-        if (info.st_dev, info.st_ino) in own:
+        if is_within(source.root, own):
             raise UsageError(
-                f"{printable(source.root)} cannot be the archive and what is sealed into it",
+                f"{printable(source.root)} cannot be the archive, or lie in it, and be what is"
+                " sealed into it",
                 hint="name another archive with -o",
             )
 

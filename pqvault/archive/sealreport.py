@@ -46,7 +46,7 @@ class SealReport:
 
     def count_planned(self, batches: Iterable[pa.RecordBatch]) -> None:
         """Count what would be sealed. ``batches``: of the plan."""
-        kinds: Counter[int] = Counter()
+        total, kinds = 0, Counter[int]()
         names: set[tuple[int, int]] = set()  # device and inode of files of several names
         for batch in batches:
             columns = (
@@ -57,19 +57,25 @@ class SealReport:
                 known = (device, inode) in names
                 if size and links > 1:
                     names.add((device, inode))
-                self.size += 0 if known else size
-        self._add(kinds)
+                total += 0 if known else size
+        self.add(kinds, total)
 
-    def _add(self, kinds: Mapping[int, int]) -> None:
+    def add(self, kinds: Mapping[int, int], size: int) -> None:
+        """Count what is sealed, or would be."""
+        self.size += size
         self.files += kinds[ord("f")]
         self.tables += kinds[ord("t")]
         self.folders += kinds[ord("d")]
         self.links += kinds[ord("l")]
         self.deleted += kinds[ord("x")]
 
-    def count(self, rows: PartRows, tables: PartTables, *, allow_changed: bool) -> None:
-        """Count what a part holds. Raises Incomplete when files changed and that is not allowed."""
-        row, kinds = 0, Counter[int]()
+    def count(
+        self, rows: PartRows, tables: PartTables, *, allow_changed: bool
+    ) -> tuple[Mapping[int, int], int]:
+        """What a part holds, for :meth:`add` once it is committed: how many of each kind, and bytes
+        of content. What failed is told from now on. Raises Incomplete when files changed and that
+        is not allowed."""
+        row, content, kinds = 0, 0, Counter[int]()
         for batch in rows.batches:
             columns = (batch.column(n).to_pylist() for n in ("path", "kind", "size"))
             for path, kind, size in zip(*columns, strict=True):
@@ -77,7 +83,7 @@ class SealReport:
                     self.failed.append(f"{printable(path)} {tables.failed[row]}")
                 else:
                     kinds[kind] += 1
-                    self.size += 0 if row in rows.same_as else size
+                    content += 0 if row in rows.same_as else size
                 if row in tables.changed:
                     sentence = f"{printable(path)} {tables.changed[row]}"
                     self.warnings.append(sentence)
@@ -90,4 +96,4 @@ class SealReport:
                 row += 1
         self.warnings += tables.notes
         kinds[_FOLDER] -= rows.again
-        self._add(kinds)
+        return kinds, content

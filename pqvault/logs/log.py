@@ -259,12 +259,6 @@ class InferenceLog(Closing):
         """Of the archive."""
         return self._archive_id
 
-    def key_ids(self) -> list[str]:
-        """Who opens what is logged now."""
-        recipients, groups = self._sealed_to()
-        members = [r for group in groups for r in group.recipients]
-        return list(dict.fromkeys(r.key_id for r in (*recipients, *members)))
-
     @property
     def acknowledged(self) -> int:
         """How many records, of those logged first, are safe as the fsync policy says."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO, Final
 
 from pqvault.closing import Closing
-from pqvault.errors import UsageError
+from pqvault.errors import PQVaultError, UsageError
 
 __all__ = ["BadLines"]
 
@@ -31,14 +33,30 @@ class BadLines(Closing):
         self._lock = threading.Lock()
         if not force and os.path.lexists(self.path):
             raise self._exists()
+        folder = os.path.dirname(self.path) or "."
+        if not os.path.isdir(folder):
+            raise UsageError(f"{folder} is not a folder, so {self.path} cannot be made in it")
 
     def add(self, name: str, line: int, reason: str, data: bytes) -> None:
         """One bad line of the file ``name``; ``line`` counts from 1."""
         text = data[:_SHOWN].decode("utf-8", "surrogateescape")
         record = {"file": name, "line": line, "reason": reason, "bytes": len(data), "text": text}
-        with self._lock:  # of several files at once
-            self._opened().write(json.dumps(record).encode("ascii") + b"\n")
+        with self._lock, self._explained():  # of several files at once
+            file = self._opened()
+            file.write(json.dumps(record).encode("ascii") + b"\n")
+            file.flush()  # before the table that goes without the line is committed
             self.count += 1
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        # No fault of the file whose line it is, which would be named for it.
+        try:
+            yield
+        except OSError as error:
+            raise PQVaultError(
+                f"bad lines cannot be written to {self.path}: {error.strerror}",
+                hint="name another place for them, or free some space",
+            ) from error
 
     def _opened(self) -> BinaryIO:
         if self._file is None:
@@ -55,6 +73,7 @@ class BadLines(Closing):
 
     def close(self) -> None:
         """All lines are in the file then."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            with self._explained():
+                file.close()
