@@ -226,7 +226,7 @@ def import_(
     from pqvault.archive import layout
     from pqvault.archive.columngroups import everybody
     from pqvault.sources import BadLines
-    from pqvault.storage import storage_at
+    from pqvault.tables.places import storage_of
 
     recipients = load_recipients(recipient, recipients_file)
     bad = BadLines(bad_lines) if bad_lines is not None else None
@@ -246,7 +246,7 @@ def import_(
             memory=memory,
         )
     sealed_to = [r.key_id for r in everybody(recipients, groups)]
-    unlocking.remember(layout.read_header(storage_at(archive)), archive, sealed_to)
+    unlocking.remember(layout.read_header(storage_of(archive)), archive, sealed_to)
     for note in notes:
         output.warning(_safe(note))
     if bad is not None and bad.count:

@@ -54,20 +54,16 @@ def ask_new(prompt: str, *prefixes: str) -> bytes:
 
 
 def remember(archive: str, path: str, key_ids: list[str]) -> None:
-    """Note which keys open what is sealed, under the name that a rotation has for it. A failure is
-    a warning: to seal matters more."""
+    """Note which keys open what is sealed. A failure is a warning: to seal matters more."""
     from pqvault import home
     from pqvault.errors import PQVaultError
 
     if not home.has_keystore():
         return
     from pqvault.keystore import index  # only now: it takes 50 ms
-    from pqvault.storage import storage_at
 
     try:
-        stream = archive == STREAM
-        place = os.path.abspath(path) if stream else storage_at(path).where("").rstrip("/")
-        index.record(archive, place, key_ids)
+        index.record(archive, path, key_ids)
     except PQVaultError as error:
         warn(f"the keystore does not know of {path}: {error.message}")
 

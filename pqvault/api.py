@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, TypeAlias, TypedDict, Unpack
 
 from pqvault.archive.archive import Archive
 from pqvault.archive.columngroups import ColumnGroup
@@ -39,6 +39,8 @@ from pqvault.storage import storage_at
 
 if TYPE_CHECKING:
     from pqvault.sources import BadLines
+
+Listed: TypeAlias = Iterable[str | bytes | os.PathLike[str]]
 
 __all__ = ["SealKeywords", "default_archive", "gc", "open", "parts", "seal", "sealing", "verify"]
 
@@ -99,7 +101,7 @@ class SealKeywords(TypedDict, total=False):
     frame_size: int
     jobs: int | None
     exclude: str | Sequence[str]
-    files_from: Iterable[bytes] | None
+    files_from: Listed | None
     one_file_system: bool
     checksum: bool
     delete: bool
@@ -110,7 +112,7 @@ class SealKeywords(TypedDict, total=False):
     allow_retired: bool
     sign: SigningKeys
     policy: Policy
-    expect_key_ids: Sequence[str]
+    expect_key_ids: str | Sequence[str]
     memory: Memory | None
     engine: Engine
     progress: Progress
@@ -150,7 +152,7 @@ def sealing(
         frame_size=options.get("frame_size", DEFAULT_FRAME),
         jobs=jobs_of(options.get("jobs"), storage.requests),
         exclude=several(options.get("exclude")),
-        listed=options.get("files_from"),
+        listed=_listed(options.get("files_from")),
         one_file_system=options.get("one_file_system", False),
         checksum=options.get("checksum", False),
         delete=options.get("delete", False),
@@ -161,12 +163,21 @@ def sealing(
         allow_retired=options.get("allow_retired", False),
         sign=to_signing_keys(options.get("sign", ())),
         policy=options.get("policy", ANYBODY),
-        expect_key_ids=options.get("expect_key_ids", ()),
+        expect_key_ids=several(options.get("expect_key_ids")),
         memory=options.get("memory"),
         engine=options.get("engine", THREADS),
         progress=options.get("progress", ignore),
         tables=_table_options(options),
     )
+
+
+def _listed(paths: Listed | None) -> Listed | None:
+    if isinstance(paths, str | bytes | os.PathLike):
+        raise UsageError(
+            "files_from is one path, and takes all paths that are to be sealed",
+            hint="give a list of them; of a file of paths, its lines",
+        )
+    return paths
 
 
 def _table_options(options: SealKeywords) -> TableOptions | None:

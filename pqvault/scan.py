@@ -13,12 +13,11 @@ from pqvault.errors import FormatError, NotFound, PQVaultError
 from pqvault.format.envelope import Envelope
 from pqvault.format.textdoc import MAX_SIZE
 from pqvault.keystore import index
+from pqvault.keystore.index import STREAM
 from pqvault.keystore.store import now
 from pqvault.storage import Storage, storage_at
 
-__all__ = ["STREAM", "ScanReport", "scan"]
-
-STREAM = "stream"  # what the index calls the archive of a sealed stream
+__all__ = ["ScanReport", "scan"]
 
 
 @dataclass(slots=True)

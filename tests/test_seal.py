@@ -163,6 +163,12 @@ def test_a_source_that_is_not_there(box: Box, name: str) -> None:
     assert not box.archive.exists()
 
 
+def test_a_source_of_no_name(box: Box) -> None:
+    """As a variable of the shell gives it that is unset."""
+    with pytest.raises(UsageError, match="a source has an empty name"):
+        box.seal("")
+
+
 def test_no_source(box: Box) -> None:
     """No source at all is a usage error."""
     with pytest.raises(UsageError, match="no source"):

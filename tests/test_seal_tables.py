@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,45 @@ def test_kept_files_are_there_byte_for_byte(source: Path) -> None:
         assert (source.parent / "out/src" / path).read_bytes() == (source / path).read_bytes()
     assert read(archive, "lines").to_pylist() == ROWS
     assert pqvault.verify(archive, identities=[KEY]).problems == []
+
+
+@pytest.mark.parametrize("know", [False, True])
+@pytest.mark.parametrize("journal", [False, True])
+def test_files_that_were_not_kept_are_kept_when_that_is_asked_for(
+    source: Path, know: bool, journal: bool
+) -> None:
+    """The tables have not changed, but who is told that there is nothing to seal takes the bytes of
+    the files for sealed. What is kept stays so, and is not sealed again."""
+    identities = {"identities": [KEY]} if know or not journal else {}
+
+    def again(**options: Any) -> Any:
+        if not journal:
+            shutil.rmtree(Path(os.environ["PQVAULT_HOME"]) / "journals")
+        return seal(source, **identities, **options)
+
+    seal(source)
+    assert again(keep_files=True).tables == 5
+    assert again(keep_files=True).parts == []
+    assert again().parts == []
+    assert again(keep_files=True).parts == []
+    with pqvault.open(source.parent / "a.pqv", identities=[KEY]) as opened:
+        assert opened.open_file("src/lines.jsonl").read() == LINES.encode()
+
+
+@pytest.mark.parametrize("know", [False, True])
+def test_tables_that_were_sealed_without_a_group_get_it(source: Path, know: bool) -> None:
+    """They have not changed, but their columns would stay open to those whom the group leaves out.
+    What the older parts go on to show is told."""
+    group = tables.ColumnGroup("pii", ("prompt",), (MEMBER.recipient,))
+    identities = {"identities": [KEY]} if know else {}
+    first = seal(source)
+    report = seal(source, groups=[group], **identities)
+    assert report.tables == 5
+    (warning,) = (text for text in report.warnings if "without the column groups" in text)
+    assert first.parts[0] in warning and "pqvault prune" in warning
+    with pytest.raises(NoKeyFits):
+        read(source.parent / "a.pqv", "lines", columns=["prompt"])
+    assert seal(source, groups=[group], **identities).parts == []
 
 
 def test_tables_land_where_files_do_without_a_target(

@@ -158,6 +158,16 @@ def test_listed_twice_and_relative(box: Box, monkeypatch: pytest.MonkeyPatch) ->
     box.check()
 
 
+def test_listed_as_programs_have_paths(box: Box) -> None:
+    """Text, bytes or path objects; one alone may be meant as the file that lists them: refused."""
+    source = box.tree({"a": b"1", "b": b"2", "c": b"3", "d": b"4"})
+    box.seal(files_from=[str(source / "a"), os.fsencode(source / "b"), source / "c"])
+    assert set(box.contents()) == {"src", "src/a", "src/b", "src/c"}
+    for one in (str(source / "a"), os.fsencode(source / "a"), source / "a"):
+        with pytest.raises(UsageError, match="files_from is one path"):
+            box.seal(files_from=one)
+
+
 def test_listed_outside_the_source(box: Box) -> None:
     """attack 26: a listed path outside the source is a usage error, also by `..`."""
     box.tree({"a": b"1"})
@@ -250,8 +260,10 @@ def test_a_listed_path_outside_makes_no_archive(box: Box) -> None:
 
 
 def test_one_file_system(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With one_file_system a mount point is an entry and is not entered."""
+    """With one_file_system a mount point is an entry and is not entered; what is in it is not gone,
+    so that --delete leaves it."""
     box.tree({"a": b"1", "mount": {"x": b"2"}})
+    box.seal()
     real = os.lstat
 
     def lstat(path: Any, **options: Any) -> Any:
@@ -267,6 +279,8 @@ def test_one_file_system(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [f.path for f in found] == [b"src", b"src/a", b"src/mount"]
     assert found[2].kind == Kind.FOLDER
     assert len(list(Walker(sources, lambda *note: None).walk())) == 4
+    assert box.seal(know=True, delete=True, one_file_system=True).deleted == 0
+    assert "src/mount/x" in box.contents()
 
 
 def test_one_file_system_through_a_link(box: Box) -> None:

@@ -18,13 +18,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from pqvault import home
 from pqvault.closing import Closing
 from pqvault.errors import PQVaultError
 
-__all__ = ["Journal", "Known"]
+__all__ = ["KEPT_TABLE", "Journal", "Known"]
+
+KEPT_TABLE: Final = ord("T")  # kind, here alone: a table whose file is sealed beside it
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS parts (id TEXT PRIMARY KEY, digest TEXT NOT NULL) WITHOUT ROWID;

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from pqvault.archive.deal import PartRows
-from pqvault.archive.journal import Known
+from pqvault.archive.journal import KEPT_TABLE, Known
 from pqvault.archive.layout import part_file
 from pqvault.archive.objects import Sealed, SealOptions, seal_file
 from pqvault.crypto import digest as digests
@@ -201,6 +201,8 @@ class PartTables:
         for batch in part.batches:
             names = ("path", "kind", "size", "mtime_ns", "ctime_ns", "inode")
             columns = [batch.column(name).to_pylist() for name in names]
+            if self._keep_files:
+                columns[1] = [KEPT_TABLE if k == Kind.TABLE else k for k in columns[1]]
             for row, values in enumerate(zip(*columns, repeat(part_id), strict=False), first):
                 if row not in left_out:
                     yield Known._make(values)

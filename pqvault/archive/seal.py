@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,7 +27,7 @@ from pqvault.archive.objects import Sealed, SealOptions
 from pqvault.archive.ownfolder import own_files
 from pqvault.archive.partwriter import PartTables, load_partwriter, write_catalog
 from pqvault.archive.plan import Plan, Prior
-from pqvault.archive.priors import committed, holders, priors_of
+from pqvault.archive.priors import priors_for
 from pqvault.archive.publicstate import PublicState
 from pqvault.archive.sealchecks import (
     check_excludes,
@@ -79,7 +80,7 @@ class SealRun:
     frame_size: int = DEFAULT_FRAME
     jobs: int = field(default_factory=default_jobs)
     exclude: Sequence[str | bytes] = ()
-    listed: Iterable[bytes] | None = None
+    listed: Iterable[str | bytes | os.PathLike[str]] | None = None
     one_file_system: bool = False
     checksum: bool = False
     delete: bool = False
@@ -159,12 +160,15 @@ class SealRun:
                 self.policy,
                 signed=bool(self.sign),
                 allow_retired=self.allow_retired,
+                groups=[group.name for group in self._groups],
             )
             with Journal(archive) as journal:
                 opened = self._open(state, journal)
                 try:
-                    priors = self._priors(state, journal, opened)
-                    adopting = Adopting(state)
+                    priors: Iterator[Prior] = iter(())
+                    if not self.append:
+                        priors = priors_for(state, journal, opened, self.tables)
+                    adopting = Adopting(state, keep_files=self._keep_files)
                     plan = self._start_plan(priors, None if self.dry_run else adopting)
                     try:
                         if self.dry_run:
@@ -187,16 +191,6 @@ class SealRun:
                 self.report.warnings += check_journal(state, journal)
             return None
         return Archive(self.storage, self.identities, memory=self.memory, policy=self.policy)
-
-    def _priors(
-        self, state: PublicState, journal: Journal, opened: Archive | None
-    ) -> Iterator[Prior]:
-        if self.append:
-            return iter(())
-        known = journal.known(committed(state))
-        if opened is None:
-            return (Prior(*row) for row in known)
-        return priors_of(opened, known, holders(state))
 
     def _start_plan(self, priors: Iterator[Prior], adopting: Adopting | None) -> Plan:
         count = 0
@@ -259,18 +253,17 @@ class SealRun:
 
         profile = one_profile(everybody(self.recipients, self._groups))
         options = SealOptions(self.level, self.frame_size, profile.digest)
-        keep_files = self.tables is not None and self.tables.keep_files
         dealer = Dealer(
             plan.batches(),
             lambda: object_size(plan.size, self.jobs),
             is_over,
-            keep_files=keep_files,
+            keep_files=self._keep_files,
         )
         with ThreadPoolExecutor(self.jobs, "pqvault-seal") as pool:
             while (rows := dealer.part()) is not None:
                 started[0] = time.monotonic()
                 keys = PartKeys.generate(state.archive, self._groups, profile)
-                tables = PartTables(options.digest, keep_files=keep_files)
+                tables = PartTables(options.digest, keep_files=self._keep_files)
                 try:
                     self._run_jobs(pool, dealer.jobs(rows), keys, tables, options, plan)
                     self._commit(keys, rows, tables, options, state, journal, can_read, plan)
@@ -376,6 +369,10 @@ class SealRun:
             self.memory.remember(state.archive, [sight], state.removed)
         self.report.parts.append(key.part)
         self.report.sealed_size += sum(file.size for file in files)
+
+    @property
+    def _keep_files(self) -> bool:
+        return self.tables is not None and self.tables.keep_files
 
     @property
     def _groups(self) -> Sequence[ColumnGroup]:

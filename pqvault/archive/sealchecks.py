@@ -11,7 +11,8 @@ from pqvault.archive.committing import refuse_digests, refuse_unsigned
 from pqvault.archive.globs import Globs
 from pqvault.archive.journal import Journal
 from pqvault.archive.ownfolder import is_within, own_folder
-from pqvault.archive.priors import committed
+from pqvault.archive.priors import committed, without_groups
+from pqvault.archive.publicpart import PublicPart
 from pqvault.archive.publicstate import PublicState
 from pqvault.archive.replacement import replaced_ids
 from pqvault.archive.walk import Source
@@ -98,9 +99,10 @@ def check_state(
     *,
     signed: bool,
     allow_retired: bool,
+    groups: Sequence[str],
 ) -> list[str]:
     """Warnings about an archive that is sealed into. ``recipients``: key ids; ``signed``: whether
-    this run signs.
+    this run signs; ``groups``: names of the column groups that it has.
 
     Raises RolledBack, PolicyRefused, UsageError.
     """
@@ -120,7 +122,18 @@ def check_state(
         theirs = {wrapped.key_id for wrapped in part.envelope.recipients}
         if theirs != ours:
             warnings.append(_difference(part.id, theirs, ours))
+    lacking = [part for part in without_groups(state, groups) if _has_tables(state.parts[part])]
+    if lacking:
+        warnings.append(
+            f"tables of earlier parts ({len(lacking)}, the last is {lacking[-1]}) are without the"
+            " column groups of this run: those parts show their columns to all recipients until"
+            " `pqvault prune` removes them"
+        )
     return warnings
+
+
+def _has_tables(part: PublicPart) -> bool:
+    return any(file.name.startswith("tables/") for file in part.commit.files)
 
 
 def check_retired(

@@ -73,6 +73,8 @@ def name_sources(
     found: dict[bytes, Source] = {}
     for source in sources:
         root = os.fsencode(source)
+        if not root:
+            raise UsageError("a source has an empty name", hint="is a variable of the shell unset?")
         if not os.path.exists(root):
             hint = "check the path"
             if b"://" in root:
@@ -98,8 +100,11 @@ def name_sources(
     return sorted(found.values(), key=lambda source: source.name)
 
 
-def inside(sources: Sequence[Source], name: bytes) -> tuple[Source, bytes]:
+def inside(
+    sources: Sequence[Source], path_on_disk: str | bytes | os.PathLike[str]
+) -> tuple[Source, bytes]:
     """The source that a path on disk lies in, and the path of its entry. Raises UsageError."""
+    name = os.fsencode(path_on_disk)
     if is_secret(os.fsdecode(name)) and not os.path.lexists(name):
         raise UsageError(
             "--files-from holds the text of a private key where a path belongs",
@@ -246,7 +251,11 @@ class Walker:
             if found is None:
                 continue
             yield found.path, found, b""
-            if found.kind == _FOLDER and (not self._one_file_system or found.device == device):
+            if found.kind != _FOLDER:
+                continue
+            if self._one_file_system and found.device != device:
+                self.unread.append(found.path)  # what is there is not gone
+            else:
                 at = bisect_left(due, name + b"/")
                 if at < len(due) and due[at] == name + b"/":
                     folders[name] = (found.path, found.source)

@@ -12,11 +12,14 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import Final
 
 from pqvault.keystore import database
 from pqvault.keystore.store import Keystore, now
+from pqvault.storage import storage_at
 
 __all__ = [
+    "STREAM",
     "Dependant",
     "Row",
     "add",
@@ -27,6 +30,7 @@ __all__ = [
     "replace_below",
 ]
 
+STREAM: Final = "stream"  # in place of the id of an archive, of a sealed stream
 Row = tuple[str, str, str]  # archive id (or "stream"), path, key id
 
 
@@ -66,11 +70,14 @@ def add(db: sqlite3.Connection, archive_id: str, path: str, key_ids: Iterable[st
 def record(
     archive_id: str, path: str, key_ids: Iterable[str], *, keystore: Path | None = None
 ) -> None:
-    """Remember that ``key_ids`` open the archive at ``path``, if there is a keystore."""
+    """Remember that ``key_ids`` open the archive at ``path`` (or the URL that it is), if there is a
+    keystore, under the name that a rotation has for it and `scan`."""
     if not Keystore.exists(keystore):
         return
+    stream = archive_id == STREAM
+    place = os.path.abspath(path) if stream else storage_at(path).where("").rstrip("/")
     with Keystore(keystore) as store, database.transaction(store.db, store.path):
-        add(store.db, archive_id, path, key_ids)
+        add(store.db, archive_id, place, key_ids)
 
 
 def replace(

@@ -16,6 +16,7 @@ from pqvault.errors import PQVaultError
 from pqvault.keys import Identity, Recipient
 from pqvault.keystore import Keystore
 from pqvault.keystore.identities import audit_use
+from pqvault.keystore.index import STREAM
 from pqvault.memory import Memory
 from pqvault.policy import ANYBODY, Policy
 from pqvault.progress import Progress, Report, ignore
@@ -26,7 +27,7 @@ from pqvault.rotation.renewal import ArchiveRenewal
 from pqvault.rotation.run import Planned, check_signers, failure_of, is_over, nobody_removed
 from pqvault.rotation.runs import Run
 from pqvault.rotation.streamrenewal import StreamRenewal
-from pqvault.rotation.streams import STREAM, UNSIGNED
+from pqvault.rotation.streams import UNSIGNED
 from pqvault.signing import SigningKey
 from pqvault.storage import is_archive, storage_at
 

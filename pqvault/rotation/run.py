@@ -18,6 +18,7 @@ from pqvault.archive.tasks import run_tasks
 from pqvault.errors import Incomplete, NotFound, PQVaultError, UsageError
 from pqvault.keys import Identity, Recipient
 from pqvault.keystore.identities import audit_use
+from pqvault.keystore.index import STREAM
 from pqvault.memory import Memory
 from pqvault.policy import ANYBODY, Policy
 from pqvault.progress import Progress, Report, ignore
@@ -25,7 +26,7 @@ from pqvault.rotation.archives import ArchiveRotation, Rotated
 from pqvault.rotation.change import Change, Keys
 from pqvault.rotation.ledger import Ledger
 from pqvault.rotation.runs import Run
-from pqvault.rotation.streams import STREAM, UNSIGNED, StreamRotation
+from pqvault.rotation.streams import UNSIGNED, StreamRotation
 from pqvault.signing import SigningKey
 from pqvault.storage import is_archive, is_url, storage_at
 from pqvault.storage.base import explained

@@ -14,11 +14,12 @@ from pqvault.errors import IntegrityError, Locked
 from pqvault.format.envelope import Envelope
 from pqvault.ids import new_id
 from pqvault.keys import Recipient, one_profile
+from pqvault.keystore.index import STREAM
 from pqvault.keystore.store import now
 from pqvault.rootkey import STREAM_ARCHIVE, STREAM_OBJECT, RootKey
 from pqvault.rotation.archives import Rotated
 from pqvault.rotation.change import Change, Keys
-from pqvault.rotation.streams import STREAM, opened, replace_file, write_all
+from pqvault.rotation.streams import opened, replace_file, write_all
 from pqvault.storage.base import explained
 from pqvault.storage.replacing import is_named, lock_file
 from pqvault.streams import FileSource

@@ -22,6 +22,7 @@ from pqvault.crypto.cobblestone import RandomReader
 from pqvault.errors import FormatError, IntegrityError, Locked
 from pqvault.format.envelope import Envelope
 from pqvault.keys import Recipient
+from pqvault.keystore.index import STREAM
 from pqvault.rootkey import STREAM_OBJECT, RootKey
 from pqvault.rotation.archives import Rotated
 from pqvault.rotation.change import Change, Keys, Member
@@ -29,9 +30,8 @@ from pqvault.storage.base import explained
 from pqvault.storage.replacing import copy_owner, is_named, lock_file
 from pqvault.streams import FileSource, read_stream_envelope
 
-__all__ = ["STREAM", "UNSIGNED", "StreamRotation", "opened", "replace_file", "write_all"]
+__all__ = ["UNSIGNED", "StreamRotation", "opened", "replace_file", "write_all"]
 
-STREAM: Final = "stream"  # what the index calls the archive of a sealed stream
 UNSIGNED: Final = "sealed streams carry no signatures: none is made or asked for, but of archives"
 _PIECE: Final = 64 * 1024 * 1024  # bytes copied at once
 _NOT_HERE: Final = {errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EXDEV, errno.EBADF}
