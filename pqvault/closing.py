@@ -41,7 +41,7 @@ class Finishing:
     __slots__ = ()
     _open: bool  # neither finished nor aborted
 
-    def finish(self) -> None:
+    def finish(self) -> object:
         """Make it count."""
         raise NotImplementedError
 

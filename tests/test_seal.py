@@ -514,6 +514,24 @@ def test_file_changes_while_read(
     assert snapshot(box.unseal() / "src/a") == snapshot(box.source / "a")
 
 
+def test_all_files_that_changed_are_named(box: Box) -> None:
+    """Not the first alone, or a run would be needed for each of them."""
+    source = box.tree({"a": noise(BIG), "b": b"1", "c": b"2", "d": b"3"})
+
+    def touch() -> None:
+        for name in "bd":
+            os.utime(source / name, ns=(1, 1))
+
+    run = pqvault.api.sealing(
+        source, box.archive, recipients=[box.key.recipient],
+        frame_size=FRAME, jobs=1, progress=Once(touch),
+    )  # fmt: skip
+    with pytest.raises(Incomplete, match="src/b changed while it was read, and so did 1 more, so"):
+        run.run()
+    assert run.report.warnings == [f"src/{name} changed while it was read" for name in "bd"]
+    assert (run.report.parts, run.report.files, run.report.size) == ([], 0, 0)
+
+
 def seal_while_changing(
     box: Box, change: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> dict[int, bytes]:

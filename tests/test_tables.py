@@ -149,6 +149,30 @@ def test_an_error_that_was_caught_is_no_shorter_table(archive: Path) -> None:
         read(archive, "short")
 
 
+def test_a_writer_is_finished_once(archive: Path) -> None:
+    """Within its block too, where an error would have its rows written again; and what comes after
+    is no row that nobody finds."""
+    with tables.TableWriter(archive, "t", numbers(3).schema, recipients=[KEY.recipient]) as writer:
+        writer.write(numbers(3))
+        assert writer.finish() == writer.part
+        for late in (lambda: writer.write(numbers(3)), writer.finish):
+            with pytest.raises(PQVaultError, match="is finished"):
+                late()
+    with tables.TableWriter(archive, "u", numbers(3).schema, recipients=[KEY.recipient]) as writer:
+        writer.abort()
+    assert len(os.listdir(archive / "commits")) == len(os.listdir(archive / "parts")) == 1
+    assert read(archive, "t").num_rows == 3
+
+
+def test_rows_that_are_no_batches_and_levels_that_are_none(archive: Path) -> None:
+    for rows, kind in (([{"n": 1}], "dict"), ({"n": [1]}, "str")):
+        with pytest.raises(UsageError, match=f"rows were given as {kind}, one of several"):
+            write(archive, rows)
+    with pytest.raises(UsageError, match="no level 23"):
+        write(archive, numbers(3), level=23)
+    assert not archive.exists()
+
+
 def test_unseal_writes_parquet_and_verify_reads_tables(archive: Path, tmp_path: Path) -> None:
     """A table is values: unseal gives `NAME.parquet`; verify reads every page."""
     table = numbers()

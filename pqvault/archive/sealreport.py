@@ -76,6 +76,7 @@ class SealReport:
         of content. What failed is told from now on. Raises Incomplete when files changed and that
         is not allowed."""
         row, content, kinds = 0, 0, Counter[int]()
+        changed: list[str] = []
         for batch in rows.batches:
             columns = (batch.column(n).to_pylist() for n in ("path", "kind", "size"))
             for path, kind, size in zip(*columns, strict=True):
@@ -85,15 +86,16 @@ class SealReport:
                     kinds[kind] += 1
                     content += 0 if row in rows.same_as else size
                 if row in tables.changed:
-                    sentence = f"{printable(path)} {tables.changed[row]}"
-                    self.warnings.append(sentence)
-                    if not allow_changed:
-                        raise Incomplete(
-                            f"{sentence}, so its part is not committed",
-                            hint="run the command again when nothing writes there,"
-                            " or pass --allow-changed to seal what was read",
-                        )
+                    changed.append(f"{printable(path)} {tables.changed[row]}")
                 row += 1
+        self.warnings += changed
+        if changed and not allow_changed:
+            more = f", and so did {len(changed) - 1} more" if len(changed) > 1 else ""
+            raise Incomplete(
+                f"{changed[0]}{more}, so its part is not committed",
+                hint="run the command again when nothing writes there, or leave it out with"
+                " --exclude, or pass --allow-changed to seal what was read",
+            )
         self.warnings += tables.notes
         kinds[_FOLDER] -= rows.again
         return kinds, content

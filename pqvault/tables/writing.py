@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from types import TracebackType
 from typing import Any, TypeAlias
 
 import pyarrow as pa
@@ -11,9 +10,11 @@ import pyarrow as pa
 from pqvault.archive.columngroups import ColumnGroup
 from pqvault.archive.tablepart import TablePart
 from pqvault.arguments import Recipients, to_recipients
-from pqvault.errors import UsageError
+from pqvault.closing import Finishing
+from pqvault.errors import PQVaultError, UsageError
 from pqvault.memory import Memory
 from pqvault.policy import ANYBODY, Policy
+from pqvault.sealed.writer import DEFAULT_FRAME, check_options
 from pqvault.signing import SigningKey
 from pqvault.sources import Source
 from pqvault.storage import Storage
@@ -28,10 +29,11 @@ Rows: TypeAlias = Any  # a pyarrow Table, RecordBatch or reader, an iterable of 
 # whatever has `__arrow_c_stream__`: a frame of pandas or Polars
 
 
-class TableWriter:
+class TableWriter(Finishing):
     """Writes one table as one part of an archive.
 
-    A ``with`` block that ends well commits it; after an exception nothing of it is there.
+    A ``with`` block that ends well commits it, unless :meth:`finish` did; after an exception
+    nothing of it is there.
     ``archive``: a folder, made when it is not there. ``name``: the path of the table in it.
     ``mode``: `replace` the rows that the archive has of that table, or `append` to them.
     ``groups``: columns for other recipients. ``level``: zstd 1 to 22, 0 for none. Memory is
@@ -55,8 +57,10 @@ class TableWriter:
         allow_retired: bool = False,
         memory: Memory | None = None,
     ) -> None:
+        check_options(level, DEFAULT_FRAME)
         storage = storage_of(archive)
         sealed_to = to_recipients(recipients)
+        self._open = True
         self._part = TablePart(
             storage, sealed_to, groups, sign=sign, policy=policy,
             allow_retired=allow_retired, memory=memory,
@@ -78,34 +82,33 @@ class TableWriter:
 
     def write(self, rows: pa.RecordBatch | pa.Table) -> None:
         """Take rows of the schema, any number of them."""
+        self._check_open()
         self._sink.write(rows)
 
     def write_source(self, source: Source) -> None:
         """Take all rows of a file, with row groups as it has them."""
+        self._check_open()
         self._sink.write_source(source)
 
     def finish(self) -> str:
-        """Commit; the part id."""
-        return self._part.commit()
+        """Commit; the part id. When that fails nothing of it is there."""
+        self._check_open()
+        try:
+            return self._part.commit()
+        finally:
+            self.abort()
 
     def abort(self) -> None:
         """Discard what was written; nothing after :meth:`finish`."""
+        self._open = False
         self._part.abort()
 
-    def __enter__(self) -> TableWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            if kind is None:
-                self.finish()
-        finally:
-            self.abort()
+    def _check_open(self) -> None:
+        if not self._open:
+            raise PQVaultError(
+                f"this writer of part {self.part} is finished: nothing can be written to it",
+                hint="open another one; mode='append' adds its rows to the table",
+            )
 
 
 def write_table(
@@ -144,6 +147,11 @@ def batches_of(data: Rows, schema: pa.Schema | None) -> tuple[pa.Schema, Iterabl
     first = next(batches, None)
     if first is None:
         raise UsageError("there are no rows, so the columns are not known", hint="pass schema=")
+    if not isinstance(first, pa.Table | pa.RecordBatch):
+        raise UsageError(
+            f"rows were given as {type(first).__name__}, one of several",
+            hint="give record batches; pyarrow.Table.from_pylist makes a table of a list of dicts",
+        )
     return first.schema, _chain(first, batches)
 
 
