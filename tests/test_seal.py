@@ -67,6 +67,31 @@ def test_a_source_that_is_the_archive(box: Box, monkeypatch: pytest.MonkeyPatch)
         box.seal(box.archive / "parts", append=True)
 
 
+def test_a_folder_of_other_things_is_made_no_archive(box: Box) -> None:
+    """`seal work -o work/backups` would leave out all that is in that folder, without a word."""
+    box.tree({"a": b"1", "backups": {"old.tar": b"2"}})
+    box.archive = box.source / "backups"
+    for dry_run in (True, False):
+        with pytest.raises(UsageError, match=r"holds other things, old.tar among them") as caught:
+            box.seal(dry_run=dry_run)
+        assert "-o" in caught.value.hint
+    assert os.listdir(box.archive) == ["old.tar"]
+    (box.archive / "old.tar").unlink()
+    for name in ("commits", "lost+found"):  # a writer that was stopped, and a disk of its own
+        (box.archive / name).mkdir()
+    assert box.seal().files == 1
+    (box.archive / "a note").write_bytes(b"")
+    assert box.seal().parts == []
+
+
+def test_a_source_that_is_a_pipe(box: Box) -> None:
+    """`seal <(command)`: what is skipped within a folder is no success where it is all there is."""
+    os.mkfifo(box.root / "pipe")
+    with pytest.raises(UsageError, match="neither a file nor a folder") as caught:
+        box.seal(box.root / "pipe")
+    assert "pqvault encrypt" in caught.value.hint
+
+
 def test_an_impossible_frame_makes_nothing(box: Box) -> None:
     """No archive without a part, which a second run with the right size would find."""
     box.tree({})
@@ -152,6 +177,19 @@ def test_a_source_that_is_a_link(box: Box) -> None:
         "to-folder/link": ("l", b"a"),
         "to-file": ("f", b"2"),
     }
+
+
+def test_links_that_lead_elsewhere_are_told(box: Box) -> None:
+    """As in a cache of models, whose snapshots are links to blobs: sealed without them, there would
+    be nothing to read, and no word of it. What leads to what is sealed is no matter."""
+    make_tree(box.root / "models", {"blobs": {"b1": b"weights"}, "snapshot": {"x": "../blobs/b1"}})
+    (box.root / "models/snapshot/y").symlink_to("/etc/hosts")
+    report = box.seal(box.root / "models/snapshot")
+    (warning,) = report.warnings
+    assert "what is sealed: 2, snapshot/x the first" in warning
+    assert box.seal(box.root / "models/snapshot").warnings == []
+    report = box.seal(box.root / "models", dry_run=True)
+    assert "what is sealed: 1, models/snapshot/y the first" in report.warnings[0]
 
 
 @pytest.mark.parametrize("name", ["nowhere", "dangling"])
@@ -309,6 +347,12 @@ def test_delete_does_not_go_with(box: Box, options: dict[str, Any]) -> None:
     box.tree({"a": b"1"})
     with pytest.raises(UsageError, match="--delete"):
         box.seal(know=True, delete=True, **options)
+
+
+def test_append_compares_nothing(box: Box) -> None:
+    box.tree({"a": b"1"})
+    with pytest.raises(UsageError, match="--checksum does not go with it"):
+        box.seal(know=True, append=True, checksum=True)
 
 
 def test_without_work_no_part(box: Box) -> None:

@@ -618,6 +618,16 @@ def test_replace_gives_up_on_a_process_that_hangs(
     assert storage.replace("commits/one", b"first", b"second")
 
 
+def test_a_url_of_one_slash_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As pathlib writes it: what belongs into a bucket would lie here."""
+    monkeypatch.chdir(tmp_path)
+    for place in ("s3:/bucket/a.pqv", Path("s3://bucket/a.pqv")):
+        with pytest.raises(UsageError, match="one slash where a URL has two"):
+            storage_at(place)
+    (tmp_path / "s3:").mkdir()
+    assert storage_at("s3:/a.pqv").where("") == str(tmp_path / "s3:/a.pqv")
+
+
 def test_a_file_at_a_url_is_whole_or_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """Finished once on a clean exit, dropped on an error; one that cannot be created is an error of
     ours."""

@@ -33,6 +33,7 @@ from pqvault.archive.sealchecks import (
     check_excludes,
     check_journal,
     check_key_ids,
+    check_place,
     check_retired,
     check_sources,
     check_state,
@@ -131,11 +132,14 @@ class SealRun:
     def _check_options(self) -> None:
         check_options(self.level, self.frame_size)
         check_sources(self.storage, self.sources)
+        check_place(self.storage)
         check_excludes(self.sources, self.exclude)
         if self.listed is not None:  # told before anything is written
             self._chosen = [inside(self.sources, name) for name in self.listed]
         if self.delete and (self.append or self.listed is not None):
             raise UsageError("--delete does not go with --append or --files-from")
+        if self.checksum and self.append:
+            raise UsageError("--append compares nothing, so --checksum does not go with it")
         if (self.delete or self.checksum) and not self.identities:
             option = "--delete" if self.delete else "--checksum"
             raise UsageError(
@@ -235,7 +239,7 @@ class SealRun:
 
     def _tell(self, plan: Plan) -> None:
         plan.wait()
-        self.report.count_planned(plan.batches())
+        self.report.count_planned(plan.batches(), self.sources)
 
     def _note(self, path: bytes, sentence: str, failed: bool) -> None:
         notes = self.report.failed if failed else self.report.skipped
@@ -323,7 +327,8 @@ class SealRun:
         key = keys.root
         give_back()
         table = tables.table(rows)
-        counted = self.report.count(rows, tables, allow_changed=self.allow_changed)
+        changed = self.allow_changed
+        counted = self.report.count(rows, tables, self.sources, allow_changed=changed)
         give_back()
         if tables.failed and not plan.folders and _only_folders(table):
             # Those around what failed, and none has changed: a run every hour over a file that

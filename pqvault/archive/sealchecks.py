@@ -4,12 +4,14 @@ back, parts of other writers or to other recipients. What is no more than odd is
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Sequence
 
 from pqvault.archive import retired
 from pqvault.archive.committing import refuse_digests, refuse_unsigned
 from pqvault.archive.globs import Globs
 from pqvault.archive.journal import Journal
+from pqvault.archive.layout import HEADER
 from pqvault.archive.ownfolder import is_within, own_folder
 from pqvault.archive.priors import committed, without_groups
 from pqvault.archive.publicpart import PublicPart
@@ -26,11 +28,14 @@ __all__ = [
     "check_excludes",
     "check_journal",
     "check_key_ids",
+    "check_place",
     "check_retired",
     "check_sources",
     "check_state",
 ]
 
+# Of an archive that was begun, or lost its header, which is told elsewhere; and of a disk's root.
+_FOLDERS = frozenset({"commits", "envelopes", "parts", "removed", "retired", "lost+found"})
 _NO_NAMES = frozenset({b"", b".", b".."})  # no component of a path in an archive is one of them
 
 
@@ -80,7 +85,8 @@ def _meant(glob: bytes, sources: Sequence[Source]) -> str:
 
 def check_sources(storage: Storage, sources: Iterable[Source]) -> None:
     """Raise UsageError when a source is the archive, which is left out of what is sealed: it would
-    be all of it; or lies in it, among what the seal writes."""
+    be all of it; or lies in it, among what the seal writes; or when it is neither file nor folder,
+    which are skipped."""
     own = own_folder(storage)
     for source in sources:
         if is_within(source.root, own):
@@ -89,6 +95,27 @@ def check_sources(storage: Storage, sources: Iterable[Source]) -> None:
                 " sealed into it",
                 hint="name another archive with -o",
             )
+        mode = os.stat(source.root).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise UsageError(
+                f"{printable(source.root)} is neither a file nor a folder",
+                hint="`pqvault encrypt` seals what comes out of a pipe",
+            )
+
+
+def check_place(storage: Storage) -> None:
+    """Raise UsageError where a new archive would be made of a folder that holds something else:
+    where that lies in a source, it would be left out of what is sealed, as the archive is."""
+    if not own_folder(storage) or storage.exists(HEADER):
+        return
+    others = set(storage.list("")) - _FOLDERS
+    if others:
+        raise UsageError(
+            f"{storage.where('')} is no archive and holds other things,"
+            f" {printable(os.fsencode(min(others)))} among them",
+            hint="name a folder of its own for the archive with -o; it is made when it is not"
+            " there",
+        )
 
 
 def check_state(

@@ -13,6 +13,7 @@ from pqvault.storage.local import LocalStorage
 
 __all__ = ["is_archive", "is_url", "storage_at"]
 
+_HALF = re.compile(r"([a-z][a-z0-9+.-]+:)/")
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.DOTALL)
 
 
@@ -36,9 +37,20 @@ def storage_at(place: str | os.PathLike[str]) -> Storage:
         raise UsageError("the archive has an empty name", hint="is a variable of the shell unset?")
     match = _URL.match(place) if isinstance(place, str) else None
     if match is None:
+        _refuse_half_a_url(os.fspath(place))
         return LocalStorage(Path(place))
     if match[1] in ("file", "local"):
         return LocalStorage(Path(unquote(match[2])))
     from pqvault.storage.remote import RemoteStorage  # it is slow to import, and seldom needed
 
     return RemoteStorage(str(place))
+
+
+def _refuse_half_a_url(place: str) -> None:
+    # What pathlib makes of s3://bucket: a folder "s3:" here would not be what was meant.
+    scheme = _HALF.match(place)
+    if scheme is not None and not os.path.lexists(scheme[1]):
+        raise UsageError(
+            f"{place} has one slash where a URL has two, and there is no folder {scheme[1]} here",
+            hint="write two, and give a URL as text: a path object leaves out one of them",
+        )
