@@ -204,7 +204,8 @@ def _show(output: Output, report: Any, *, whole: bool) -> None:
         entries = number(report.unchanged, "entry", "entries")
         output.line(f"{nothing}: {entries} unchanged in {report.archive}")
     else:
-        share = f"{100 * report.sealed_size / report.size:.0f} %, " if report.size else ""
+        small = report.sealed_size > 10 * report.size  # of which most is what any part has
+        share = "" if small else f"{100 * report.sealed_size / report.size:.0f} %, "
         rate = size(int(report.size / max(report.seconds, 1e-9)))
         output.line(
             f"sealed {what}: {size(report.size)} into {size(report.sealed_size)}"

@@ -1,4 +1,5 @@
-"""Which archives a key version opens: kept by `seal` and `scan`, asked by `key destroy`.
+"""Which archives a key version opens: kept by the commands that seal and by `scan`, asked by
+`key destroy`.
 
 A help for people, not a proof: rows are written without the passphrase, on hosts that hold
 public keys only, so they are not authenticated, and archives that were copied elsewhere are
