@@ -9,21 +9,26 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 from blake3 import blake3
+from click.testing import CliRunner
 from conftest import Box, files_below, handles, make_tree, noise, snapshot
 
 import pqvault
+from pqvault import api
 from pqvault.archive import deal, layout
+from pqvault.archive import seal as seal_module
 from pqvault.crypto.passphrase import Cost
 from pqvault.errors import Incomplete, NotFound, PolicyRefused, PQVaultError, RolledBack, UsageError
 from pqvault.keystore.seen import Seen
 from pqvault.keystore.store import Keystore
 from pqvault.progress import Report
 from pqvault.storage import LocalStorage
+from pqvault_cli.main import cli
 
 FRAME = 65536
 
@@ -566,7 +571,7 @@ def test_all_files_that_changed_are_named(box: Box) -> None:
         for name in "bd":
             os.utime(source / name, ns=(1, 1))
 
-    run = pqvault.api.sealing(
+    run = api.sealing(
         source, box.archive, recipients=[box.key.recipient],
         frame_size=FRAME, jobs=1, progress=Once(touch),
     )  # fmt: skip
@@ -722,7 +727,7 @@ def test_parts_before_a_failure_stay(box: Box, monkeypatch: pytest.MonkeyPatch) 
         if report.done > 250_000:
             raise KeyboardInterrupt
 
-    run = pqvault.api.sealing(
+    run = api.sealing(
         box.source, box.archive, recipients=[box.key.recipient],
         frame_size=FRAME, jobs=1, progress=fail,
     )  # fmt: skip
@@ -735,6 +740,28 @@ def test_parts_before_a_failure_stay(box: Box, monkeypatch: pytest.MonkeyPatch) 
     assert (report.parts, report.files, report.size) == (box.parts(), 2, 200_000)
     assert box.seal().files == 2
     assert snapshot(box.unseal() / "src") == snapshot(box.source)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), PQVaultError("no room")], ids=str)
+def test_what_was_committed_before_an_error_is_told(
+    box: Box, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    """By the command, whose error speaks of the rest only: those parts are there, and stay."""
+    monkeypatch.setattr(deal, "PART_SIZE", 100_000)
+    box.tree({f"f{n}": noise(100_000, n) for n in range(3)})
+    (box.root / "pub").write_text(box.key.recipient.text)
+    catalog, calls = seal_module.write_catalog, count(1)
+
+    def fail(*args: Any) -> Any:
+        if next(calls) == 3:
+            raise error
+        return catalog(*args)
+
+    monkeypatch.setattr(seal_module, "write_catalog", fail)
+    words = ["seal", str(box.source), "-o", str(box.archive), "-R", str(box.root / "pub")]
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code and done.output.startswith("sealed 2 files, 1 folder, 0 links: 200 kB")
+    assert f"part {', '.join(box.parts())}\n" in done.output
 
 
 def test_storage_fails_while_sealing(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
