@@ -220,10 +220,11 @@ class AppendPart:
         return OpenObject(sink, name, self._key.object(name), self._options)
 
     def give_back(self, target: OpenObject) -> None:
-        """The object may take another file; a full one is finished."""
+        """The object may take another file; a full one is finished. With one that met an error the
+        part will not be committed, and that error is the one to tell."""
         with self._lock:
             self._busy.remove(target)
-            if target.writer.tell() < OBJECT_SIZE:
+            if target.writer.tell() < OBJECT_SIZE or not target.writer.is_open:
                 self._free.append(target)
                 return
         file = target.finish()

@@ -179,6 +179,11 @@ class SealedWriter:
         """Bytes of content taken so far."""
         return self._total
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes more: not after its end, nor after an error."""
+        return self._state == "open"
+
     # -- ending ----------------------------------------------------------------------------
 
     def finish(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import io
 import json
@@ -25,6 +26,7 @@ from hosts_kit import SealedCorpus
 import pqvault
 import pqvault.signing
 from pqvault import Identity, Keystore
+from pqvault.archive import append
 from pqvault.crypto.passphrase import Cost
 from pqvault.errors import (
     IntegrityError,
@@ -492,6 +494,29 @@ def test_a_failed_block_writes_nothing(sealed: SealedCorpus, by: str) -> None:
             run()
         gc.collect()  # what is lost may be in a circle with an exception
     assert set(sealed.archive.rglob("*")) == before
+
+
+def test_a_full_disk_below_a_large_file_is_told(
+    tmp_path: Path, sealed: SealedCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """attack 47: also where the file alone fills its object, which is ended where others do."""
+    monkeypatch.setattr(append, "OBJECT_SIZE", 100_000)
+    fs = PQVaultFileSystem(
+        fo=str(tmp_path / "new.pqv"),
+        recipients=sealed.identity.recipient.text,
+        level=0,
+        frame_size=65536,
+    )
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    with fs.open("x", "wb") as file:
+        file.write(bytes(150_000))
+        with monkeypatch.context() as patch, pytest.raises(PQVaultError, match="no space left"):
+            patch.setattr(os, "write", full)
+            file.write(bytes(150_000))
+    assert not os.listdir(tmp_path / "new.pqv/commits")
 
 
 @pytest.mark.parametrize("mode", ["wb", "wt"])
