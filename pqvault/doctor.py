@@ -48,7 +48,10 @@ def examine() -> Examination:
         found.versions[package] = metadata.version(package)
     found.cpu = _cpu()
     found.providers = providers.describe()
-    found.places = {"PQVAULT_HOME": str(home.folder())}
+    try:
+        found.places = {"PQVAULT_HOME": str(home.keystore().parent)}
+    except PQVaultError:
+        found.places = {"PQVAULT_HOME": "none"}  # a check says why
     identity = os.environ.get("PQVAULT_IDENTITY")
     if identity:
         found.places["PQVAULT_IDENTITY"] = identity
@@ -121,7 +124,14 @@ def _published_keys() -> None:
         )
 
 
+def _home() -> None:
+    folder = home.folder()
+    if not os.access(folder, os.W_OK):
+        raise PQVaultError(f"{folder} cannot be written")
+
+
 _CHECKS = {
+    "journals can be kept": _home,
     "published keys come out": _published_keys,
     "seal and open": _round_trip,
     "a wrong key is refused": _wrong_key,

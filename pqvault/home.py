@@ -37,9 +37,27 @@ def keystore() -> Path:
 
 def has_keystore() -> bool:
     """Whether there is one, as far as this user can see."""
-    return os.path.exists(keystore())
+    try:
+        return os.path.exists(keystore())
+    except _NoHome:
+        return False
+
+
+class _NoHome(PQVaultError):
+    """A user without a home, as in a container that runs as a number: reading needs none."""
 
 
 def _root() -> Path:
     given = os.environ.get("PQVAULT_HOME")
-    return Path(given or platformdirs.user_data_dir("pqvault", appauthor=False))
+    if given:
+        return Path(given)
+    try:
+        found = Path(platformdirs.user_data_dir("pqvault", appauthor=False))
+    except RuntimeError:
+        found = Path()
+    if not found.is_absolute():  # older platformdirs leave `~` as it is
+        raise _NoHome(
+            "this user has no home folder for journals and the keystore",
+            hint="set PQVAULT_HOME to a folder that can be written",
+        )
+    return found

@@ -79,7 +79,7 @@ def _hugging_face() -> Iterator[Leak]:
 def _lightning() -> Iterator[Leak]:
     yield _look(
         "litData chunks",
-        _folder("DATA_OPTIMIZER_CACHE_FOLDER") or Path.home() / ".lightning" / "chunks",
+        _folder("DATA_OPTIMIZER_CACHE_FOLDER") or Path(os.path.expanduser("~/.lightning/chunks")),
         "DATA_OPTIMIZER_CACHE_FOLDER on /dev/shm or on an encrypted disk, or an encryption"
         " (pqvault.integrations.litdata)",
     )
@@ -287,8 +287,8 @@ def _lines(path: str | Path) -> list[str]:
 
 def _folder(variable: str) -> Path | None:
     value = os.environ.get(variable)
-    return Path(value).expanduser() if value else None
+    return Path(os.path.expanduser(value)) if value else None
 
 
 def _cache() -> Path:
-    return _folder("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return _folder("XDG_CACHE_HOME") or Path(os.path.expanduser("~/.cache"))

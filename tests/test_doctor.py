@@ -33,5 +33,5 @@ for name, check in doctor._CHECKS.items():
 """
     done = subprocess.run([sys.executable, flag, "-c", code], capture_output=True, text=True)
     told = dict(line.split("|") for line in done.stdout.splitlines())
-    assert len(told) == 4, done.stderr
+    assert len(told) == 5, done.stderr
     assert {name: outcome for name, outcome in told.items() if outcome != "ok"} == BROKEN[how]

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
+from multiprocessing import spawn
 from multiprocessing.connection import Pipe
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -47,6 +48,10 @@ class _Worker:
     """One process and our end of the socket."""
 
     def __init__(self) -> None:
+        # multiprocessing's, which programs that Python is only a part of set.
+        python = None if getattr(sys, "frozen", False) else spawn.get_executable()
+        if not python:
+            raise PQVaultError("there is no Python to start a worker process with")
         self._connection, theirs = Pipe()
         with theirs:
             fd = theirs.fileno()
@@ -54,7 +59,7 @@ class _Worker:
             try:
                 self._process = subprocess.Popen(
                     # -P: what lies in the working folder is not to be imported.
-                    [sys.executable, "-P", "-c", _MAIN, str(fd)],
+                    [python, "-P", "-c", _MAIN, str(fd)],
                     stdin=subprocess.DEVNULL,
                     pass_fds=[fd],
                     process_group=0,  # Ctrl-C is for this process, which then ends that one

@@ -62,7 +62,10 @@ def find() -> Library | None:
 
 def _files() -> Iterator[str]:
     root = os.environ.get("OQS_INSTALL_PATH")
-    folder = Path(root) if root else Path.home() / "_oqs"
+    try:
+        folder = Path(root) if root else Path.home() / "_oqs"
+    except RuntimeError:  # a user without a home
+        return
     for name in ("lib", "lib64"):
         path = folder.absolute() / name / "liboqs.so"
         if path.is_file():

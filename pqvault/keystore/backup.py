@@ -7,6 +7,7 @@ that it becomes does not. Those rows are not authenticated: the documents in the
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from pqvault import home
-from pqvault.errors import IntegrityError, NotFound, UsageError
+from pqvault.errors import IntegrityError, NotFound, PQVaultError, UsageError
 from pqvault.keystore import database
 from pqvault.keystore.change import Unlocked
 from pqvault.keystore.store import Keystore
@@ -26,6 +27,7 @@ from pqvault.wholefile import name_new, sync_folder
 
 __all__ = ["Kept", "backup", "kept_names", "kept_of", "private_copy", "restore"]
 
+_PLACE: Final = "a drill copies to TMPDIR, a restore to PQVAULT_HOME: name a folder with room"
 Unlock = Callable[[Keystore], Unlocked]
 Kept = tuple[str, str, bytes]  # archive id, name within the archive, content
 _SCHEMA: Final = """
@@ -155,8 +157,14 @@ def kept_names(store: Keystore) -> Iterator[tuple[str, str]]:
 @contextmanager
 def private_copy(source: Path) -> Iterator[Keystore]:
     """A backup opened as a copy in a private folder, so that nothing touches the backup."""
-    with tempfile.TemporaryDirectory(prefix="pqvault-") as folder:
-        copy = Path(folder) / "keystore.sqlite"
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="pqvault-")
+    except OSError as error:  # a container whose file systems are all read-only
+        raise PQVaultError(
+            f"the backup {source} cannot be copied to be looked into: {error.strerror}", hint=_PLACE
+        ) from None
+    with folder:
+        copy = Path(folder.name) / "keystore.sqlite"
         _copy(source, copy)
         with _called(source, copy), Keystore(copy) as store:
             yield store
@@ -205,6 +213,11 @@ def _copy(source: Path, target: Path) -> None:
         with source.open("rb") as reader, target.open("r+b") as writer:
             shutil.copyfileobj(reader, writer)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            where = f"{target.parent}: {error.strerror}"
+            raise PQVaultError(
+                f"the backup {source} cannot be copied to {where}", hint=_PLACE
+            ) from None
         raise UsageError(
             f"the backup {source} cannot be read: {error.strerror}", hint="check the path"
         ) from None

@@ -1,0 +1,104 @@
+"""Where pqvault runs: a container's user without a home, a program that Python is only a part of,
+file systems that are all read-only."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pwd
+import sys
+import tempfile
+from multiprocessing import spawn
+from pathlib import Path
+
+import pytest
+from conftest import Box, noise
+
+from pqvault import doctor, home, leaks
+from pqvault.archive.processes import LARGE, processes_for
+from pqvault.crypto import oqs_library
+from pqvault.errors import PQVaultError
+from pqvault.keystore import Keystore
+from pqvault.keystore.backup import private_copy
+from pqvault.storage import LocalStorage
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user who is a number: no HOME, and no line in the list of users."""
+
+    def unknown(uid: int) -> pwd.struct_passwd:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for variable in ("HOME", "PQVAULT_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+def test_who_has_no_home_reads(
+    box: Box, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What needs a folder of its own says which variable gives it one; reading needs none."""
+    box.tree({"x": b"1"})
+    box.seal()
+    request.getfixturevalue("nobody")
+    monkeypatch.chdir(box.root)
+    assert not Keystore.exists()
+    assert box.contents()["src/x"] == ("f", b"1")
+    box.unseal()
+    with pytest.raises(PQVaultError, match="no home folder") as told:
+        box.seal()
+    assert "PQVAULT_HOME" in told.value.hint
+    assert not Path("~").exists(), "older platformdirs leave it as it is"
+
+
+def test_an_old_platformdirs_leaves_the_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PQVAULT_HOME")
+    monkeypatch.setattr("platformdirs.user_data_dir", lambda *_, **__: "~/.local/share/pqvault")
+    with pytest.raises(PQVaultError, match="no home folder"):
+        home.folder()
+    assert not home.has_keystore()
+
+
+@pytest.mark.usefixtures("nobody")
+def test_doctor_examines_who_has_no_home() -> None:
+    found = doctor.examine()
+    assert found.checks.pop("journals can be kept").startswith("FAILED: this user has no home")
+    assert set(found.checks.values()) == {"ok"} and found.places["PQVAULT_HOME"] == "none"
+    assert leaks.find()
+    assert not list(oqs_library._files()), "nor is a library of the working folder taken"
+
+
+@pytest.mark.parametrize("what", ["frozen", "", None])
+def test_no_python_to_start_workers_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str | None
+) -> None:
+    """Threads do the work: a program that was frozen would start itself."""
+    if what == "frozen":
+        monkeypatch.setattr(sys, "frozen", True, raising=False)
+    else:
+        monkeypatch.setattr(spawn, "_python_exe", what)
+    with processes_for(LocalStorage(tmp_path), LARGE, 4) as processes:
+        assert processes is None
+
+
+@pytest.mark.parametrize("where", ["nowhere", "full"])
+def test_a_drill_has_no_room_for_its_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """attack 47: and the backup is not blamed for it."""
+    (tmp_path / "backup").write_bytes(noise(1000))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if where == "full":
+        monkeypatch.setattr("shutil.copyfileobj", full)
+    else:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with (
+        pytest.raises(PQVaultError, match="cannot be copied") as told,
+        private_copy(tmp_path / "backup"),
+    ):
+        pass
+    assert told.value.exit_code == 1 and "TMPDIR" in told.value.hint
