@@ -41,8 +41,13 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/bench_logs.py
 	$(BIN)/python benchmarks/bench_tables.py
 
+# One that is there and good is kept. Links to another Python would be kept by `venv` too, and what
+# an interrupted one left out would stay out.
 $(VENV)/installed: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo 'pqvault needs Python 3.11 or newer: make PYTHON=python3.12' >&2; exit 1; }
+	@$(BIN)/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2> /dev/null \
+	  || { rm -f $(BIN)/python*; $(PYTHON) -m venv $(VENV); }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	touch $@
 

@@ -16,6 +16,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 
 import pytest
 from conftest import heed_signals
@@ -34,7 +35,7 @@ def environment(root: Path) -> dict[str, str]:
     binaries = root / "bin"
     binaries.mkdir()
     program = binaries / "pqvault"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m pqvault_cli "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec {quote(sys.executable)} -m pqvault_cli "$@"\n')
     program.chmod(0o755)
     return {
         "PATH": f"{binaries}:{os.environ['PATH']}",
@@ -92,7 +93,7 @@ def test_the_end_of_the_command(shell: dict[str, str], code: int) -> None:
 
 def test_without_standard_streams(shell: dict[str, str]) -> None:
     """A daemon may have closed them: what needs none does its work, and nothing is blamed on us."""
-    pqvault = f"{sys.executable} -m pqvault_cli"
+    pqvault = f"{quote(sys.executable)} -m pqvault_cli"
     for command, code in (("doctor -q 2>&1 1>&-", 0), ("ls 1>&- 2>&-", 2)):
         done = subprocess.run(["sh", "-c", f"{pqvault} {command}"], env=shell, capture_output=True)
         assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
@@ -105,7 +106,7 @@ def test_all_standard_streams_are_closed(tmp_path: Path, shell: dict[str, str]) 
         pqvault seal d -R pub <&- >&- 2>&-
         pqvault verify d.pqv -i key 2>&-
         pqvault unseal d.pqv -o out -i key <&- >&- 2>&- && diff -r d out/d
-        {sys.executable} -c 'import os, sys
+        {quote(sys.executable)} -c 'import os, sys
 from pqvault_cli import main
 main._fill_closed()
 sys.exit(os.open("/", 0))' <&- >&- 2>&- || echo $?

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 
 import pytest
 from test_cli import shell  # noqa: F401  (a fixture)
@@ -339,7 +340,7 @@ def test_the_pages_commands_and_python_run_as_printed(desk: tuple[Path, dict[str
     (folder / "datasets").mkdir()
     (folder / "datasets" / "train.jsonl").write_text("{}\n")
     (folder / "words.txt").write_text("the passphrase\n")
-    done = run(desk, f"set -e; {commands[1]}\n{sys.executable} -c '{code[1]}'")
+    done = run(desk, f"set -e; {commands[1]}\n{quote(sys.executable)} -c '{code[1]}'")
     assert done.returncode == 0 and "b'{}\\n'" in done.stdout, done.stderr
 
 

@@ -1273,7 +1273,7 @@ def test_memory_does_not_grow_with_the_part(archive: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for n in range(10_000): log.log({"prompt": text})
     log.flush()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, flush=True)
     import os; os._exit(0)
     """
     assert int(run(code, archive)) < 20_000  # kB
