@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
+from . import completing
 from .key_life import Moment, told
 from .options import output_options
 from .output import Output
 
 
 @click.command(epilog="Example: pqvault key rename default prod")
-@click.argument("old")
+@click.argument("old", shell_complete=completing.keys)
 @click.argument("new")
 @output_options
 def rename(old: str, new: str, output: Output) -> None:
@@ -26,7 +27,7 @@ def rename(old: str, new: str, output: Output) -> None:
 
 
 @click.command(epilog="Example: pqvault key label default team=ml env=production")
-@click.argument("name")
+@click.argument("name", shell_complete=completing.keys)
 @click.argument("labels", nargs=-1, metavar="KEY=VALUE...")
 @click.option("--remove", multiple=True, metavar="KEY", help="Remove a label. Repeatable.")
 @output_options
@@ -45,7 +46,7 @@ def label(name: str, labels: tuple[str, ...], remove: tuple[str, ...], output: O
 
 
 @click.command(epilog="Example: pqvault key expire default 2030-01-01")
-@click.argument("key", metavar="NAME[@VERSION]")
+@click.argument("key", metavar="NAME[@VERSION]", shell_complete=completing.keys)
 @click.argument("moment", type=Moment(), metavar="TIME|never")
 @output_options
 def expire(key: str, moment: int, output: Output) -> None:
@@ -61,7 +62,7 @@ def expire(key: str, moment: int, output: Output) -> None:
 
 
 @click.command(epilog="Example: pqvault key floor default --seal 1")
-@click.argument("name")
+@click.argument("name", shell_complete=completing.keys)
 @click.option("--seal", type=click.IntRange(1), metavar="N", help="Lowest version that may seal.")
 @click.option("--open", "opens", type=click.IntRange(1), metavar="N", help="... that may open.")
 @output_options

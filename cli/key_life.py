@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from . import completing
 from .options import output_options, profile_option
 from .output import Output
 
@@ -123,7 +124,7 @@ def new(
 
 
 @click.command(epilog="Example: pqvault key rotate default --reason 'once a year'")
-@click.argument("name")
+@click.argument("name", shell_complete=completing.keys)
 @click.option(
     "--period", default="", metavar="month|YYYY-MM", help="A version for a month, made once."
 )
@@ -164,7 +165,7 @@ def rotate(
 
 def _mover(name: str, target: str, example: str, text: str) -> click.Command:
     @click.command(name, epilog=f"Example: {example}", help=text)
-    @click.argument("key", metavar="NAME[@VERSION]")
+    @click.argument("key", metavar="NAME[@VERSION]", shell_complete=completing.keys)
     @reason_option
     @output_options
     def move(key: str, reason: str, output: Output) -> None:
@@ -209,7 +210,7 @@ compromise = _mover(
 @click.command(
     epilog="Example: pqvault key new old && pqvault key deactivate old && pqvault key destroy old"
 )
-@click.argument("key", metavar="NAME[@VERSION]")
+@click.argument("key", metavar="NAME[@VERSION]", shell_complete=completing.keys)
 @click.option("--force", is_flag=True, help="Although archives that are known depend on it.")
 @reason_option
 @output_options

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from . import completing
 from .key_life import reason_option, told
 from .options import output_options
 from .output import Output
@@ -20,7 +21,7 @@ _OPEN = "open one for the command: pqvault key export NAME --fd 3 3> >(…), or 
 
 
 @click.command(epilog="Example: pqvault key export default --public > default.pub")
-@click.argument("key", metavar="NAME[@VERSION]")
+@click.argument("key", metavar="NAME[@VERSION]", shell_complete=completing.keys)
 @click.option("--public", is_flag=True, help="Its recipient, or signer.")
 @click.option(
     "-o",

@@ -6,6 +6,7 @@ import time
 
 import click
 
+from . import completing
 from .options import output_options
 from .output import Output, number, when
 
@@ -43,7 +44,7 @@ def list_(verify: bool, output: Output) -> None:
 
 
 @click.command(epilog="Example: pqvault key show default")
-@click.argument("name", metavar="NAME[@VERSION]")
+@click.argument("name", metavar="NAME[@VERSION]", shell_complete=completing.keys)
 @output_options
 def show(name: str, output: Output) -> None:
     """Show a key: its versions, labels, floors, and the history of each version.

@@ -13,6 +13,7 @@ import click
 
 from pqvault.errors import UsageError
 
+from . import completing
 from .hidden import seen
 from .output import Output
 
@@ -120,6 +121,7 @@ def identity_option(command: Command) -> Command:
         "--identity",
         multiple=True,
         type=click.Path(),
+        shell_complete=completing.keys_or_files,
         metavar="FILE",
         help="Identity file or key of the keystore that opens it. When left out: PQVAULT_IDENTITY,"
         " else the keystore. Repeatable.",
@@ -134,6 +136,7 @@ def recipient_options(command: Command) -> Command:
         "--recipient",
         multiple=True,
         metavar="RECIPIENT",
+        shell_complete=completing.recipients,
         help="Who may open it: age1pq1… text, @FILE with one a line, or a key of the keystore"
         " (prod, prod@2). Repeatable.",
     )

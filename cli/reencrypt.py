@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from . import unlocking
+from . import completing, unlocking
 from .options import engine_options, jobs_option, load_identities, output_options
 from .output import Output, number, size
 from .runs import Verb, change_options, run_verb
@@ -22,6 +22,7 @@ from .signing import policy_options
     "--sign",
     multiple=True,
     metavar="KEY",
+    shell_complete=completing.keys_or_files,
     help="Sign the new parts and their envelopes: a signing key file, or a key of the keystore."
     " Repeatable.",
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from . import unlocking
+from . import completing, unlocking
 from .options import jobs_option, output_options
 from .output import Output, number, size
 from .runs import Verb, change_options, run_verb
@@ -22,6 +22,7 @@ from .signing import load_signing_keys, policy_options
     "--sign",
     multiple=True,
     metavar="KEY",
+    shell_complete=completing.keys_or_files,
     help="Sign the envelopes: a signing key file, or a key of the keystore. Repeatable.",
 )
 @jobs_option

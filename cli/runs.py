@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import unlocking
+from . import completing, unlocking
 from .main import fail_with
 from .options import identity_option, load_identities, load_recipients
 from .output import Output, number, size, when
@@ -48,12 +48,24 @@ class Verb:
 
 
 _OPTIONS = (
-    click.option("--to", metavar="KEY", help="Who takes the place of our key, as for seal -r."),
-    click.option("--add", multiple=True, metavar="R", help="Who may open it too. Repeatable."),
+    click.option(
+        "--to",
+        metavar="KEY",
+        shell_complete=completing.recipients,
+        help="Who takes the place of our key, as for seal -r.",
+    ),
+    click.option(
+        "--add",
+        multiple=True,
+        metavar="R",
+        shell_complete=completing.recipients,
+        help="Who may open it too. Repeatable.",
+    ),
     click.option(
         "--remove",
         multiple=True,
         metavar="R",
+        shell_complete=completing.recipients,
         help="Who is taken off, as for -r or a key id; retired in the archive. Repeatable.",
     ),
     identity_option,

@@ -52,7 +52,12 @@ if TYPE_CHECKING:
 @click.option("--frame", type=Size(), metavar="SIZE", help="Content of a frame, 64KiB to 8MiB.")
 @jobs_option
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Leave out. Repeatable.")
-@click.option("--files-from", metavar="FILE", help="Seal only what FILE (- for stdin) lists.")
+@click.option(
+    "--files-from",
+    type=click.Path(),
+    metavar="FILE",
+    help="Seal only what FILE (- for stdin) lists.",
+)
 @click.option("-0", "--null", is_flag=True, help="Names of --files-from end with NUL.")
 @click.option("--one-file-system", is_flag=True, help="Do not enter other file systems.")
 @click.option("--checksum", is_flag=True, help="Compare content, not times (needs -i).")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from . import completing
 from .options import without_keystore
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def sign_option(command: Command) -> Command:
         "--sign",
         multiple=True,
         metavar="KEY",
+        shell_complete=completing.keys_or_files,
         help="Sign what is added: a signing key file, or a key of the keystore. Repeatable.",
     )
     @wraps(command)
@@ -43,10 +45,16 @@ def policy_options(command: Command) -> Command:
         "--signer",
         multiple=True,
         metavar="SIGNER",
+        shell_complete=completing.recipients,
         help="Every part must be signed by one of these: pqvsign1…, @FILE, or a key of the"
         " keystore. Repeatable.",
     )
-    @click.option("--policy", metavar="FILE", help="Trusted signers and how many must have signed.")
+    @click.option(
+        "--policy",
+        type=click.Path(),
+        metavar="FILE",
+        help="Trusted signers and how many must have signed.",
+    )
     @click.option(
         "--allow-unsigned", is_flag=True, help="Accept unsigned parts that hide nothing signed."
     )
