@@ -207,12 +207,26 @@ def main(args: list[str] | None = None) -> NoReturn:
         output.failure(PQVaultError(sentence, hint=hint))
         sys.exit(1)
     except Exception as error:
+        if (scarce := _scarce(error)) is not None:
+            output.failure(scarce)
+            sys.exit(1)
         # A bug. Its message might hold anything, so only its type is shown.
         if os.environ.get("PQVAULT_DEBUG") == "1":
             raise
         sentence = f"internal error ({type(error).__name__}): this is a bug in pqvault"
         output.failure(PQVaultError(sentence, hint="run again with PQVAULT_DEBUG=1 and report it"))
         sys.exit(1)
+
+
+def _scarce(error: Exception) -> PQVaultError | None:
+    # What a container's limits keep from us is no bug.
+    if isinstance(error, MemoryError):
+        hint = "raise the limit on memory: `ulimit -v`, or the container's; --jobs 1 takes least"
+        return PQVaultError("there is not enough memory", hint=hint)
+    if isinstance(error, RuntimeError) and "can't start new thread" in str(error):
+        hint = "raise the limit on processes: `ulimit -u`, or the container's; --jobs 1 takes least"
+        return PQVaultError("no more threads can be started", hint=hint)
+    return None
 
 
 def _drop_output() -> None:

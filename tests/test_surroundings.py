@@ -6,6 +6,8 @@ from __future__ import annotations
 import errno
 import os
 import pwd
+import re
+import subprocess
 import sys
 import tempfile
 from multiprocessing import spawn
@@ -102,3 +104,37 @@ def test_a_drill_has_no_room_for_its_copy(
     ):
         pass
     assert told.value.exit_code == 1 and "TMPDIR" in told.value.hint
+
+
+def test_the_limits_of_a_container_are_no_bugs() -> None:
+    """attack 40: and what is one shows nothing of its message."""
+    code = """
+import sys
+from pqvault_cli import main
+for error in RuntimeError("can't start new thread"), MemoryError(), RuntimeError("secret"):
+    def fail(*_, **__):
+        raise error
+    main.cli.main = fail
+    try:
+        main.main(["ls"])
+    except SystemExit as stop:
+        print(stop.code, file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    told = re.sub("hint: .+", "hint: …", done.stderr).splitlines()
+    assert told == [
+        *("pqvault: no more threads can be started", "hint: …", "1"),
+        *("pqvault: there is not enough memory", "hint: …", "1"),
+        *("pqvault: internal error (RuntimeError): this is a bug in pqvault", "hint: …", "1"),
+    ]
+
+
+def test_the_text_of_python_that_no_thread_can_be_started() -> None:
+    """By which `pqvault_cli.main` knows it."""
+    code = (
+        "import threading\n"
+        "threading.stack_size(1 << 40)\n"  # more than there are addresses for
+        "threading.Thread(target=print).start()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "RuntimeError: can't start new thread" in done.stderr
