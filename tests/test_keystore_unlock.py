@@ -69,6 +69,20 @@ def test_the_keyring_unlocks(
         Keystore(path).unlock(never)
 
 
+def test_a_keyring_that_keeps_nothing_is_refused(
+    store: Unlocked,  # noqa: F811
+    path: Path,  # noqa: F811
+    ring: dict[tuple[str, str], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As keyring's own `null` does: nobody is told that the keystore unlocks now."""
+    monkeypatch.setattr(sys.modules["keyring"], "set_password", lambda *_: None)
+    with pytest.raises(PQVaultError, match="does not keep"):
+        edits.add_keyring(store)
+    with pytest.raises(AssertionError, match="was asked for"):
+        Keystore(path).unlock(never)
+
+
 def test_without_the_package_it_says_how_to_get_it(
     store: Unlocked,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,

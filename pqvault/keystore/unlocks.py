@@ -116,8 +116,15 @@ def by_keyring(key: StoreKey) -> Unlock:
         library.set_password(_SERVICE, key.keystore, base64.b64encode(wrapping).decode())
     except library.errors.KeyringError as error:
         raise PQVaultError(
-            f"the keyring refuses: {type(error).__name__}", hint="is it unlocked in this session?"
+            f"the keyring refuses: {type(error).__name__}",
+            hint="is it unlocked in this session? Where there is no desktop there is none: name a"
+            " passphrase's file in PQVAULT_PASSPHRASE_FILE",
         ) from None
+    if _from_keyring(key.keystore) != wrapping:  # `null`, of who wants none, takes anything
+        raise PQVaultError(
+            "the keyring does not keep what it is given",
+            hint="`python -m keyring diagnose` shows where another one is chosen",
+        )
     return _seal(key, KEYRING, "{}", wrapping)
 
 
