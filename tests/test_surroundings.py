@@ -19,7 +19,8 @@ from conftest import Box, noise
 from pqvault import doctor, home, leaks
 from pqvault.archive.processes import LARGE, processes_for
 from pqvault.crypto import oqs_library
-from pqvault.errors import PQVaultError
+from pqvault.errors import PQVaultError, UsageError
+from pqvault.integrations import safetensors
 from pqvault.keystore import Keystore
 from pqvault.keystore.backup import private_copy
 from pqvault.storage import LocalStorage
@@ -104,6 +105,19 @@ def test_a_drill_has_no_room_for_its_copy(
     ):
         pass
     assert told.value.exit_code == 1 and "TMPDIR" in told.value.hint
+
+
+@pytest.mark.parametrize(
+    ("framework", "missing"), [("np", "safetensors"), ("np", "numpy"), ("pt", "torch")]
+)
+def test_what_tensors_need_is_named(
+    monkeypatch: pytest.MonkeyPatch, framework: str, missing: str
+) -> None:
+    """The extra `safetensors` has NumPy, and torch is the default: before anything is opened."""
+    monkeypatch.setattr(safetensors, "find_spec", lambda name: None if name == missing else name)
+    with pytest.raises(UsageError, match=f"need {missing}, which is not installed") as told:
+        safetensors.safe_open("pqvault::file:///gone", framework)
+    assert "pip install 'pqvault[safetensors" in told.value.hint
 
 
 def test_the_limits_of_a_container_are_no_bugs() -> None:

@@ -6,6 +6,7 @@ The library's own ``safe_open`` maps a file of the disk; this has its shape and 
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from typing import Any, Final
 
 import fsspec
@@ -38,6 +39,13 @@ class safe_open(Closing):  # noqa: N801  the name that the library has
                 f"tensors of {self._name} are not given as {framework!r}",
                 hint="choose pt for torch, or np for NumPy",
             )
+        for package in ("safetensors", "numpy" if self._is_numpy else "torch"):
+            if find_spec(package) is None:
+                raise UsageError(
+                    f"tensors of {self._name} need {package}, which is not installed",
+                    hint="pip install 'pqvault[safetensors]' is enough for framework=\"np\"; for"
+                    " torch pip install 'pqvault[safetensors,torch]'",
+                )
         self._device = device
         self._opened = fsspec.open(url, "rb", **options)
         self._file = self._opened.open()
