@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from conftest import Box, noise
 
+import pqvault
 from pqvault import doctor, home, leaks
 from pqvault.archive.processes import LARGE, processes_for
 from pqvault.crypto import oqs_library
@@ -105,6 +106,32 @@ def test_a_drill_has_no_room_for_its_copy(
     ):
         pass
     assert told.value.exit_code == 1 and "TMPDIR" in told.value.hint
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named(
+    box: Box, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """As Lustre is, where it is mounted without: what would need a lock is not done without one."""
+    box.tree({"x": b"1"})
+    box.seal()
+
+    def refused(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refused)
+    storage = LocalStorage(box.archive)
+    for attempt in (
+        lambda: pqvault.prune(box.archive, identities=[box.key], keep_last=1),
+        lambda: pqvault.rotate(box.archive, identities=[box.key], add=[box.key.recipient]),
+        lambda: storage.append("wal"),
+        lambda: storage.replace("pqvault.json", b"", b""),
+    ):
+        with pytest.raises(PQVaultError, match="has no flock") as told:
+            attempt()
+        assert told.value.hint.startswith("mount it with locks")
+    assert box.contents()["src/x"] == ("f", b"1")
+    assert not list(home.folder("rotations").iterdir()), "nor is a list of work begun"
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ process that works on a run holds the lock of its file (flock).
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
@@ -24,6 +24,7 @@ from pqvault.errors import FormatError, Locked, NotFound
 from pqvault.policy import ANYBODY, Policy
 from pqvault.rotation.change import Change
 from pqvault.storage.base import explained
+from pqvault.storage.replacing import flock
 from pqvault.wholefile import sync_folder
 
 __all__ = ["Kind", "Run", "RunStatus", "look", "statuses", "unfinished"]
@@ -111,12 +112,18 @@ class Run(Closing):
         with explained("write", str(path)):
             fd = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             file = open(fd, "r+b")
-            fcntl.flock(fd, fcntl.LOCK_EX)  # ours before it has its name
-            for value in (head, *paths):
-                file.write(json.dumps(value).encode() + b"\n")
-            file.flush()
-            os.fsync(fd)
-            os.rename(beside, path)
+            try:
+                flock(fd, str(path))  # ours before it has its name
+                for value in (head, *paths):
+                    file.write(json.dumps(value).encode() + b"\n")
+                file.flush()
+                os.fsync(fd)
+                os.rename(beside, path)
+            except BaseException:
+                with suppress(OSError):  # of what it could not write; it is closed all the same
+                    file.close()
+                beside.unlink(missing_ok=True)
+                raise
             sync_folder(folder)
         file.seek(0)
         run = cls(path, file)
@@ -157,7 +164,7 @@ class Run(Closing):
         with explained("open", str(path)):
             file = path.open("r+b")
         try:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flock(file.fileno(), str(path))
             return cls(path, file)
         except BlockingIOError:
             file.close()

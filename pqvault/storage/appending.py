@@ -5,12 +5,12 @@ Its lock (flock) says that its writer lives: whoever gets the lock may take the 
 
 from __future__ import annotations
 
-import fcntl
 import os
 
 from pqvault.closing import Closing
 from pqvault.errors import Locked, PQVaultError
 from pqvault.storage.base import Buffer, explained
+from pqvault.storage.replacing import flock
 
 __all__ = ["AppendFile", "FileLock"]
 
@@ -96,6 +96,6 @@ class FileLock(Closing):
 def take_lock(fd: int, where: str) -> None:
     """Lock an open file, or raise Locked at once."""
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        flock(fd, where)
     except BlockingIOError:
         raise Locked(f"{where} is being written by another process") from None

@@ -7,6 +7,7 @@ it finds with `is_named` that it came too late.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -14,11 +15,27 @@ import time
 from contextlib import suppress
 from typing import Final
 
-from pqvault.errors import Locked
+from pqvault.errors import Locked, PQVaultError
 
-__all__ = ["copy_owner", "is_named", "lock_file"]
+__all__ = ["copy_owner", "flock", "is_named", "lock_file"]
 
 WAIT: Final = 10.0  # seconds for another process; a small file takes it milliseconds
+
+_NO_LOCKS: Final = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+
+
+def flock(fd: int, where: str) -> None:
+    """Take the lock of an open file. Raises BlockingIOError while another has it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        raise PQVaultError(
+            f"{where} cannot be locked: its file system has no flock ({error.strerror})",
+            hint="mount it with locks (Lustre: -o flock; NFS: with its lock daemon); without them"
+            " two processes could undo each other's work",
+        ) from None
 
 
 def lock_file(fd: int, where: str, wait: float = WAIT) -> None:
@@ -26,7 +43,7 @@ def lock_file(fd: int, where: str, wait: float = WAIT) -> None:
     until = time.monotonic() + wait
     while True:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flock(fd, where)
             return
         except BlockingIOError:
             if time.monotonic() >= until:
