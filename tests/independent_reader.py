@@ -7,14 +7,12 @@ whole files into memory and is not made for speed.
 
 from __future__ import annotations
 
-import base64
 import hmac
 import json
 import os
 import re
 import stat
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,18 +20,25 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
-from cryptography.exceptions import InvalidSignature, InvalidTag
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PublicKey, MLDSA87PublicKey
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA512
-from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from independent_catalog import check_parquet
-from independent_keys import DIGESTS, PROFILES, Damaged, Key, bech32_decode, load_identity, need
+from independent_documents import (
+    COMMIT,
+    ENVELOPE,
+    ID,
+    MIB,
+    REMOVED,
+    Document,
+    bind,
+    expand,
+    parse_document,
+    signatures,
+    unbase64,
+)
+from independent_keys import DIGESTS, PROFILES, Damaged, Key, load_identity, need
+from independent_policy import ANYBODY, Policy, Refused
 
-__all__ = ["Damaged", "bech32_decode", "load_identity"]
-
-MIB = 1 << 20
 CHUNK, TAG, PRELUDE = 16384, 16, 56
 
 
@@ -45,6 +50,10 @@ class RolledBack(Exception):
     """A part names a parent that is gone, or that is another one."""
 
 
+class NotHeld(Exception):
+    """A view as of a part or time that the archive does not hold any more, or never did."""
+
+
 class Item(NamedTuple):
     """One thing that an archive holds."""
 
@@ -53,247 +62,6 @@ class Item(NamedTuple):
     mtime_ns: int
     link: bytes | None
     content: bytes | None
-
-
-# Derivations (2)
-
-
-def bind(purpose: str, *fields: bytes) -> bytes:
-    """The one encoding of what a key is for."""
-    framed = b"".join(struct.pack(">H", len(one)) + one for one in fields)
-    return b"pqvault.dev/" + purpose.encode() + b"@v1\0" + framed
-
-
-def expand(key: bytes, info: bytes, length: int) -> bytes:
-    """HKDF-Expand with SHA-512."""
-    return HKDFExpand(SHA512(), length, info).derive(key)
-
-
-# Text documents (3)
-
-Check = Callable[[Any], bool]
-
-
-def integer(low: int) -> Check:
-    return lambda value: type(value) is int and low <= value < 1 << 53
-
-
-def matches(pattern: str) -> Check:
-    return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
-
-
-def listed(check: Check, key: Callable[[Any], Any], low: int = 0, most: int = 1 << 30) -> Check:
-    """A list of so many, of which no two have the same key."""
-
-    def accept(value: Any) -> bool:
-        if type(value) is not list or not low <= len(value) <= most or not all(map(check, value)):
-            return False
-        return len(set(map(key, value))) == len(value)
-
-    return accept
-
-
-def row(*checks: Check) -> Check:
-    return lambda value: (
-        type(value) is list
-        and len(value) == len(checks)
-        and all(check(one) for check, one in zip(checks, value, strict=True))
-    )
-
-
-def record(fields: dict[str, Check]) -> Check:
-    return lambda value: (
-        type(value) is dict
-        and list(value) == list(fields)
-        and all(check(value[name]) for name, check in fields.items())
-    )
-
-
-def is_base64(value: Any) -> bool:
-    try:
-        return isinstance(value, str) and unbase64(value) is not None
-    except Damaged:
-        return False
-
-
-def unbase64(text: str) -> bytes:
-    """Strict base64."""
-    try:
-        data = base64.b64decode(text, validate=True)
-    except ValueError as error:
-        raise Damaged("bad base64") from error
-    need(base64.b64encode(data).decode() == text, "bad base64")
-    return data
-
-
-ID = matches("[0-9a-f]{32}")
-HASH = matches("(?:[0-9a-f]{64}|[0-9a-f]{96})")
-KEM_NAME = matches("|".join(profile.kem for profile in PROFILES.values()))
-GROUP = matches("|[a-z0-9][a-z0-9_-]{0,63}")
-TABLE_FILE = "tables/[0-9a-f]{32}\\.parquet"
-ENVELOPE = {
-    "archive": ID,
-    "part": ID,
-    "group": GROUP,
-    "generation": integer(1),
-    "created": integer(0),
-    "profile": matches("standard|high|cnsa2"),
-    "recipients": listed(
-        record({"kem": KEM_NAME, "key_id": ID, "sealed": is_base64}),
-        lambda one: one["key_id"],
-        1,
-        1024,
-    ),
-}
-COMMIT = {
-    "archive": ID,
-    "part": ID,
-    "seq": integer(1),
-    "created": integer(0),
-    "profile": matches("standard|high|cnsa2"),
-    "digest": matches("blake3|sha256|sha384"),
-    "kind": matches("seal|append"),
-    "parents": listed(row(ID, HASH), lambda one: one[0]),
-    "replaces": listed(row(ID, HASH), lambda one: one[0]),
-    "root": matches("[0-9a-f]{64}"),
-    "sealed_to": listed(ID, str),
-    "files": listed(
-        row(matches(f"catalog|objects/[0-9]{{6}}-[0-9a-f]{{8}}|{TABLE_FILE}"), integer(0), HASH),
-        lambda one: one[0][:14] if one[0].startswith("objects/") else one[0],  # no number twice
-    ),
-}
-
-RETIRED = {"archive": ID, "part": ID, "key_id": ID, "created": integer(0)}
-
-
-REMOVED = {
-    "archive": ID,
-    "part": ID,
-    "removed": ID,
-    "seq": integer(1),
-    "committed": integer(0),
-    "commit": HASH,
-    "reason": matches("replaced|pruned"),
-    "by": listed(ID, str),
-    "created": integer(0),
-}
-
-
-@dataclass
-class Document:
-    """A text document whose MAC is not checked yet."""
-
-    value: dict[str, Any]
-    covered: bytes
-    mac: bytes
-    end: int  # where its last LF ends
-
-    def authenticate(self, key: bytes) -> None:
-        found = hmac.digest(key, self.covered, "sha512")[:32]
-        need(hmac.compare_digest(found, self.mac), "the MAC of a text document is wrong")
-
-
-def parse_document(data: bytes, label: str, fields: dict[str, Check]) -> Document:
-    """The document that ``data`` begins with."""
-    lines = data[: 4 * MIB].split(b"\n", 3)
-    need(len(lines) == 4, "a document has three lines and at most 4 MiB")
-    need(lines[0] == label.encode(), "another label")
-    try:
-        line = lines[1].decode("ascii")
-        value = json.loads(line)
-        again = json.dumps(value, separators=(",", ":"))
-    except (ValueError, RecursionError) as error:
-        raise Damaged("not JSON") from error
-    need(again == line and "\x7f" not in line and "\\" not in line, "not canonical")
-    need(record(fields)(value), "not the keys and values of this label")
-    need(re.fullmatch(rb"--- [A-Za-z0-9+/]{43}=", lines[2]) is not None, "no MAC line")
-    covered = b"\n".join((lines[0], lines[1], b"---"))
-    return Document(value, covered, unbase64(lines[2][4:].decode()), len(covered) + 46)
-
-
-# Signatures (9)
-
-
-@dataclass
-class Signature:
-    """A line behind the MAC line."""
-
-    suite: str
-    signer: bytes
-    value: bytes
-
-
-def signatures(data: bytes, document: Document) -> list[Signature]:
-    """All lines behind the MAC line of a document that is a file."""
-    lines = data[document.end :].splitlines(keepends=True)
-    found = []
-    for line in lines:
-        shape = re.fullmatch(
-            rb"sign ([A-Za-z0-9+.-]{1,64}) ([0-9a-f]{32}) ([A-Za-z0-9+/]+={0,2})\n", line
-        )
-        if shape is None or len(line) > 16384:
-            raise Damaged("something behind the MAC line that is no signature")
-        suite, signer, value = (one.decode() for one in shape.groups())
-        found.append(Signature(suite, bytes.fromhex(signer), unbase64(value)))
-    ids = [one.signer for one in found]
-    need(len(ids) <= 16 and ids == sorted(set(ids)), "signatures out of order")
-    return found
-
-
-SUITES: dict[str, list[tuple[bytes, Any, int, int]]] = {
-    "Ed25519+ML-DSA-65": [
-        (b"Ed25519", Ed25519PublicKey, 32, 64),
-        (b"ML-DSA-65", MLDSA65PublicKey, 1952, 3309),
-    ],
-    "ML-DSA-87": [(b"ML-DSA-87", MLDSA87PublicKey, 2592, 4627)],
-}
-
-
-def load_signer(text: str) -> tuple[str, bytes]:
-    """The suite and the public key of a ``pqvsign…1…``."""
-    need(text == text.lower(), "a signer is in lower case")
-    hrp, public = bech32_decode(text.upper())
-    suites = {"PQVSIGN": "Ed25519+ML-DSA-65", "PQVSIGN-CNSA2-": "ML-DSA-87"}
-    need(hrp in suites, "not a signer")
-    sizes = sum(public_size for _, _, public_size, _ in SUITES[suites[hrp]])
-    need(len(public) == sizes, "a signer of another length")
-    return suites[hrp], public
-
-
-def signer_id(suite: str, public: bytes) -> bytes:
-    """16 bytes."""
-    return DIGESTS["sha384" if suite == "ML-DSA-87" else "blake3"](suite.encode() + public)[:16]
-
-
-def signed_by(data: bytes, label: str, signer_text: str) -> bool:
-    """Whether a signer has signed a document that is a file; a wrong signature is an error."""
-    fields, purpose = {
-        "commit": (COMMIT, "signature"),
-        "envelope": (ENVELOPE, "envelope signature"),
-        "retired": (RETIRED, "retired signature"),
-    }[label]
-    document = parse_document(data, f"pqvault.dev/{label}@v1", fields)
-    suite, public = load_signer(signer_text)
-    signer = signer_id(suite, public)
-    mine = [one for one in signatures(data, document) if one.signer == signer]
-    if not mine:
-        return False
-    need(mine[0].suite == suite, "another suite than the signer's")
-    names = [bytes.fromhex(document.value[name]) for name in ("archive", "part")]
-    covered, value = data[: document.end], mine[0].value
-    need(len(value) == sum(part[3] for part in SUITES[suite]), "a signature of another length")
-    for algorithm, kind, public_size, size in SUITES[suite]:
-        context = bind(purpose, *names, suite.encode(), algorithm, signer)
-        key, half = kind.from_public_bytes(public[:public_size]), value[:size]
-        public, value = public[public_size:], value[size:]
-        try:
-            if algorithm == b"Ed25519":
-                key.verify(half, context + covered)
-            else:
-                key.verify(half, covered, context)
-        except InvalidSignature as error:
-            raise Damaged(f"the {algorithm.decode()} signature is wrong") from error
-    return True
 
 
 # Envelopes (4)
@@ -463,6 +231,7 @@ class Part:
     sizes: dict[str, int] = field(default_factory=dict)
     cache: dict[int, bytes] = field(default_factory=dict)
     entries: dict[bytes, Entry] = field(default_factory=dict)
+    signed: bool = False  # as in 9.4
 
     def read(self, name: str) -> bytes:
         data = file_bytes(self.folder / name)
@@ -604,21 +373,63 @@ def file_bytes(path: Path) -> bytes:
         raise Damaged(f"{path} cannot be read") from error
 
 
-def open_part(folder: Path, archive: str, part: str, key: Key) -> Part:
-    """Steps 1 to 7 of section 5.2."""
+AsOf = str | int  # a part id, or a time
+
+
+class Commit(NamedTuple):
+    """A commit of which nothing but its form is known yet."""
+
+    data: bytes
+    value: dict[str, Any]
+
+    @property
+    def place(self) -> tuple[int, int]:
+        return self.value["seq"], self.value["created"]
+
+    @property
+    def order(self) -> tuple[int, int, str]:
+        return (*self.place, self.value["part"])
+
+    @property
+    def digest(self) -> str:
+        """By which others name it."""
+        return DIGESTS[self.value["digest"]](self.data).hex()
+
+
+def read_commit(folder: Path, archive: str, part: str) -> Commit:
+    """Step 1 of section 5.2."""
     data = file_bytes(folder / "commits" / part)
     commit = parse_document(data, "pqvault.dev/commit@v1", COMMIT)
     signatures(data, commit)
-    sealed = file_bytes(folder / "envelopes" / part)
-    envelope = parse_document(sealed, "pqvault.dev/envelope@v1", ENVELOPE)
-    signatures(sealed, envelope)
-    need(envelope.value["group"] == "", "the envelope of a group")
-    for document in (commit, envelope):
-        names = (document.value["archive"], document.value["part"])
-        need(names == (archive, part), "a document of another part")
+    value = commit.value
+    need((value["archive"], value["part"]) == (archive, part), "a document of another part")
+    for name in ("parents", "replaces", "files"):
+        need(value[name] == sorted(value[name]), f"{name} does not ascend")
+    width = {"blake3": 64, "sha256": 64, "sha384": 96}[value["digest"]]
+    need(all(len(digest) == width for _, _, digest in value["files"]), "a digest of another length")
+    need("catalog" in [name for name, _, _ in value["files"]], "the commit lists no catalog")
+    need(part not in dict(value["replaces"]), "it replaces itself")
+    return Commit(data, value)
+
+
+def read_envelope(folder: Path, archive: str, part: str) -> tuple[bytes, Document]:
+    """Step 1 of section 5.2."""
+    data = file_bytes(folder / "envelopes" / part)
+    envelope = parse_document(data, "pqvault.dev/envelope@v1", ENVELOPE)
+    signatures(data, envelope)
+    names = [envelope.value[name] for name in ("archive", "part", "group")]
+    need(names == [archive, part, ""], "a document of another part, or of a group")
+    return data, envelope
+
+
+def open_part(folder: Path, commit: Commit, key: Key, policy: Policy, behind_signed: bool) -> Part:
+    """Steps 1 to 7 of section 5.2."""
+    archive, part = commit.value["archive"], commit.value["part"]
+    sealed, envelope = read_envelope(folder, archive, part)
     opened = open_envelope(envelope, key)
     need(opened.derive("commit id", 32).hex() == commit.value["root"], "another envelope")
-    commit.authenticate(opened.derive("commit mac", 64))
+    document = parse_document(commit.data, "pqvault.dev/commit@v1", COMMIT)
+    document.authenticate(opened.derive("commit mac", 64))
     need(commit.value["profile"] == opened.profile, "a commit of another profile")
     digests = PROFILES[opened.profile].digests
     need(commit.value["digest"] in digests, "a digest of another profile")
@@ -626,119 +437,230 @@ def open_part(folder: Path, archive: str, part: str, key: Key) -> Part:
         need(
             len(digest) == 96 or len(digests) > 1, "a part is named by a digest of another profile"
         )
+    policy.check(commit.data, sealed, behind_signed=behind_signed)
     result = Part(folder / "parts" / part, opened, commit.value)
-    for name in ("parents", "replaces", "files"):
-        need(commit.value[name] == sorted(commit.value[name]), f"{name} does not ascend")
-    width = {"blake3": 64, "sha256": 64, "sha384": 96}[commit.value["digest"]]
-    for name, size, digest in commit.value["files"]:
-        need(len(digest) == width, "a digest of another length")
+    for name, size, _ in commit.value["files"]:
         result.sizes[name] = size
         if name.startswith("objects/"):
             result.names[int(name[8:14])] = name
-    need("catalog" in result.sizes, "the commit lists no catalog")
+    result.signed = policy.is_signed(commit.data)
     result.read_catalog()
     return result
 
 
-def open_parts(folder: Path, key: Key) -> list[Part]:
-    """Every part, in order, none missing."""
+def archive_id(folder: Path) -> str:
+    """What ``pqvault.json`` says."""
     marker = file_bytes(folder / "pqvault.json")
     start, end = b'{"format":"pqvault.dev/archive@v1","archive":"', b'"}\n'
     found = re.fullmatch(re.escape(start) + rb"([0-9a-f]{32})" + re.escape(end), marker)
     if found is None:
         raise Damaged("not an archive")
-    archive = found[1].decode()
-    parts: dict[str, Part] = {}
-    commits = folder / "commits"
-    for name in os.listdir(commits) if commits.exists() else ():
-        if ID(name) and not os.path.lexists(folder / "removed" / name):
-            parts[name] = open_part(folder, archive, name, key)
+    return found[1].decode()
 
-    def gone(name: str) -> bool:
-        return os.path.lexists(folder / "removed" / name)
 
-    for part in parts.values():
-        need(part.commit["part"] not in dict(part.commit["replaces"]), "it replaces itself")
-        for parent, digest in part.commit["parents"] + part.commit["replaces"]:
-            if parent in parts:
-                data = file_bytes(folder / "commits" / parent)
-                if DIGESTS[parts[parent].commit["digest"]](data).hex() != digest:
-                    raise RolledBack(f"part {parent} was exchanged")
-            elif [parent, digest] in part.commit["parents"] and not gone(parent):
-                raise RolledBack(f"part {parent} is missing")
-    named: dict[str, str] = {}
-    for part in parts.values():
-        for other, digest in part.commit["replaces"]:
-            named.setdefault(other, digest)
-    for part in parts.values():
-        for other, digest in part.commit["parents"] + part.commit["replaces"]:
-            if named.get(other, digest) != digest:
+def names_in(folder: Path) -> set[str]:
+    """The parts that have something in ``commits`` or ``removed``."""
+    return set(filter(ID, os.listdir(folder))) if folder.exists() else set()
+
+
+def read_commits(folder: Path, archive: str) -> dict[str, Commit]:
+    """Of every part that is there, in order: where one has no form, or its envelope, none has."""
+    there = names_in(folder / "commits") - names_in(folder / "removed")
+    commits = sorted((read_commit(folder, archive, name) for name in there), key=lambda c: c.order)
+    for name in there & names_in(folder / "envelopes"):
+        read_envelope(folder, archive, name)
+    return {commit.value["part"]: commit for commit in commits}
+
+
+def check_history(folder: Path, archive: str, commits: dict[str, Commit]) -> None:
+    """No part is missing that others name, and none was exchanged (5.3, 5.6, 5.7)."""
+    removed = names_in(folder / "removed")
+    replaced = {
+        other: digest for commit in commits.values() for other, digest in commit.value["replaces"]
+    }
+    for commit in commits.values():
+        for other, digest in commit.value["parents"] + commit.value["replaces"]:
+            there = commits[other].digest if other in commits else digest
+            if not there == digest == replaced.get(other, digest):
                 raise RolledBack(f"part {other} was exchanged")
-    check_removed(folder, archive, parts, set(named))
-
-    def place(part: Part) -> tuple[int, int]:
-        return part.commit["seq"], part.commit["created"]
-
-    replaced: set[str] = set()
-    for name, part in sorted(parts.items(), key=lambda item: -len(item[1].commit["replaces"])):
-        if name not in replaced:
-            others = set(dict(part.commit["replaces"])) & parts.keys()
-            need(all(place(parts[o]) <= place(part) for o in others), "it replaces a later part")
-            replaced |= others
-    parts = {name: part for name, part in parts.items() if name not in replaced}
-
-    def order(part: Part) -> tuple[int, int, str]:
-        return part.commit["seq"], part.commit["created"], part.commit["part"]
-
-    return sorted(parts.values(), key=order)
-
-
-def check_removed(folder: Path, archive: str, parts: dict[str, Part], replaced: set[str]) -> None:
-    """Who holds what removed parts held must be there (5.7)."""
-    there = folder / "removed"
-    names = set(filter(ID, os.listdir(there))) if there.exists() else set()
-    for name in names - replaced:
-        try:
-            data = file_bytes(there / name)
-            record = parse_document(data, "pqvault.dev/removed@v1", REMOVED)
-        except Damaged:
-            continue  # anything removes a part
-        if (record.value["archive"], record.value["removed"]) != (archive, name):
-            continue
-        for other in record.value["by"]:
-            if other not in parts and other not in names:
+        for parent, _ in commit.value["parents"]:
+            if parent not in commits and parent not in removed:
+                raise RolledBack(f"part {parent} is missing")
+    records = read_removed(folder, archive)
+    for name in set(records) - set(replaced):
+        for other in records[name]["by"]:
+            if other not in commits and other not in removed:
                 raise RolledBack(f"part {other} is missing")
 
 
-def verify(folder: Path | str, identity_text: str) -> None:
-    """What a verification looks at beside the view: every file by its digest, every object."""
-    for part in open_parts(Path(folder), load_identity(identity_text)):
-        take = DIGESTS[part.commit["digest"]]
-        for name, _, digest in part.commit["files"]:
-            data = file_bytes(part.folder / name)
-            need(take(data).hex() == digest, f"{name} has another digest than its commit says")
-            if name.startswith("objects/"):
-                part.read(name)
+def read_removed(folder: Path, archive: str) -> dict[str, dict[str, Any]]:
+    """The records in ``removed/`` that are records; anything else removes a part too (5.7)."""
+    found = {}
+    for name in names_in(folder / "removed"):
+        try:
+            data = file_bytes(folder / "removed" / name)
+            document = parse_document(data, "pqvault.dev/removed@v1", REMOVED)
+            value = document.value
+            need(len(data) == document.end, "something behind the MAC line")
+            need(value["by"] == sorted(value["by"]), "by does not ascend")
+            need(value["reason"] == "replaced" or len(value["by"]) == 1, "pruned for more than one")
+        except Damaged:
+            continue
+        if (value["archive"], value["removed"]) == (archive, name):
+            found[name] = value
+    return found
+
+
+def up_to(
+    commits: dict[str, Commit], records: dict[str, dict[str, Any]], as_of: AsOf
+) -> dict[str, Commit]:
+    """The parts of the view as of a part or time (5.3), unless one is gone that belonged to it."""
+    if isinstance(as_of, str):
+        if as_of not in commits:
+            raise NotHeld(f"there is no part {as_of}")
+        last = commits[as_of]
+        found = {name: one for name, one in commits.items() if one.order <= last.order}
+        gone = [n for n, one in records.items() if (one["seq"], one["committed"]) <= last.place]
+    else:
+        found = {name: one for name, one in commits.items() if one.value["created"] <= as_of}
+        gone = [name for name, one in records.items() if one["committed"] <= as_of]
+    if not found:
+        raise NotHeld("no part is as old as that")
+
+    def held(name: str, seen: frozenset[str]) -> bool:
+        """What a removed part held is in the view. ``seen``: records that this one explains."""
+        if name not in records or name in seen:
+            return False
+        return all(by in found or held(by, seen | {name}) for by in records[name]["by"])
+
+    for name in gone:
+        if not held(name, frozenset()):
+            raise NotHeld(f"part {name} was removed")
+    return found
+
+
+def raise_worst(failures: list[Exception]) -> None:
+    """Of several, damage comes first."""
+    for kind in (Damaged, RolledBack, Refused, NoKey):
+        for failure in failures:
+            if isinstance(failure, kind):
+                raise failure
+
+
+def open_parts(
+    folder: Path, key: Key, policy: Policy = ANYBODY, as_of: AsOf | None = None
+) -> list[Part]:
+    """The parts of a view, in order: none missing, none that another one replaces (5.3, 5.6)."""
+    archive = archive_id(folder)
+    commits = view = read_commits(folder, archive)
+    parts: dict[str, Part] = {}
+    replaced: set[str] = set()
+    failures: list[Exception] = []
+    try:
+        check_history(folder, archive, commits)
+        if as_of is not None:
+            view = up_to(commits, read_removed(folder, archive), as_of)
+    except RolledBack as error:
+        failures.append(error)
+    some = min((c.order for c in commits.values() if ANYBODY.is_signed(c.data)), default=None)
+    # What replaces most comes first; of equal ones the last, which may name the others.
+    for commit in sorted(view.values(), key=lambda c: (len(c.value["replaces"]), c.order))[::-1]:
+        name = commit.value["part"]
+        if name in replaced:
+            continue
+        try:
+            behind = some is not None and some < commit.order
+            part = open_part(folder, commit, key, policy, behind)
+            others = [commits[other] for other, _ in commit.value["replaces"] if other in commits]
+            need(all(one.place <= commit.place for one in others), "it replaces a later part")
+            if not part.signed and any(policy.is_signed(one.data) for one in others):
+                raise Refused("an unsigned part in the place of a signed one")
+        except (Damaged, NoKey, Refused) as error:
+            failures.append(error)
+        else:
+            parts[name] = part
+            replaced |= set(dict(commit.value["replaces"]))
+    raise_worst(failures)
+    return [parts[name] for name in view if name in parts and name not in replaced]
+
+
+def verify(folder: Path | str, identity_text: str, policy: Policy = ANYBODY) -> None:
+    """What a verification looks at: that without a key, and every object of the view."""
+    failures: list[Exception] = []
+    parts: list[Part] = []
+    try:
+        verify_without_key(folder, policy)
+    except (Damaged, RolledBack, Refused) as error:
+        failures.append(error)
+    try:
+        parts = open_parts(Path(folder), load_identity(identity_text), policy)
+    except (Damaged, RolledBack, Refused, NoKey) as error:
+        failures.append(error)
+    raise_worst(failures)
+    for part in parts:
+        for name in part.names.values():
+            part.read(name)
         tables = [json.loads(one.table) for one in part.entries.values() if one.table is not None]
         named = sorted(one["file"] for table in tables for one in table["files"])
         there = sorted(name for name in part.sizes if name.startswith("tables/"))
         need(named == there, "a table file of no table, of two, or one that is not listed")
 
 
-def open_archive(folder: Path | str, identity_text: str) -> dict[bytes, Item]:
-    """The view of all parts (5.3)."""
+def check_files(folder: Path, commit: dict[str, Any]) -> None:
+    """Every file of a part by its size and digest."""
+    for name, size, digest in commit["files"]:
+        data = file_bytes(folder / name)
+        need(len(data) == size, f"{name} has another size than its commit says")
+        found = DIGESTS[commit["digest"]](data).hex()
+        need(found == digest, f"{name} has another digest than its commit says")
+
+
+def verify_without_key(folder: Path | str, policy: Policy = ANYBODY) -> None:
+    """What can be checked of every part without an identity (9.3)."""
+    folder = Path(folder)
+    archive = archive_id(folder)
+    commits = read_commits(folder, archive)
+    check_history(folder, archive, commits)
+    behind_signed = False
+    for name, commit in commits.items():
+        sealed, _ = read_envelope(folder, archive, name)
+        check_files(folder / "parts" / name, commit.value)
+        policy.check(commit.data, sealed, behind_signed=behind_signed)
+        behind_signed = behind_signed or ANYBODY.is_signed(commit.data)
+
+
+def merge(parts: list[Part]) -> dict[bytes, tuple[Part, Entry]]:
+    """The entries that stand and are not hidden, by path (5.3, 9.4)."""
     standing: dict[bytes, tuple[int, Part, Entry]] = {}
     ended: dict[bytes, int] = {}  # the last part that says of a path that it is no folder
-    for place, part in enumerate(open_parts(Path(folder), load_identity(identity_text))):
+    signed: dict[bytes, bool] = {}  # paths of signed parts: whether all of it were folders
+    for place, part in enumerate(parts):
         for path, entry in part.entries.items():
+            is_folder = entry.kind == ord("d")
+            if part.signed:
+                signed[path] = signed.get(path, True) and is_folder
+            elif path in signed:
+                if not (signed[path] and is_folder):
+                    raise Refused(f"an unsigned part changes {path!r} of a signed one")
+                continue
             standing[path] = (place, part, entry)
-            if entry.kind != ord("d"):
+            if not is_folder:
                 ended[path] = place
+    return {
+        path: (part, entry)
+        for path, (place, part, entry) in sorted(standing.items())
+        if entry.kind != ord("x")
+        and not any(ended.get(above, -1) > place for above in ancestors(path))
+    }
+
+
+def open_archive(
+    folder: Path | str, identity_text: str, policy: Policy = ANYBODY, as_of: AsOf | None = None
+) -> dict[bytes, Item]:
+    """The view of all parts, or that as of a part or time."""
     view = {}
-    for path, (place, part, entry) in sorted(standing.items()):
-        hidden = any(ended.get(above, -1) > place for above in ancestors(path))
-        if hidden or entry.kind == ord("x"):
-            continue
+    parts = open_parts(Path(folder), load_identity(identity_text), policy, as_of)
+    for path, (part, entry) in merge(parts).items():
         kind = chr(entry.kind)
         kept = kind == "t" and (entry.digest is not None or entry.size)  # the file beside it
         content = part.content(entry) if kind in "fh" or kept else None

@@ -16,34 +16,36 @@ import pyarrow.parquet as pq
 import pyarrow.parquet.encryption as pe
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from independent_keys import Damaged, Key, load_identity, need
-from independent_reader import (
+from independent_documents import (
     ENVELOPE,
     GROUP,
     HASH,
     MIB,
     TABLE_FILE,
-    Entry,
-    NoKey,
-    Opened,
-    Part,
-    ancestors,
     bind,
-    cobblestone,
     expand,
-    file_bytes,
     integer,
     is_base64,
     listed,
     matches,
-    open_envelope,
-    open_parts,
-    open_stream,
     parse_document,
     record,
     row,
     signatures,
     unbase64,
+)
+from independent_keys import Damaged, Key, load_identity, need
+from independent_reader import (
+    Entry,
+    NoKey,
+    Opened,
+    Part,
+    ancestors,
+    cobblestone,
+    file_bytes,
+    open_envelope,
+    open_parts,
+    open_stream,
 )
 
 __all__ = ["Keyset", "Table", "Wal", "read_table"]

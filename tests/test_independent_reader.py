@@ -106,9 +106,12 @@ def test_the_reader_shares_no_code_with_pqvault(source: Path) -> None:
             names.add((node.module or "").partition(".")[0])
         elif isinstance(node, ast.Name):
             assert node.id not in ("__import__", "eval", "exec", "compile")
-    known = "__future__ base64 collections dataclasses hashlib hmac json os pathlib re "
-    known += "stat struct typing blake3 cryptography pyarrow zstandard "
-    known += "independent_catalog independent_keys independent_reader"
+    known = "__future__ base64 collections dataclasses functools hashlib hmac json os pathlib re "
+    known += "stat struct tomllib typing blake3 cryptography pyarrow zstandard "
+    known += (
+        "tomllib independent_catalog independent_documents independent_keys independent_policy "
+    )
+    known += "independent_policy independent_reader"
     assert names <= set(known.split())
 
 

@@ -12,8 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import testkit  # noqa: F401  (puts vectors/ on the path)
+from independent_documents import ENVELOPE, parse_document
 from independent_keys import Damaged, load_identity
-from independent_reader import ENVELOPE, Opened, open_archive, open_envelope, parse_document
+from independent_reader import Opened, open_archive, open_envelope
 from independent_tables import Keyset, Table, Wal, read_table
 from tables_kit import GROUP, KEY, MEMBER, read, talk, write
 from test_logs_vectors import NAMES as WALS

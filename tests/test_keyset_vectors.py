@@ -11,7 +11,7 @@ from typing import Any
 import independent_tables
 import pytest
 import testkit
-from independent_reader import Damaged
+from independent_keys import Damaged
 
 from pqvault.errors import PQVaultError
 from pqvault.format.keyset import KeysetContent

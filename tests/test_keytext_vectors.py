@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import testkit
+from independent_documents import load_signer, signer_id
 from independent_keys import Damaged, load_identity, load_recipient
-from independent_reader import load_signer, signer_id
 
 from pqvault.errors import UsageError
 from pqvault.keys import Identity, Recipient

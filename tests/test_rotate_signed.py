@@ -15,6 +15,7 @@ import pytest
 from conftest import Box, files_below
 from hypothesis import given
 from hypothesis import strategies as st
+from independent_documents import signed_by
 from test_format_properties import envelopes as envelope_documents
 from test_rotate import envelopes, rotate
 from test_signatures import lines
@@ -396,13 +397,13 @@ def test_a_reader_written_from_the_page_agrees(box: Box, key: SigningKey) -> Non
     for label, (kind, folder) in kinds.items():
         (path,) = (box.archive / folder).iterdir()
         data = path.read_bytes()
-        assert reader.signed_by(data, label, key.signer.text)
-        assert not reader.signed_by(data, label, BOB.signer.text)
+        assert signed_by(data, label, key.signer.text)
+        assert not signed_by(data, label, BOB.signer.text)
         document: Document = kind.parse(data)
         assert document.marshal() == data
         other = replace(document, created=1)
         with pytest.raises(reader.Damaged):
-            reader.signed_by(other.marshal(), label, key.signer.text)
+            signed_by(other.marshal(), label, key.signer.text)
     assert reader.open_archive(box.archive, NEW.text)[b"src/a"].content == b"first"
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import testkit
+from independent_documents import signed_by
 from independent_keys import Damaged
-from independent_reader import signed_by
 
 from pqvault.errors import PolicyRefused
 from pqvault.format.commit import Commit
