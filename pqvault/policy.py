@@ -148,19 +148,18 @@ class Policy:
             raise PolicyRefused(_missing(document, what, self.threshold), hint=_HINT)
         return found
 
-    def unsigned_after_signed(self, commits: Iterable[Commit]) -> list[PolicyRefused]:
-        """Refusals of parts without any signature that come after a part with one, for readers
-        who name no signers: a signed archive does not go on unsigned without a word."""
+    def unsigned_after_signed(self, commits: Iterable[Commit]) -> dict[str, PolicyRefused]:
+        """Refusals, by part id, of parts without any signature that come after a part with one,
+        for readers who name no signers: a signed archive does not go on unsigned without a word.
+        """
         if self.demands or self.allow_unsigned:
-            return []
-        found, signed = [], False
+            return {}
+        found, signed = {}, False
         for commit in commits:
             if signed and not commit.signatures:
-                found.append(
-                    PolicyRefused(
-                        f"part {commit.part} is not signed, and parts before it are",
-                        hint="find out who added it; --allow-unsigned reads it all the same",
-                    )
+                found[commit.part] = PolicyRefused(
+                    f"part {commit.part} is not signed, and parts before it are",
+                    hint="find out who added it; --allow-unsigned reads it all the same",
                 )
             signed = signed or bool(commit.signatures)
         return found

@@ -117,19 +117,28 @@ class Archive(Closing):
     def _open_parts(self, state: PublicState) -> tuple[list[OpenPart], list[PQVaultError]]:
         """The parts of the view in their order, and what is wrong. Format sections 5.3, 5.6."""
         problems = list(state.problems)
+        if problems and self._strict:
+            return [], problems
         known = {part.id: part for part in self.parts}
         chosen = self._chosen(state)
         self._chosen_ids = [public.id for public in chosen]
+        unsigned = self._policy.unsigned_after_signed(part.commit for part in state.ordered())
         opened: dict[str, OpenPart] = {}
         self.unopened = {}
         replaced: set[str] = set()
-        # What replaces most is read first: what it names is not read at all.
-        for public in sorted(chosen, key=lambda part: -len(part.commit.replaces)):
+
+        # What replaces most is read first, of equal ones the last: what it names is not read.
+        def reach(part: PublicPart) -> tuple[int, tuple[int, int, str]]:
+            return len(part.commit.replaces), part.commit.order
+
+        for public in sorted(chosen, key=reach, reverse=True):
             if public.id in replaced:
                 continue
             try:
                 part = known.get(public.id) or self._open_part(public)
-                check_claims(part, chosen, self._policy)
+                if public.id in unsigned:
+                    raise unsigned[public.id]
+                check_claims(part, state.parts.values(), self._policy)
                 if public.commit.replaces:
                     part.read_catalog()
             except PQVaultError as error:
@@ -138,8 +147,6 @@ class Archive(Closing):
             else:
                 opened[public.id] = part
                 replaced |= replaced_ids(public)
-        standing = [public for public in state.ordered() if public.id not in replaced]
-        problems += self._policy.unsigned_after_signed(public.commit for public in standing)
         parts = [opened[p.id] for p in chosen if p.id in opened and p.id not in replaced]
         if self._strict and len(parts) > _CATALOGS:
             return parts, problems
@@ -151,9 +158,13 @@ class Archive(Closing):
         return [part for part, error in checked if error is None], problems
 
     def _chosen(self, state: PublicState) -> list[PublicPart]:
-        chosen, until = select_parts(state.ordered(), self._as_of)
-        if self._as_of is not None:
-            check_state(self.storage, state.archive, state.removed, chosen, until)
+        try:
+            chosen, until = select_parts(state.ordered(), self._as_of)
+            if self._as_of is not None:
+                check_state(self.storage, state.archive, state.removed, chosen, until)
+        except NotFound as error:
+            # Why there is no such state any more comes before that there is none.
+            raise (state.rolled_back[0] if state.rolled_back else error) from None
         if self._snapshot is None:
             return chosen
         wanted = set(self._snapshot)

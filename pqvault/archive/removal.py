@@ -88,16 +88,15 @@ def check_state(
     ``chosen``: the parts of that state that are there, in their order. ``until``: its time, None
     when it is that of its last part. Format section 5.7.
     """
-    there = {part.id for part in chosen}
-    records = {part: read_record(storage, archive, part) for part in removed}
-    for record in records.values():
-        if record is None:
-            continue
+    read = {part: read_record(storage, archive, part) for part in removed}
+    records = {part: record for part, record in read.items() if record is not None}
+    held = _held(records, {part.id for part in chosen})
+    for part, record in records.items():
         if until is not None:
             belongs = record.committed <= until.timestamp() * 1000
         else:
             belongs = bool(chosen) and (record.seq, record.committed) <= chosen[-1].commit.order[:2]
-        if belongs and not _stands(record, records, there):
+        if belongs and part not in held:
             why = "pruned" if record.reason == "pruned" else "merged into a later one"
             raise NotFound(
                 f"that state is no longer whole: its part {record.removed} was {why}",
@@ -105,19 +104,24 @@ def check_state(
             )
 
 
-def _stands(record: Removed, records: Mapping[str, Removed | None], there: set[str]) -> bool:
-    """Whether all that a removed part gave way to is there, or gave way to what is."""
-    left, seen = list(record.by), {record.removed}
-    while left:
-        part = left.pop()
-        if part in there or part in seen:
-            continue
-        seen.add(part)
-        follower = records.get(part)
-        if follower is None:
-            return False
-        left += follower.by
-    return True
+def _held(records: Mapping[str, Removed], there: set[str]) -> set[str]:
+    """The parts that are there, and the removed ones of which all that they gave way to is held.
+    Those that gave way to each other, in a circle, are not: nothing holds them."""
+    held = set(there)
+    left = {part: set(record.by) - held for part, record in records.items()}
+    waiting: dict[str, list[str]] = {}  # part id -> those that gave way to it
+    for part, by in left.items():
+        for other in by:
+            waiting.setdefault(other, []).append(part)
+    found = [part for part, by in left.items() if not by]
+    while found:
+        part = found.pop()
+        held.add(part)
+        for other in waiting.get(part, ()):
+            left[other].discard(part)
+            if not left[other]:
+                found.append(other)
+    return held
 
 
 def problems(

@@ -65,9 +65,11 @@ def check_replaced(parts: Mapping[str, PublicPart]) -> list[RolledBack]:
 
 
 def check_claims(part: OpenPart, others: Iterable[PublicPart], policy: Policy) -> None:
-    """Raise unless a verified part may replace those of ``others`` that it names.
+    """Raise unless a verified part may replace those of ``others`` that it names: of all parts
+    that are there, for what it may do is not a question of what is looked at.
 
-    IntegrityError: one comes after it. PolicyRefused: one is signed, and it is not.
+    IntegrityError: one comes after it. PolicyRefused: one is signed, or wrongly so in the name of
+    a trusted signer, and it is not signed.
     """
     names = replaced_ids(part.public)
     for other in others:
@@ -75,18 +77,12 @@ def check_claims(part: OpenPart, others: Iterable[PublicPart], policy: Policy) -
             continue
         if other.commit.order[:2] > part.commit.order[:2]:
             raise FormatError(f"part {part.id} replaces part {other.id}, which comes after it")
-        if not part.signed and _is_signed(other, policy):
+        signed_by = () if part.signed else policy.check(other.commit, f"part {other.id}")
+        if not part.signed and policy.counts_as_signed(other.commit, signed_by):
             raise PolicyRefused(
                 f"part {part.id} is not signed, and replaces part {other.id}, which is",
                 hint="find out who added it; `pqvault reencrypt --sign` signs new parts",
             )
-
-
-def _is_signed(part: PublicPart, policy: Policy) -> bool:
-    try:
-        return policy.counts_as_signed(part.commit, policy.check(part.commit, f"part {part.id}"))
-    except PolicyRefused:
-        return False
 
 
 def id_in_place(part: str, others: Collection[str]) -> str:

@@ -139,7 +139,7 @@ class _Verify:
     def check_signatures(self) -> None:
         """Each part's signatures, which need no key."""
         policy, parts = self._policy, self._state.ordered()
-        self.report.problems += policy.unsigned_after_signed(part.commit for part in parts)
+        self.report.problems += policy.unsigned_after_signed(part.commit for part in parts).values()
         commits, envelopes = [], []
         names = layout.envelope_names(self._storage) if any(map(_has_tables, parts)) else {}
         for part in parts:

@@ -125,7 +125,7 @@ class ArchiveRenewal:
         parts = self.state.ordered()
         replaced = set[str]().union(*map(replaced_ids, parts))
         standing = (part.commit for part in parts if part.id not in replaced)
-        for refusal in self.policy.unsigned_after_signed(standing):
+        for refusal in self.policy.unsigned_after_signed(standing).values():
             raise refusal
 
     def _is_done(self, part: PublicPart) -> bool:
