@@ -42,19 +42,20 @@ case: Final = Registry[Case]()
 
 
 class Made:
-    """``signatures.json``: what no seed can make again."""
+    """``signatures.json``, or another such file: what no seed can make again."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path = MADE) -> None:
+        self.path = path
         self.new = False
-        there = MADE.exists()
-        self.known: dict[str, str] = json.loads(MADE.read_text()) if there else {}
+        there = path.exists()
+        self.known: dict[str, str] = json.loads(path.read_text()) if there else {}
         self.used: set[str] = set()
 
     def get(self, name: str, make: Callable[[], bytes]) -> bytes:
         """The signature of this name."""
         if name not in self.known:
             if not self.new:
-                raise LookupError(f"{name} is not in {MADE.name}: run with --new-signatures")
+                raise LookupError(f"{name} is not in {self.path.name}: run with --new-signatures")
             self.known[name] = b64(make())
         self.used.add(name)
         return base64.b64decode(self.known[name])
@@ -62,7 +63,7 @@ class Made:
     def save(self) -> None:
         """Write what was used."""
         used = {name: self.known[name] for name in sorted(self.used)}
-        MADE.write_text(json.dumps(used, indent=1) + "\n")
+        self.path.write_text(json.dumps(used, indent=1) + "\n")
 
 
 KNOWN: Final = Made()
@@ -74,6 +75,7 @@ class Signer:
 
     name: str
     suite: str
+    known: Made = KNOWN
 
     @property
     def algorithms(self) -> list[str]:
@@ -111,7 +113,7 @@ class Signer:
             return bytes(self.private(ED).sign(context + data))
         digest = hashlib.sha256(context + b"\0" + data).hexdigest()[:16]
         name = f"{self.name} {algorithm} {digest}"
-        return KNOWN.get(name, lambda: bytes(self.private(algorithm).sign(data, context)))
+        return self.known.get(name, lambda: bytes(self.private(algorithm).sign(data, context)))
 
     def sign(
         self,
