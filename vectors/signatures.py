@@ -8,140 +8,23 @@ ML-DSA signatures are made with random bytes: they stand in ``signatures.json``,
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from blake3 import blake3
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA87PrivateKey
 
-from vectors.archives import ONE, archive_with_retired_key
-from vectors.people import bech32, made
+from vectors.archives import archive_with_retired_key
+from vectors.people import made
 from vectors.registry import Registry, json_files, write_files
-from vectors.testkit import HERE, b64, bind, flip
+from vectors.signers import CNSA2, ED, FRIDA, GRETA, HEDI, KNOWN, Signer
+from vectors.testkit import HERE, b64, flip
 
 FOLDER: Final = HERE / "signatures"
-MADE: Final = HERE / "signatures.json"
 GROUP_ORDER: Final = 2**252 + 27742317777372353535851937790883648493  # of Ed25519, RFC 8032
-BOTH, CNSA2 = "Ed25519+ML-DSA-65", "ML-DSA-87"
-ED, SMALL, LARGE = "Ed25519", "ML-DSA-65", "ML-DSA-87"
-PURPOSES: Final = {
-    "commit": "signature",
-    "envelope": "envelope signature",
-    "retired": "retired signature",
-}
 
 Case = dict[str, Any]
 case: Final = Registry[Case]()
-
-
-class Made:
-    """``signatures.json``, or another such file: what no seed can make again."""
-
-    def __init__(self, path: Path = MADE) -> None:
-        self.path = path
-        self.new = False
-        there = path.exists()
-        self.known: dict[str, str] = json.loads(path.read_text()) if there else {}
-        self.used: set[str] = set()
-
-    def get(self, name: str, make: Callable[[], bytes]) -> bytes:
-        """The signature of this name."""
-        if name not in self.known:
-            if not self.new:
-                raise LookupError(f"{name} is not in {self.path.name}: run with --new-signatures")
-            self.known[name] = b64(make())
-        self.used.add(name)
-        return base64.b64decode(self.known[name])
-
-    def save(self) -> None:
-        """Write what was used."""
-        used = {name: self.known[name] for name in sorted(self.used)}
-        self.path.write_text(json.dumps(used, indent=1) + "\n")
-
-
-KNOWN: Final = Made()
-
-
-@dataclass(frozen=True)
-class Signer:
-    """Section 9.2: the keys of one who signs."""
-
-    name: str
-    suite: str
-    known: Made = KNOWN
-
-    @property
-    def algorithms(self) -> list[str]:
-        """In the order of the suite."""
-        return self.suite.split("+")
-
-    def private(self, algorithm: str) -> Any:
-        """One of the keys."""
-        seed = made(f"{algorithm} key of {self.name}", 32)
-        if algorithm == ED:
-            return Ed25519PrivateKey.from_private_bytes(seed)
-        kind = MLDSA65PrivateKey if algorithm == SMALL else MLDSA87PrivateKey
-        return kind.from_seed_bytes(seed)
-
-    @property
-    def public_key(self) -> bytes:
-        """All of them, one after the other."""
-        keys = (self.private(algorithm).public_key() for algorithm in self.algorithms)
-        return b"".join(key.public_bytes_raw() for key in keys)
-
-    @property
-    def id(self) -> bytes:
-        """16 bytes."""
-        data = self.suite.encode() + self.public_key
-        return (hashlib.sha384(data) if self.suite == CNSA2 else blake3(data)).digest()[:16]
-
-    @property
-    def text(self) -> str:
-        """As a reader is given it."""
-        return bech32("pqvsign-cnsa2-" if self.suite == CNSA2 else "pqvsign", self.public_key)
-
-    def half(self, algorithm: str, context: bytes, data: bytes) -> bytes:
-        """One signature."""
-        if algorithm == ED:
-            return bytes(self.private(ED).sign(context + data))
-        digest = hashlib.sha256(context + b"\0" + data).hexdigest()[:16]
-        name = f"{self.name} {algorithm} {digest}"
-        return self.known.get(name, lambda: bytes(self.private(algorithm).sign(data, context)))
-
-    def sign(
-        self,
-        data: bytes,
-        kind: str = "commit",
-        *,
-        archive: bytes = ONE.archive,
-        part: bytes = ONE.part,
-        named: str = "",
-        said: bytes = b"",
-    ) -> bytes:
-        """The whole signature. Faults: another archive, part, algorithm or signer is named."""
-        signature = b""
-        for algorithm in self.algorithms:
-            names = (self.suite.encode(), (named or algorithm).encode(), said or self.id)
-            context = bind(PURPOSES[kind], archive, part, *names)
-            signature += self.half(algorithm, context, data)
-        return signature
-
-    def line(self, signature: bytes, suite: str = "", id: bytes = b"") -> bytes:
-        """Section 9.1."""
-        named = f"sign {suite or self.suite} {(id or self.id).hex()} {b64(signature)}\n"
-        return named.encode()
-
-
-FRIDA: Final = Signer("frida", BOTH)
-GRETA: Final = Signer("greta", BOTH)
-HEDI: Final = Signer("hedi", CNSA2)
 
 
 def documents() -> dict[str, bytes]:

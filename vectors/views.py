@@ -15,12 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from vectors import archives, signatures
+from vectors import archives, signers
 from vectors.archives import ONE, THREE, TWO, folder_row, signature_lines
 from vectors.parquet import Row
 from vectors.people import ALICE, BOB, Person, made
 from vectors.registry import Registry, json_files
-from vectors.signatures import CNSA2, Made, Signer
+from vectors.signers import CNSA2, Made, Signer
 from vectors.testkit import (
     ARCHIVE,
     CREATED,
@@ -42,9 +42,10 @@ FOLDER: Final = HERE / "views"
 STORE: Final = "files.json"
 KNOWN: Final = Made(HERE / "views.json")
 FOUR: Final = Root("four", ARCHIVE)  # its id comes before those of TWO and THREE
-FRIDA: Final = replace(signatures.FRIDA, known=KNOWN)
-GRETA: Final = replace(signatures.GRETA, known=KNOWN)
-HEDI: Final = replace(signatures.HEDI, known=KNOWN)
+LAST: Final = Root("eight", ARCHIVE)  # its id comes after all of theirs
+FRIDA: Final = replace(signers.FRIDA, known=KNOWN)
+GRETA: Final = replace(signers.GRETA, known=KNOWN)
+HEDI: Final = replace(signers.HEDI, known=KNOWN)
 SECOND: Final = 1000  # ms
 NOWHERE: Final = made("a part that nobody made", 16).hex()
 
@@ -181,52 +182,56 @@ P3: Final = part(THREE, 3, D, (b"d/c", b"three"), kind="append", parents=[P2])
 VIEW1: Final[list[Said]] = [D, (b"d/a", b"one"), (b"d/b", b"other")]
 VIEW2: Final[list[Said]] = [D, (b"d/a", b"two")]
 VIEW3: Final[list[Said]] = [*VIEW2, (b"d/c", b"three")]
-CHAIN: Final = folder(P1, P2, P3)
+
+
+def chain() -> Files:
+    """Three parts that follow each other."""
+    return folder(P1, P2, P3)
 
 
 @case("the whole: what the other vectors of these three parts ask an earlier state of")
 def whole() -> Case:
-    return asked(CHAIN, *VIEW3)
+    return asked(chain(), *VIEW3)
 
 
 @case("as of the first part: the file is there that the second one removes")
 def as_of_the_first_part() -> Case:
-    return asked(CHAIN, *VIEW1, as_of=P1.id)
+    return asked(chain(), *VIEW1, as_of=P1.id)
 
 
 @case("as of the second of three parts")
 def as_of_a_part_between() -> Case:
-    return asked(CHAIN, *VIEW2, as_of=P2.id)
+    return asked(chain(), *VIEW2, as_of=P2.id)
 
 
 @case("as of the last part")
 def as_of_the_last_part() -> Case:
-    return asked(CHAIN, *VIEW3, as_of=P3.id)
+    return asked(chain(), *VIEW3, as_of=P3.id)
 
 
 @case("as of the time of the second part, which belongs to it")
 def as_of_the_time_of_a_part() -> Case:
-    return asked(CHAIN, *VIEW2, as_of=P2.created)
+    return asked(chain(), *VIEW2, as_of=P2.created)
 
 
 @case("as of a millisecond before the second part")
 def as_of_a_millisecond_before_a_part() -> Case:
-    return asked(CHAIN, *VIEW1, as_of=P2.created - 1)
+    return asked(chain(), *VIEW1, as_of=P2.created - 1)
 
 
 @case("as of a time after the last part")
 def as_of_a_time_after_all() -> Case:
-    return asked(CHAIN, *VIEW3, as_of=P3.created + 3600 * SECOND)
+    return asked(chain(), *VIEW3, as_of=P3.created + 3600 * SECOND)
 
 
 @case("as of a millisecond before the first part: there is no such view")
 def as_of_a_time_before_all() -> Case:
-    return asked(CHAIN, as_of=P1.created - 1, exit=10)
+    return asked(chain(), as_of=P1.created - 1, exit=10)
 
 
 @case("as of a part that nobody names and nobody made")
 def as_of_a_part_that_is_not_there() -> Case:
-    return asked(CHAIN, as_of=NOWHERE, exit=10)
+    return asked(chain(), as_of=NOWHERE, exit=10)
 
 
 BEHIND: Final = replace(P2, created=CREATED - SECOND)  # by a clock that was behind
@@ -300,19 +305,19 @@ def as_of_a_part_before_a_damaged_one() -> Case:
 
 @case("as of the second part, beside a commit of no form, which may have any place in the order")
 def as_of_a_part_beside_no_commit() -> Case:
-    files = CHAIN | {f"commits/{P3.id}": b"no commit"}
+    files = chain() | {f"commits/{P3.id}": b"no commit"}
     return asked(files, as_of=P2.id, exit=13, sealed=13, intact=13)
 
 
 @case("as of the second part, beside an envelope of no form, whose part is as good as none")
 def as_of_a_part_beside_no_envelope() -> Case:
-    files = CHAIN | {f"envelopes/{P3.id}": b"no envelope"}
+    files = chain() | {f"envelopes/{P3.id}": b"no envelope"}
     return asked(files, as_of=P2.id, exit=13, sealed=13, intact=13)
 
 
 @case("as of the second part; the third, whose envelope is gone, is not read")
 def as_of_a_part_before_one_without_envelope() -> Case:
-    files = archives.without(CHAIN, f"envelopes/{P3.id}")
+    files = archives.without(chain(), f"envelopes/{P3.id}")
     return asked(files, *VIEW2, as_of=P2.id, sealed=13, intact=13)
 
 
@@ -327,6 +332,10 @@ def both(root: Root, **options: Any) -> Part:
 
 AFTER, BEFORE = both(THREE), both(FOUR)  # by its id, the place after P2 or before it
 VIEW_BOTH: Final[list[Said]] = [D, (b"d/a", b"both")]
+# The second time, with what the first one had replaced, and after it by its id.
+AGAIN_BOTH: Final = part(
+    THREE, 2, D, (b"d/a", b"twice"), replaces=[P1, P2, BEFORE], parents=[P1, P2]
+)
 
 
 @case("as of the first of two parts that are there, and a part that replaces both is too")
@@ -397,6 +406,90 @@ def as_of_the_time_with_the_second_removed() -> Case:
     return asked(files, *VIEW_BOTH, as_of=P2.created)
 
 
+# Three parts of which one holds all now, and the second is removed. ALL_AFTER comes after P3, by
+# its id, ALL_BEFORE before it.
+THREE_OF_ALL: Final = {"replaces": [P1, P2, P3], "parents": [P1, P2, P3]}
+ALL_BEFORE: Final = part(FOUR, 3, D, (b"d/a", b"all"), **THREE_OF_ALL)
+ALL_AFTER: Final = part(LAST, 3, D, (b"d/a", b"all"), **THREE_OF_ALL)
+VIEW_ALL: Final[list[Said]] = [D, (b"d/a", b"all")]
+
+
+def without_second() -> Files:
+    """All three are replaced, and the second is removed."""
+    return folder(P1, P3, ALL_AFTER) | record(P2, ALL_AFTER)
+
+
+@case("three parts are replaced, the second is removed: the whole")
+def one_of_three_removed() -> Case:
+    return asked(without_second(), *VIEW_ALL)
+
+
+@case("three parts are replaced, the second is removed: as of the first, which is whole")
+def one_of_three_removed_as_of_the_first() -> Case:
+    return asked(without_second(), *VIEW1, as_of=P1.id)
+
+
+@case("three parts are replaced, the second is removed: as of that one, which is not there")
+def one_of_three_removed_as_of_the_second() -> Case:
+    return asked(without_second(), as_of=P2.id, exit=10)
+
+
+@case("three parts are replaced, the second is removed: as of its time, at which it was there")
+def one_of_three_removed_as_of_the_time_of_the_second() -> Case:
+    return asked(without_second(), as_of=P2.created, exit=10)
+
+
+@case("three parts are replaced, the second is removed: as of the third, before the replacing one")
+def one_of_three_removed_as_of_the_third() -> Case:
+    return asked(without_second(), as_of=P3.id, exit=10)
+
+
+@case("three parts are replaced, the second is removed: as of the third, behind the replacing one")
+def one_of_three_removed_as_of_the_third_behind_the_replacing_one() -> Case:
+    files = folder(P1, P3, ALL_BEFORE) | record(P2, ALL_BEFORE)
+    return asked(files, *VIEW_ALL, as_of=P3.id)
+
+
+@case("three parts are replaced, the second is removed: as of the replacing one")
+def one_of_three_removed_as_of_the_replacing_one() -> Case:
+    return asked(without_second(), *VIEW_ALL, as_of=ALL_AFTER.id)
+
+
+@case("three parts are replaced, the second is removed: as of the time of the replacing one")
+def one_of_three_removed_as_of_the_time_of_the_replacing_one() -> Case:
+    return asked(without_second(), *VIEW_ALL, as_of=P3.created)
+
+
+@case("the first two of three are replaced, the first is removed: as of the third")
+def two_of_three_replaced_as_of_the_third() -> Case:
+    files = folder(P2, P3, BEFORE) | record(P1, BEFORE)
+    return asked(files, *VIEW_BOTH, (b"d/c", b"three"), as_of=P3.id)
+
+
+@case("replaced twice, and all are there: as of the part that was replaced first")
+def replaced_twice_as_of_the_first() -> Case:
+    return asked(folder(P1, P2, BEFORE, AGAIN_BOTH), *VIEW1, as_of=P1.id)
+
+
+@case(
+    "replaced twice, and all are there: as of the first replacing one, by its id the first of all"
+)
+def replaced_twice_as_of_the_first_replacing_one() -> Case:
+    return asked(folder(P1, P2, BEFORE, AGAIN_BOTH), *VIEW_BOTH, as_of=BEFORE.id)
+
+
+@case("replaced twice, and the first replacing one is removed: as of the last of the others")
+def replaced_twice_as_of_a_part_with_the_first_replacing_one_removed() -> Case:
+    files = folder(P1, P2, AGAIN_BOTH) | record(BEFORE, AGAIN_BOTH)
+    return asked(files, as_of=P2.id, exit=10)
+
+
+@case("replaced twice, and the first replacing one is removed: as of the first of the others")
+def replaced_twice_as_of_the_first_with_the_first_replacing_one_removed() -> Case:
+    files = folder(P1, P2, AGAIN_BOTH) | record(BEFORE, AGAIN_BOTH)
+    return asked(files, *VIEW1, as_of=P1.id)
+
+
 @case("two parts replace as much, the later one also the other: that one replaces nothing")
 def replaced_by_a_replaced_part() -> Case:
     first = part(TWO, 1, D, (b"d/a", b"again"), replaces=[P1], created=CREATED)
@@ -415,32 +508,35 @@ def as_of_a_time_before_what_is_replaced() -> Case:
 
 # -- 5.7: parts that are removed ------------------------------------------------------------
 
-PRUNED: Final = folder(P1, P3) | record(P2, P3, reason="pruned")
+
+def without_pruned() -> Files:
+    """The second of three parts was pruned."""
+    return folder(P1, P3) | record(P2, P3, reason="pruned")
 
 
 @case("the second of three parts was pruned: the whole is what it was")
 def pruned() -> Case:
-    return asked(PRUNED, *VIEW1, (b"d/c", b"three"))
+    return asked(without_pruned(), *VIEW1, (b"d/c", b"three"))
 
 
 @case("as of the part from whose state on a pruned one is not needed")
 def as_of_the_part_after_a_pruned_one() -> Case:
-    return asked(PRUNED, *VIEW1, (b"d/c", b"three"), as_of=P3.id)
+    return asked(without_pruned(), *VIEW1, (b"d/c", b"three"), as_of=P3.id)
 
 
 @case("as of the part before a pruned one, which did not belong to it")
 def as_of_the_part_before_a_pruned_one() -> Case:
-    return asked(PRUNED, *VIEW1, as_of=P1.id)
+    return asked(without_pruned(), *VIEW1, as_of=P1.id)
 
 
 @case("as of the time of a pruned part, which belonged to that view")
 def as_of_the_time_of_a_pruned_part() -> Case:
-    return asked(PRUNED, as_of=P2.created, exit=10)
+    return asked(without_pruned(), as_of=P2.created, exit=10)
 
 
 @case("as of a millisecond before a pruned part")
 def as_of_a_millisecond_before_a_pruned_part() -> Case:
-    return asked(PRUNED, *VIEW1, as_of=P2.created - 1)
+    return asked(without_pruned(), *VIEW1, as_of=P2.created - 1)
 
 
 @case("as of a part, and one was pruned whose seq is higher though its time is earlier")
@@ -501,14 +597,14 @@ def as_of_a_part_beside_a_record_of_itself() -> Case:
 @case("as of the second of three parts: a removed one gave way to it and to the third")
 def as_of_a_part_that_holds_half_of_a_removed_one() -> Case:
     first = part(FOUR, 1, D, (b"d/z", b"gone"))
-    files = CHAIN | record(first, P2, P3)
+    files = chain() | record(first, P2, P3)
     return asked(files, as_of=P2.id, exit=10)
 
 
 @case("as of the third of three parts: a removed one gave way to it and to the second")
 def as_of_a_part_that_holds_all_of_a_removed_one() -> Case:
     first = part(FOUR, 1, D, (b"d/z", b"gone"))
-    return asked(CHAIN | record(first, P2, P3), *VIEW3, as_of=P3.id)
+    return asked(chain() | record(first, P2, P3), *VIEW3, as_of=P3.id)
 
 
 @case("attack 14: as of a part, and a removed one gave way to one that is gone")
@@ -521,7 +617,7 @@ def as_of_a_part_beside_a_record_of_one_that_is_gone() -> Case:
 def told(**changes: Any) -> Files:
     """A record of a part that belonged to the view of the first, with a fault."""
     gone = part(FOUR, 1, D, (b"d/z", b"gone"))
-    return CHAIN | record(gone, P3, **changes)
+    return chain() | record(gone, P3, **changes)
 
 
 @case("as of a part that has the seq and the time of a removed one, which a later one holds")
@@ -564,7 +660,7 @@ def as_of_a_part_beside_a_record_and_a_byte() -> Case:
 @case("the same with what a host without keys writes of a log's part, which says nothing")
 def as_of_a_part_beside_an_expired_one() -> Case:
     expired = b'{"reason": "expired", "time": 1700000060000}\n'
-    return asked(CHAIN | {f"removed/{FOUR.part.hex()}": expired}, *VIEW1, as_of=P1.id)
+    return asked(chain() | {f"removed/{FOUR.part.hex()}": expired}, *VIEW1, as_of=P1.id)
 
 
 # -- 9.3: policies --------------------------------------------------------------------------
