@@ -516,9 +516,7 @@ def up_to(
 ) -> dict[str, Commit]:
     """The parts of the view as of a part or time (5.3), unless one is gone that belonged to it."""
     if isinstance(as_of, str):
-        if as_of not in commits:
-            raise NotHeld(f"there is no part {as_of}")
-        last = commits[as_of]
+        last = commits.get(as_of) or successor(commits, records, as_of)
         found = {name: one for name, one in commits.items() if one.order <= last.order}
         gone = [n for n, one in records.items() if (one["seq"], one["committed"]) <= last.place]
     else:
@@ -537,6 +535,17 @@ def up_to(
         if not held(name, frozenset()):
             raise NotHeld(f"part {name} was removed")
     return found
+
+
+def successor(commits: dict[str, Commit], records: dict[str, dict[str, Any]], part: str) -> Commit:
+    """The part whose state is the one with a part that is not there (5.3)."""
+    found = [one for one in commits.values() if part in dict(one.value["replaces"])]
+    if found:
+        holder = max(found, key=lambda one: (len(one.value["replaces"]), one.order))
+        gone = records.get(part, {"seq": 0, "committed": 0})
+        if len(holder.value["replaces"]) == 1 or (gone["seq"], gone["committed"]) == holder.place:
+            return holder
+    raise NotHeld(f"there is no part {part}")
 
 
 def raise_worst(failures: list[Exception]) -> None:

@@ -93,6 +93,10 @@ def test_everything_has_a_new_root_key_and_is_what_it_was(archive: Path) -> None
     assert pqvault.verify(archive, identities=[NEW]).problems == []
     with pytest.raises(NoKeyFits):
         listing(archive, OLD)
+    # After a second time the ids of all three times name those states.
+    pqvault.reencrypt(archive, identities=[NEW], to=OLD.recipient)
+    for parts in (old, new, commits(archive)):
+        assert [listing(archive, OLD, as_of=commit.part) for commit in parts] == states
 
 
 @pytest.mark.parametrize("folder", ["objects/", "catalog"])

@@ -506,6 +506,50 @@ def as_of_a_time_before_what_is_replaced() -> Case:
     return asked(folder(P1, P2, early), as_of=CREATED, exit=13, sealed=13)
 
 
+@case("as of a part that is removed: one is there in its place, and of no other")
+def as_of_a_removed_part() -> Case:
+    new = part(FOUR, 1, D, (b"d/a", b"again"), replaces=[P1], created=P1.created)
+    return asked(folder(new, P2) | record(P1, new), D, (b"d/a", b"again"), as_of=P1.id)
+
+
+@case("as of a part that is gone without a record: one is there in its place, and of no other")
+def as_of_a_removed_part_without_record() -> Case:
+    new = part(FOUR, 1, D, (b"d/a", b"again"), replaces=[P1], created=P1.created)
+    files = folder(new, P2) | {f"removed/{P1.id}": b""}
+    return asked(files, D, (b"d/a", b"again"), as_of=P1.id)
+
+
+@case("as of a part that is removed: it was replaced twice, and had the place of the last")
+def as_of_a_removed_part_that_was_replaced_twice() -> Case:
+    new = part(FOUR, 1, D, (b"d/a", b"again"), replaces=[P1], created=P1.created)
+    last = part(THREE, 1, D, (b"d/a", b"twice"), replaces=[P1, new], created=P1.created)
+    files = folder(last) | record(P1, new) | record(new, last)
+    return asked(files, D, (b"d/a", b"twice"), as_of=P1.id)
+
+
+@case("as of the second of two removed parts, whose place the one has that replaced both")
+def as_of_the_last_removed_part() -> Case:
+    files = folder(AFTER) | record(P1, AFTER) | record(P2, AFTER)
+    return asked(files, *VIEW_BOTH, as_of=P2.id)
+
+
+@case("as of the first of two removed parts, which the one that replaced both has not the place of")
+def as_of_the_first_removed_part() -> Case:
+    files = folder(AFTER) | record(P1, AFTER) | record(P2, AFTER)
+    return asked(files, as_of=P1.id, exit=10)
+
+
+@case("as of the second of two removed parts, of which no record says what place it had")
+def as_of_the_last_removed_part_without_record() -> Case:
+    files = folder(AFTER) | record(P1, AFTER) | {f"removed/{P2.id}": b""}
+    return asked(files, as_of=P2.id, exit=10)
+
+
+@case("as of a part that was pruned")
+def as_of_a_pruned_part() -> Case:
+    return asked(without_pruned(), as_of=P2.id, exit=10)
+
+
 # -- 5.7: parts that are removed ------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from pqvault.archive.globs import Globs, several
 from pqvault.archive.part import OpenObjects, OpenPart
 from pqvault.archive.publicpart import PublicPart
 from pqvault.archive.publicstate import TRIES, PublicState
-from pqvault.archive.removal import check_state
+from pqvault.archive.removal import check_state, read_record
 from pqvault.archive.replacement import check_claims, replaced_ids
 from pqvault.archive.states import select_parts
 from pqvault.archive.tableentry import TableEntry, has_content, short_name
@@ -158,8 +158,12 @@ class Archive(Closing):
         return [part for part, error in checked if error is None], problems
 
     def _chosen(self, state: PublicState) -> list[PublicPart]:
+        def place(part: str) -> tuple[int, int] | None:
+            record = read_record(self.storage, state.archive, part)
+            return None if record is None else (record.seq, record.committed)
+
         try:
-            chosen, until = select_parts(state.ordered(), self._as_of)
+            chosen, until = select_parts(state.ordered(), self._as_of, place)
             if self._as_of is not None:
                 check_state(self.storage, state.archive, state.removed, chosen, until)
         except NotFound as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from pqvault.archive.publicpart import PublicPart
@@ -12,10 +13,12 @@ __all__ = ["select_parts"]
 
 
 def select_parts(
-    parts: list[PublicPart], as_of: str | datetime | None
+    parts: list[PublicPart],
+    as_of: str | datetime | None,
+    place: Callable[[str], tuple[int, int] | None],
 ) -> tuple[list[PublicPart], datetime | None]:
     """The parts up to one (its id or a prefix of at least 4 characters) or up to a time, and that
-    time."""
+    time. ``place``: the seq and the time that a removed part had, by its record."""
     if as_of is None:
         return parts, None
     if as_of == "":
@@ -29,7 +32,7 @@ def select_parts(
             return parts[: matches[0] + 1], None
         if len(matches) > 1:
             raise UsageError(f"{as_of!r} names several parts", hint="give more of the part id")
-        holder = _holder(parts, as_of.lower()) if len(as_of) >= 4 else None
+        holder = _holder(parts, as_of.lower(), place) if len(as_of) >= 4 else None
         if holder is not None:
             return parts[: parts.index(holder) + 1], None
         as_of = _parse_time(as_of)
@@ -43,21 +46,26 @@ def select_parts(
     return chosen, as_of
 
 
-def _holder(parts: list[PublicPart], text: str) -> PublicPart | None:
-    """The part that took the place of just the one whose id begins with ``text``.
+def _holder(
+    parts: list[PublicPart], text: str, place: Callable[[str], tuple[int, int] | None]
+) -> PublicPart | None:
+    """The part that took the place of the one whose id begins with ``text``: of no other, or of
+    those before it and of what had replaced it, so that its state is the one with that part.
 
-    Raises NotFound when it took the place of others too: then that state is no more.
+    Raises NotFound when it took the place of later ones too: then that state is no more.
     """
-    found = [p for p in parts if any(one.startswith(text) for one in replaced_ids(p))]
-    if not found:
-        return None
-    holder = max(found, key=lambda part: len(part.commit.replaces))
-    if len(holder.commit.replaces) > 1:
-        raise NotFound(
-            f"part {text} was replaced by part {holder.id}, with others",
-            hint=f"give {holder.id[:8]} for the state with all of those",
-        )
-    return holder
+    longest = sorted(parts, key=lambda part: len(part.commit.replaces))
+    found = {one: p for p in longest for one in replaced_ids(p) if one.startswith(text)}
+    if len(found) > 1:
+        raise UsageError(f"{text!r} names several parts", hint="give more of the part id")
+    for part, holder in found.items():
+        if len(holder.commit.replaces) > 1 and place(part) != holder.commit.order[:2]:
+            raise NotFound(
+                f"part {part} was replaced by part {holder.id}, with others",
+                hint=f"give {holder.id[:8]} for the state with all of those",
+            )
+        return holder
+    return None
 
 
 def _milliseconds(moment: datetime) -> int:
