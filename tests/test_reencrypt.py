@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from pqvault.errors import Incomplete, IntegrityError, Locked, NoKeyFits, Policy
 from pqvault.format.commit import Commit
 from pqvault.format.envelope import Envelope
 from pqvault.policy import Policy
-from pqvault.rootkey import keyring
+from pqvault.rootkey import RootKey, keyring
 from pqvault.rotation import renewal
 from pqvault.rotation.change import resolve
 from pqvault.rotation.runs import Run
@@ -233,6 +234,24 @@ def test_a_stream_that_does_not_read_back_takes_nothings_place(
         pqvault.reencrypt(path, identities=[OLD], to=NEW.recipient)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("what", ["archive", "stream"])
+def test_an_envelope_that_holds_another_root_key_takes_nothings_place(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """A fault in memory while keys are wrapped: else nobody could open what is new."""
+    stream, wrap = tmp_path / "s.pqv", RootKey._wrap
+    with stream.open("wb") as out:
+        pqvault.encrypt(io.BytesIO(CONTENT), out, [OLD.recipient])
+    before, target = listing(archive, OLD), archive if what == "archive" else stream
+    with monkeypatch.context() as patch:
+        patch.setattr(RootKey, "_wrap", lambda key, *to: wrap(replace(key, secret=bytes(32)), *to))
+        with pytest.raises((IntegrityError, Incomplete), match="failed authentication"):
+            pqvault.reencrypt(target, identities=[OLD, NEW], to=NEW.recipient)
+    assert listing(archive, OLD) == before
+    with pqvault.open_stream(stream, [OLD]) as opened:
+        assert opened.read() == CONTENT
 
 
 def test_what_comes_from_the_future_is_encrypted_again(

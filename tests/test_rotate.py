@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ from pqvault.format.envelope import Envelope, WrappedKey
 from pqvault.format.retired import Retired
 from pqvault.keys import Identity
 from pqvault.rootkey import RootKey, keyring
+from pqvault.rotation import streamrenewal, streams
 from pqvault.rotation.archives import ArchiveRotation
 from pqvault.rotation.change import Change, Keys, resolve
 from pqvault.rotation.run import plan
@@ -471,20 +473,70 @@ def test_a_stream_that_is_not_whole_is_not_rotated(
     assert stream.read_bytes() == data and list(stream.parent.glob(".*")) == []
 
 
-def test_a_stream_that_another_process_rotates_is_locked(stream: Path, identity: Identity) -> None:
+@pytest.mark.parametrize("verb", [pqvault.rotate, pqvault.reencrypt])
+def test_a_stream_that_another_process_rotates_is_locked(
+    stream: Path, identity: Identity, monkeypatch: pytest.MonkeyPatch, verb: Any
+) -> None:
     """attack 37: not waited for, because it may copy for long."""
     import fcntl
 
-    with stream.open("rb") as other:
+    with stream.open("rb") as other, monkeypatch.context() as patch:
         fcntl.flock(other, fcntl.LOCK_EX)
+        patch.setattr(time, "sleep", lambda _: pytest.fail("it waits"))
         with pytest.raises(Locked):
-            pqvault.rotate(stream, identities=[identity], to=NEW.recipient)
+            verb(stream, identities=[identity], to=NEW.recipient)
     left = stream.with_name(f".{stream.name}.0123abcd.rotating")
-    left.write_bytes(b"of a rotation that was killed")
+    theirs = stream.with_name(f".other-{stream.name}.0123abcd.rotating")  # perhaps just now
+    for path in (left, theirs):
+        path.write_bytes(b"of a rotation")
     os.link(stream, stream.with_name("same"))
-    report = pqvault.rotate(stream, identities=[identity], to=NEW.recipient)
-    assert not left.exists()
+    report = verb(stream, identities=[identity], to=NEW.recipient)
+    assert not left.exists() and theirs.exists()
     assert "hard links" in report.warnings[0]
+
+
+@pytest.mark.parametrize("said", [0, 28])
+def test_a_stream_that_is_not_copied_whole_stays_what_it_was(
+    stream: Path, identity: Identity, monkeypatch: pytest.MonkeyPatch, said: int
+) -> None:
+    """attack 47: by a kernel that ends early, as some do, or for want of space."""
+
+    def copy(source: int, target: int, count: int, *_: int) -> int:
+        if said:
+            raise OSError(said, os.strerror(said))
+        return 0
+
+    before = stream.read_bytes()
+    monkeypatch.setattr(os, "copy_file_range", copy)
+    with pytest.raises(PQVaultError, match="no space" if said else "got shorter"):
+        pqvault.rotate(stream, identities=[identity], to=NEW.recipient)
+    assert stream.read_bytes() == before and list(stream.parent.glob(".*")) == []
+
+
+@pytest.mark.parametrize(
+    "verb, module", [(pqvault.rotate, streams), (pqvault.reencrypt, streamrenewal)]
+)
+def test_a_stream_that_was_replaced_before_it_was_locked_is_not_written_over(
+    stream: Path, identity: Identity, monkeypatch: pytest.MonkeyPatch, verb: Any, module: Any
+) -> None:
+    """attack 37: else who comes second takes back what the first one did, a removal for example."""
+    theirs = stream.with_name("theirs")
+    theirs.write_bytes(stream.read_bytes())
+    inode = theirs.stat().st_ino
+    monkeypatch.setattr(module, "lock_file", lambda *_, **__: os.replace(theirs, stream))
+    with pytest.raises(Locked, match="was replaced by another process"):
+        verb(stream, identities=[identity], to=NEW.recipient)
+    assert stream.stat().st_ino == inode and list(stream.parent.glob(".*")) == []
+
+
+@pytest.mark.parametrize("kind", ["link", "FIFO"])
+def test_what_is_no_regular_file_is_not_rotated(stream: Path, kind: str) -> None:
+    """attack 27: a link that somebody puts there is not followed, a FIFO not waited for."""
+    path = stream.with_name("planted")
+    path.symlink_to(stream) if kind == "link" else os.mkfifo(path)
+    said = "it is a symbolic link" if kind == "link" else "is not a regular file"
+    with pytest.raises(FormatError, match=said), streams.opened(path):
+        pass
 
 
 # -- what a change is ----------------------------------------------------------------------

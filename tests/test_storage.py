@@ -628,6 +628,21 @@ def test_a_url_of_one_slash_is_no_folder(tmp_path: Path, monkeypatch: pytest.Mon
     assert storage_at("s3:/a.pqv").where("") == str(tmp_path / "s3:/a.pqv")
 
 
+def test_one_at_a_time_and_nobody_waits(
+    storage: Storage, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """attack 37: who changes an archive may take hours; others are told at once."""
+    storage.put("pqvault.json", b"")
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("it waits"))
+    with storage.locked("pqvault.json"):
+        with pytest.raises(Locked, match="at work"), storage.locked("pqvault.json"):
+            pass
+        with pytest.raises(NotFound), storage.locked("gone"):
+            pass
+    with storage.locked("pqvault.json"):
+        pass
+
+
 def test_a_file_at_a_url_is_whole_or_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """Finished once on a clean exit, dropped on an error; one that cannot be created is an error of
     ours."""
