@@ -41,6 +41,7 @@ from pqvault.keystore import (
     tables,
     transfer,
 )
+from pqvault.keystore import store as keystore_store
 from pqvault.keystore.identities import identities
 from pqvault.keystore.seen import Seen
 from pqvault.keystore.states import OPENS, TRANSITIONS
@@ -279,6 +280,34 @@ def test_destroy_erases_the_seed_and_asks_the_index(store: Unlocked, path: Path)
     store.close()
     assert sealed not in path.read_bytes()
     assert unlock(path).store.find("prod")[1].state is State.DESTROYED
+
+
+def test_what_may_seal_is_the_newest_that_floor_and_expiry_allow(
+    store: Unlocked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two active versions: one below the floor does not seal, nor one from when it expires on;
+    what is listed says why."""
+    lifecycle.rotate(store, "prod", state=State.PRE_ACTIVE)
+    lifecycle.change_state(store, "prod@2", State.ACTIVE)
+    ids = [f.key_id for f in store.store.list()]
+    assert store.store.recipient("prod").key_id == ids[1]
+    assert store.store.recipient("prod@1").key_id == ids[0]
+    when = int(time.time() * 1000) + 3_600_000
+    edits.expire(store, "prod@2", when)
+    assert store.store.recipient("prod").key_id == ids[1]
+    monkeypatch.setattr(keystore_store, "now", lambda: when)
+    assert store.store.recipient("prod").key_id == ids[0]
+    with pytest.raises(KeyStateForbids, match="prod@2 has expired"):
+        store.store.recipient("prod@2")
+    edits.floor(store, "prod", seal=2, opens=None)
+    with pytest.raises(KeyStateForbids, match="prod@1 is below version 2"):
+        store.store.recipient("prod@1")
+    why = ["prod@1 is below version 2, the lowest that may seal", "prod@2 has expired"]
+    with pytest.raises(KeyStateForbids, match="; ".join(why)):
+        store.store.recipient("prod")
+    assert [f.refusal for f in store.store.list()] == why
+    monkeypatch.setattr(keystore_store, "now", lambda: when - 1)
+    assert store.store.recipient("prod").key_id == ids[1]
 
 
 def test_slips_that_would_close_a_key_are_refused(store: Unlocked) -> None:
