@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -311,12 +313,36 @@ def test_truncate_takes_back(storage: LocalStorage, tmp_path: Path) -> None:
     file.sync()
     file.append(b"two")
     assert (file.size, file.synced) == (6, 3)
+    file.sync()
     file.truncate(3)
+    assert (file.size, file.synced) == (3, 3)  # or what comes next would not be made durable
     file.append(b"2")
     file.close()
     assert (tmp_path / "wal").read_bytes() == b"one2"
     with pytest.raises(PQVaultError, match="is closed"):
         file.append(b"x")
+
+
+def test_attack_47_an_append_that_fails_leaves_nothing(
+    storage: LocalStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part of a record in the middle of a file would cost those behind it."""
+    file, pwrite = storage.append("wal"), os.pwrite
+    file.append(b"one")
+
+    def full(fd: int, data: memoryview, at: int) -> int:
+        if at > 3:
+            raise OSError(errno.ENOSPC, "full")
+        return pwrite(fd, data[:2], at)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(PQVaultError, match="no space left"):
+            file.append(b"torn record")
+    assert file.size == 3 and (tmp_path / "wal").read_bytes() == b"one"
+    file.append(b"2")
+    file.close()
+    assert (tmp_path / "wal").read_bytes() == b"one2"
 
 
 def test_shred_overwrites_before_it_removes(

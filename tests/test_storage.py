@@ -239,6 +239,75 @@ def test_attack_47_a_failed_fsync_leaves_nothing(
     assert everything(root) == []
 
 
+def test_attack_47_a_failed_close_leaves_nothing(
+    storage: Storage, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Network file systems say there that they could not keep what was written."""
+    sink, close = storage.create("o"), os.close
+    sink.write(b"abc")
+    fd = sink._fd  # type: ignore[attr-defined]
+
+    def broken(number: int) -> None:
+        close(number)
+        if number == fd:
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(os, "close", broken)
+    with pytest.raises(PQVaultError, match="quota"):
+        sink.finish()
+    assert everything(root) == []
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EINVAL])
+def test_attack_47_a_folder_that_is_not_made_durable_is_said(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """But for file systems that have nothing to make durable in a folder."""
+
+    def broken(_: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", broken)
+    if code == errno.EINVAL:
+        storage.sync_folder("commits")
+        return
+    with pytest.raises(PQVaultError, match="input/output error"):
+        storage.sync_folder("commits")
+
+
+def test_attack_33_names_are_durable_when_a_call_returns(
+    storage: LocalStorage, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file before it has its name, or before it loses it; the folder after that."""
+    fsync, said = os.fsync, list[tuple[str, bool]]()
+    folder = root / "commits"
+
+    def note(fd: int) -> None:
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        said.append((os.path.relpath(path, root), (folder / "one").exists()))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", note)
+    for call, before, named in (
+        (lambda: storage.put_new("commits/one", b"first"), False, True),
+        (lambda: storage.put("commits/one", b"second"), True, True),
+        (lambda: storage.replace("commits/one", b"second", b"third"), True, True),
+        (lambda: storage.shred("commits/one"), True, False),
+        (lambda: storage.append("commits/one").close(), True, True),
+    ):
+        said.clear()
+        call()
+        (file, there), last = said
+        assert file.startswith("commits/") and there is before
+        assert last == ("commits", named)
+    said.clear()
+    storage.make_folder("parts/p2/objects")
+    assert [path for path, _ in said] == ["parts", "parts/p2"]
+    said.clear()
+    LocalStorage(root / "new/archive").make_folder("")
+    assert [path for path, _ in said] == [".", "new"]
+
+
 # --- Folders --------------------------------------------------------------------------
 
 
