@@ -226,6 +226,37 @@ def test_keys_of_a_month_go_with_it(
             assert len(opened.parts) == 1 and "destroyed" in str(opened.problems[0])
 
 
+def test_keys_of_a_month_stay_while_they_open_anything(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """attack 36: a younger part is sealed to the same one; those of other logs are not ours."""
+    with Keystore.create(b"words", path=tmp_path / "k.sqlite", cost=Cost(64, 1, 1)) as store:
+        for name in ("logs", "others"):
+            new_key(store, name, state=State.ACTIVE)
+            rotate(store, name, period="2026-01")
+            rotate(store, name)
+        to = [store.store.public_key(store.store.key_ids("logs@2026-01")[0])]
+        first = part(archive, recipients=to)
+        part(archive, 5, recipients=to)
+        with monkeypatch.context() as patch:
+            _date(patch, archive, first)
+            report = expire(archive, 90 * DAY, keystore=store)
+        assert (report.expired, report.destroyed, report.problems) == ([first], [], [])
+
+        def states() -> dict[str, str]:
+            return {f.address: f.state for f in store.store.list()}
+
+        before = states()
+        assert set(before.values()) == {State.ACTIVE, State.DEACTIVATED}
+        at(monkeypatch, 100)
+        planned = expire(archive, 90 * DAY, keystore=store, dry_run=True)
+        assert planned.destroyed == ["logs@2"] and states() == before
+        assert len(_ordered(archive)) == 1
+        report = expire(archive, 90 * DAY, keystore=store)
+        assert (report.destroyed, report.problems) == (["logs@2"], [])
+        assert states() == {**before, "logs@2": State.DESTROYED}
+
+
 def _ordered(archive: Path) -> list[Any]:
     from pqvault.archive.publicstate import PublicState
     from pqvault.storage import LocalStorage
