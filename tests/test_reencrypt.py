@@ -17,10 +17,12 @@ from pqvault.archive import headers, publicstate
 from pqvault.errors import Incomplete, IntegrityError, Locked, NoKeyFits, PolicyRefused, UsageError
 from pqvault.format.commit import Commit
 from pqvault.format.envelope import Envelope
+from pqvault.keys import Recipient
+from pqvault.keystore.store import now
 from pqvault.policy import Policy
 from pqvault.rootkey import RootKey, keyring
 from pqvault.rotation import renewal
-from pqvault.rotation.change import resolve
+from pqvault.rotation.change import Keys, resolve
 from pqvault.rotation.runs import Run
 from pqvault.rotation.streamrenewal import StreamRenewal
 from pqvault.signing import SigningKey
@@ -520,6 +522,28 @@ def test_what_was_rotated_in_between_is_encrypted_again_all_the_same(archive: Pa
     assert len(roots & {commit.root for commit in commits(archive)}) == 2
     assert pqvault.reencrypt(archive, identities=[OLD], remove=[NEW.key_id]).parts == 2
     assert not roots & {commit.root for commit in commits(archive)}
+
+
+def test_a_stream_is_done_when_its_root_key_is_of_this_run_and_opens_for_whom_it_shall(
+    tmp_path: Path,
+) -> None:
+    """attack 35: a rotation in between writes a new envelope of the old root key."""
+    path, started, known = (
+        tmp_path / "s.pqv",
+        now(),
+        {r.key_id: r for r in (OLD.recipient, NEW.recipient)},
+    )
+    with path.open("wb") as out:
+        pqvault.encrypt(io.BytesIO(CONTENT), out, [OLD.recipient, NEW.recipient])
+
+    def left(**wanted: Any) -> tuple[Recipient, ...]:
+        change = resolve(mine=[OLD], new_keys=True, **wanted)
+        return StreamRenewal(path, change, Keys([OLD]), known.get, started).look()[2]
+
+    assert left() == ()
+    assert left(remove=[NEW.key_id]) == (OLD.recipient,)
+    pqvault.rotate(path, identities=[OLD], remove=[NEW.key_id])
+    assert left(remove=[NEW.key_id]) == (OLD.recipient,)
 
 
 @pytest.mark.parametrize("module, name", [(publicstate, "read_public"), (headers, "_read_all")])
