@@ -177,14 +177,20 @@ def test_a_part_of_another_archive(sample: Sample, tmp_path: Path) -> None:
     assert left(sample) == ONE | TWO
 
 
-@pytest.mark.parametrize("folder, kind", [("commits", Commit), ("envelopes", Envelope)])
-def test_attack_13_the_archive_is_compared_without_a_key(
-    sample: Sample, folder: str, kind: Any
+@pytest.mark.parametrize(
+    "folder, kind, other",
+    [
+        ("commits", Commit, {"archive": "00" * 16}),
+        ("envelopes", Envelope, {"archive": "00" * 16}),
+        ("envelopes", Envelope, {"group": "pii"}),
+    ],
+)
+def test_attack_13_what_a_document_says_it_is_of_is_compared_without_a_key(
+    sample: Sample, folder: str, kind: Any, other: dict[str, str]
 ) -> None:
     """Else a host that only seals would follow what was never a part of this archive."""
     path = sample.path / folder / sample.first
-    document = dataclasses.replace(kind.parse(path.read_bytes()), archive="00" * 16)
-    path.write_bytes(document.marshal())
+    path.write_bytes(dataclasses.replace(kind.parse(path.read_bytes()), **other).marshal())
     said = f"{folder}/{sample.first} belongs to another archive or part"
     assert any(said in p.message for p in pqvault.verify(sample.path).problems)
     assert left(sample) == TWO
