@@ -167,6 +167,17 @@ def test_what_was_removed_does_not_come_back(archive: Path, tmp_path: Path) -> N
         assert [entry.path for entry in opened.entries()] == [b"src", b"src/a", b"src/link"]
 
 
+def test_parts_that_gave_way_to_others_are_for_gc(archive: Path) -> None:
+    """Who reads them now has 7 days to end; and nothing is removed that no report names."""
+    old = part(archive)
+    pqvault.reencrypt(archive, identities=[KEY])
+    (archive / "removed" / ("ab" * 16)).mkdir()  # counts too, whatever it is
+    before = {p for p in archive.rglob("*") if old in str(p)}
+    assert expire(archive, 90 * DAY).problems == []
+    assert {p for p in archive.rglob("*") if old in str(p)} == before
+    assert archive / "parts" / old / "catalog" in before
+
+
 def test_open_parts_expire_too_but_not_live_ones(
     archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ from pqvault.storage import LocalStorage, Storage, storage_at
 __all__ = ["ExpireReport", "expire"]
 
 _LONGEST: Final = 24 * 3600.0  # seconds that a part may stay open
+_RECORD: Final = 4096  # bytes of what says that a part has expired
 
 
 @dataclass(slots=True)
@@ -132,8 +133,8 @@ def expire(
             continue
         _gather(report, lambda part=part: run.committed(part))  # type: ignore[misc]
     _gather(report, run.open)
-    for part_id in removed:  # what an interrupted run left
-        if not dry_run and not storage.exists(layout.envelope_name(part_id)):
+    for part_id in removed:  # what an interrupted run left; the files of others have gc's grace
+        if not dry_run and _is_expired(storage, part_id):
             _gather(report, lambda part_id=part_id: _remove_files(storage, part_id))  # type: ignore[misc]
     if keystore is not None:
         _destroy_keys(storage, archive_id, run, keystore)
@@ -146,6 +147,15 @@ def _is_of_a_log(commit: Commit) -> bool:
     go, what they hide is there again."""
     names = [file.name for file in commit.files if file.name != CATALOG]
     return commit.kind == "append" and bool(names) and all(map(is_table, names))
+
+
+def _is_expired(storage: Storage, part: str) -> bool:
+    """Whether a part was removed here, and not by who put another one in its place."""
+    try:
+        record = json.loads(storage.read(layout.removed_name(part), _RECORD))
+        return bool(record["reason"] == "expired")
+    except (PQVaultError, ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def _gather(report: ExpireReport, do: Callable[[], object]) -> None:
