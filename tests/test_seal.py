@@ -3,6 +3,7 @@ change under its hands."""
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import hashlib
 import os
@@ -22,8 +23,18 @@ import pqvault
 from pqvault import api
 from pqvault.archive import deal, layout
 from pqvault.archive import seal as seal_module
+from pqvault.archive.committing import put_part
+from pqvault.archive.publicstate import PublicState
 from pqvault.crypto.passphrase import Cost
-from pqvault.errors import Incomplete, NotFound, PolicyRefused, PQVaultError, RolledBack, UsageError
+from pqvault.errors import (
+    Incomplete,
+    IntegrityError,
+    NotFound,
+    PolicyRefused,
+    PQVaultError,
+    RolledBack,
+    UsageError,
+)
 from pqvault.keystore.seen import Seen
 from pqvault.keystore.store import Keystore
 from pqvault.progress import Report
@@ -794,6 +805,22 @@ def test_what_failed_is_told_and_not_what_failed_after_it(
     monkeypatch.setattr(os, "rmdir", broken)
     with pytest.raises(PQVaultError, match=r"cannot write .*objects/000000"):
         box.seal()
+
+
+def test_a_part_is_committed_once_and_as_it_reads_back(box: Box) -> None:
+    """attack 33: of two that recover one log, the commit that is there stays; who comes second is
+    told, and so is who would put a document that is not the one that was meant."""
+    box.tree({"a": b"1"})
+    box.seal()
+    storage = LocalStorage(box.archive)
+    (part,) = PublicState(storage).ordered()
+    other = dataclasses.replace(part.commit, created=part.commit.created + 1)
+    before = {name: (box.archive / name).read_bytes() for name in files_below(box.archive)}
+    with pytest.raises(IntegrityError, match="is committed already"):
+        put_part(storage, [], other, other.marshal())
+    with pytest.raises(IntegrityError, match="do not read back"):
+        put_part(storage, [], other, part.commit.marshal())
+    assert {name: (box.archive / name).read_bytes() for name in files_below(box.archive)} == before
 
 
 def test_a_lost_header_is_no_new_archive(box: Box) -> None:
