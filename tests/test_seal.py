@@ -23,7 +23,7 @@ import pqvault
 from pqvault import api
 from pqvault.archive import deal, layout
 from pqvault.archive import seal as seal_module
-from pqvault.archive.committing import put_part
+from pqvault.archive.committing import discard, put_part
 from pqvault.archive.publicstate import PublicState
 from pqvault.crypto.passphrase import Cost
 from pqvault.errors import (
@@ -821,6 +821,20 @@ def test_a_part_is_committed_once_and_as_it_reads_back(box: Box) -> None:
     with pytest.raises(IntegrityError, match="do not read back"):
         put_part(storage, [], other, part.commit.marshal())
     assert {name: (box.archive / name).read_bytes() for name in files_below(box.archive)} == before
+
+
+def test_all_of_a_part_is_discarded_and_nothing_of_another(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path / "a.pqv")
+    layout.create_archive(storage)
+    part, other = "ab" * 16, "cd" * 16
+    for one in (part, other):
+        storage.make_folder(f"parts/{one}/objects")
+        for name in (f"envelopes/{one}", f"envelopes/{one}.pii", f"parts/{one}/objects/x"):
+            storage.put(name, b"")
+    discard(storage, part)
+    left = [f"envelopes/{other}", f"envelopes/{other}.pii", f"parts/{other}/objects/x"]
+    assert sorted(files_below(storage.root)) == [*left, "pqvault.json"]
+    assert not (storage.root / "parts" / part).exists()
 
 
 def test_a_lost_header_is_no_new_archive(box: Box) -> None:

@@ -505,6 +505,8 @@ def test_signing_keys_in_the_keystore(private_home: Path) -> None:
         with pytest.raises(UsageError, match=r"keys of Ed25519.ML-DSA-65, and this"):
             transfer.import_keys(store, "release", [pqvault.Identity.generate()])
         transfer.import_keys(store, "imported", [ALICE, BOB.signer])
+        with pytest.raises(KeyStateForbids, match="deactivated; public key only"):
+            store.store.signing_version("imported")
         store.verify()
 
 
