@@ -321,6 +321,8 @@ def test_a_writer_does_not_go_on_unsigned(signed: Box) -> None:
     assert len(commits(signed)) == 1
     add_unsigned(signed, {})
     assert len(commits(signed)) == 2
+    with pytest.raises(PolicyRefused, match="this run would add an unsigned one"):
+        signed.seal()  # not the last part alone
 
 
 def test_what_the_policy_would_not_read_is_not_written(box: Box) -> None:
