@@ -853,6 +853,23 @@ def test_a_lost_header_is_no_new_archive(box: Box) -> None:
     assert box.seal().parts == []
 
 
+def test_a_header_that_another_writer_makes_just_now_is_not_lost(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first part may be there already when we look why there was no header."""
+    box.tree({"a": b"1"})
+    box.seal()
+    storage, exists, asked = LocalStorage(box.archive), LocalStorage.exists, list[str]()
+    made = layout.read_header(storage)
+
+    def late(storage: LocalStorage, name: str) -> bool:
+        asked.append(name)
+        return len(asked) > 1 and exists(storage, name)
+
+    monkeypatch.setattr(LocalStorage, "exists", late)
+    assert layout.create_archive(storage) == made and asked[0] == layout.HEADER
+
+
 def test_a_missing_parent_stops_the_seal(box: Box) -> None:
     """attack 14: an archive that lost a part which another names as parent is exit 15."""
     box.tree({"a": b"1"})
