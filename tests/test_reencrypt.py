@@ -14,6 +14,7 @@ from conftest import make_tree
 
 import pqvault
 from pqvault.archive import headers, publicstate
+from pqvault.archive.publicpart import PublicPart
 from pqvault.errors import Incomplete, IntegrityError, Locked, NoKeyFits, PolicyRefused, UsageError
 from pqvault.format.commit import Commit
 from pqvault.format.envelope import Envelope
@@ -544,6 +545,30 @@ def test_a_stream_is_done_when_its_root_key_is_of_this_run_and_opens_for_whom_it
     assert left(remove=[NEW.key_id]) == (OLD.recipient,)
     pqvault.rotate(path, identities=[OLD], remove=[NEW.key_id])
     assert left(remove=[NEW.key_id]) == (OLD.recipient,)
+
+
+@pytest.mark.parametrize("verb", [pqvault.reencrypt, pqvault.compact, pqvault.prune])
+def test_a_part_that_nobody_looked_at_is_taken_back(
+    archive: Path, monkeypatch: pytest.MonkeyPatch, verb: Any
+) -> None:
+    """attack 33: killed before it was found good, or put there by who knows a public key: whoever
+    changes the archive next does not believe it, as long as what it replaces is there."""
+    before, old = listing(archive, OLD), {commit.part for commit in commits(archive)}
+
+    def killed(_: object, new: PublicPart, __: object) -> None:
+        for path in (archive / "parts" / new.id).rglob("0*"):
+            path.write_bytes(bytes(path.stat().st_size))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(renewal.ArchiveRenewal, "_verify", killed)
+        with pytest.raises(KeyboardInterrupt):
+            pqvault.reencrypt(archive, identities=[OLD])
+    (new,) = {commit.part for commit in commits(archive)} - old
+    verb(archive, identities=[OLD], **({} if verb is pqvault.reencrypt else {"keep_last": 3}))
+    assert listing(archive, OLD) == before
+    assert new not in {commit.part for commit in commits(archive)}
+    assert pqvault.verify(archive, identities=[OLD]).problems == []
 
 
 @pytest.mark.parametrize("module, name", [(publicstate, "read_public"), (headers, "_read_all")])
