@@ -7,9 +7,11 @@ import io
 import os
 import random
 import resource
+import time
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -849,6 +851,24 @@ def test_find_is_a_look_up(present: set[bytes], others: set[bytes], group: int) 
             after = [p for batch in reader.batches(start) for p in batch.column(0).to_pylist()]
             assert after == paths[len(paths) - len(after) :]
             assert set(after) >= set(paths[bisect_left(paths, start) :])
+
+
+def test_threads_that_find_at_once_see_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a mount, or of a training job: the file that they read has one position."""
+
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            time.sleep(0.0002)  # as a disk does, while others seek
+            return super().read(size)
+
+    monkeypatch.setattr(catalog, "ROW_GROUP", 4)
+    paths = [b"%02d" % number for number in range(32)]
+    file = write_catalog([(path, Kind.TOMBSTONE) for path in paths])
+    reader = CatalogReader(Slow(file.getvalue()), frozenset(), "it")
+    random.Random(1).shuffle(paths)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(reader.find, paths))
+    assert [entry.path for entry in found if entry is not None] == paths
 
 
 def catalog_path(path: bytes) -> bool:

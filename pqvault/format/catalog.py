@@ -6,6 +6,7 @@ made only for who iterates or asks for one path.
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_left
 from collections.abc import Iterator
 from typing import IO, Any, Final, TypeVar
@@ -111,7 +112,7 @@ class CatalogWriter:
 
 
 class CatalogReader:
-    """Reads a catalog by row group; every batch that it gives out has been checked.
+    """Reads a catalog by row group; every batch that it gives out has been checked. Thread-safe.
 
     ``file``: a seekable binary file of authenticated bytes. ``objects``: the numbers of the
     objects that extents may name. ``what`` names the catalog in errors. ``digest_size``: bytes.
@@ -142,12 +143,15 @@ class CatalogReader:
         self.groups: int = len(sizes)
         self._recent: dict[int, pa.RecordBatch] = {}
         self._recent_paths: dict[int, pa.Array] = {}
+        # Whoever reads moves the position of the file, which is one, and so does pyarrow.
+        self._lock = threading.RLock()
 
     def batch(self, group: int) -> pa.RecordBatch:
         """One row group, checked."""
         try:
-            self._check_pages(group)
-            batch = _one(self._unpacked(group, SCHEMA))
+            with self._lock:
+                self._check_pages(group)
+                batch = _one(self._unpacked(group, SCHEMA))
         except (pa.ArrowException, OSError, ValueError, IndexError) as error:
             raise self._bad(f"has a damaged row group {group}: {_first_line(error)}") from None
         if len(batch) != self._groups[group].rows:
@@ -224,13 +228,18 @@ class CatalogReader:
             return None
         if paths[row].as_py() != path:
             return None
-        batch = self._recent.get(group)
-        if batch is None:
-            batch = _keep(self._recent, group, self.batch(group))
+        with self._lock:
+            batch = self._recent.get(group)
+            if batch is None:
+                batch = _keep(self._recent, group, self.batch(group))
         return next(entries_of(batch.slice(row, 1)))
 
     def _paths(self, group: int) -> pa.Array:
         """The paths of a row group, sorted; nothing else of it is read."""
+        with self._lock:
+            return self._read_paths(group)
+
+    def _read_paths(self, group: int) -> pa.Array:
         found = self._recent_paths.get(group)
         if found is not None:
             return found

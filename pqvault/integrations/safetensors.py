@@ -6,6 +6,7 @@ The library's own ``safe_open`` maps a file of the disk; this has its shape and 
 from __future__ import annotations
 
 import json
+import threading
 from importlib.util import find_spec
 from typing import Any, Final
 
@@ -24,8 +25,8 @@ class safe_open(Closing):  # noqa: N801  the name that the library has
     """A file of tensors at a path or URL (``pqvault://…``), of which only the header is read.
 
     ``framework``: ``pt`` for torch, ``np`` for NumPy. ``device``: where torch puts them. Other
-    options are fsspec's. Raises FormatError for a header that contradicts itself, before anything
-    of its size is allocated.
+    options are fsspec's. Threads may share it. Raises FormatError for a header that contradicts
+    itself, before anything of its size is allocated.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class safe_open(Closing):  # noqa: N801  the name that the library has
                     " torch pip install 'pqvault[safetensors,torch]'",
                 )
         self._device = device
+        self._lock = threading.Lock()  # of the position of the file
         self._opened = fsspec.open(url, "rb", **options)
         self._file = self._opened.open()
         try:
@@ -107,8 +109,8 @@ class safe_open(Closing):  # noqa: N801  the name that the library has
         blob = bytearray(8 + len(head) + end - begin)
         blob[:8] = len(head).to_bytes(8, "little")
         blob[8 : 8 + len(head)] = head
-        self._file.seek(self._begin + begin)
-        with memoryview(blob)[8 + len(head) :] as view:
+        with self._lock, memoryview(blob)[8 + len(head) :] as view:
+            self._file.seek(self._begin + begin)
             if self._file.readinto(view) != len(view):
                 raise self._bad("ends early")
         from safetensors import SafetensorError

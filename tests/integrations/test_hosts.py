@@ -8,6 +8,8 @@ import os
 import pickle
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +221,29 @@ def test_tensors_that_are_not_as_their_header_says(
         for read in (lambda: tensors.get_tensor("a"), lambda: tensors.get_slice("a")[0:1]):
             with pytest.raises(FormatError, match=r"pqvault.*contradicts its header"):
                 read()
+
+
+def test_threads_that_share_safetensors_get_the_tensors_that_they_ask_for(
+    sealed: SealedCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with the library's own: else one would be given the bytes of another, unseen."""
+    numpy = pytest.importorskip("numpy")
+    library = pytest.importorskip("safetensors.numpy")
+    from pqvault.integrations.safetensors import safe_open
+
+    weights = {f"{n:02d}": numpy.full(8, n, dtype=numpy.int64) for n in range(40)}
+    url = sealed_tensors(sealed, library.save(weights))
+    with safe_open(url, "np", **sealed.options) as file, ThreadPoolExecutor(4) as pool:
+        kind, seek = type(file._file), file._file.seek
+
+        def slow(at: int, *whence: int) -> int:
+            place: int = seek(at, *whence)
+            time.sleep(0.0005)
+            return place
+
+        monkeypatch.setattr(kind, "seek", lambda _, at, *whence: slow(at, *whence))
+        for name, found in zip(weights, pool.map(file.get_tensor, weights), strict=True):
+            assert numpy.array_equal(found, weights[name])
 
 
 def test_safetensors_come_as_they_are_asked_for(sealed: SealedCorpus) -> None:
