@@ -23,7 +23,9 @@ import hostile as h
 import pytest
 
 import pqvault
+from pqvault.errors import PQVaultError
 from pqvault.format.commit import Commit
+from pqvault.storage import LocalStorage
 
 KEY = pqvault.Identity.generate()
 
@@ -584,6 +586,66 @@ def test_gc_leaves_a_running_seal_alone(small: Path, tmp_path: Path) -> None:
     assert (again.removed, again.size) == (report.removed, report.size)
     assert f"envelopes/{'ab' * 16}" in again.removed
     assert not running.parent.exists()
+
+
+def test_gc_takes_a_part_whole_or_not_at_all(small: Path, tmp_path: Path) -> None:
+    """A seal may take longer than the grace: what it wrote first is needed for its commit."""
+    archive = tmp_path / "x.pqv"
+    pqvault.seal(small, archive, recipients=[KEY.recipient])
+    objects = archive / "parts" / ("ab" * 16) / "objects"
+    objects.mkdir(parents=True)
+    for name in ("000000-00000000", "000001-00000000"):
+        (objects / name).write_bytes(b"x")
+    os.utime(objects / "000000-00000000", (0, 0))
+    assert pqvault.gc(archive).removed == []
+    assert len(list(objects.iterdir())) == 2
+    empty = archive / "parts" / ("cd" * 16)
+    empty.mkdir()
+    os.utime(empty, (0, 0))
+    assert pqvault.gc(archive, dry_run=True).removed == [] and empty.exists()
+    pqvault.gc(archive)
+    assert not empty.exists() and len(list(objects.iterdir())) == 2
+
+
+def test_gc_keeps_a_part_whose_commit_is_damaged(small: Path, tmp_path: Path) -> None:
+    """It can be put back from a copy, and then all of the part has to be there."""
+    archive = tmp_path / "x.pqv"
+    pqvault.seal(small, archive, recipients=[KEY.recipient])
+    (commit,) = (archive / "commits").iterdir()
+    whole = commit.read_bytes()
+    commit.write_bytes(whole[:-1])
+    before = all_files(archive)
+    report = pqvault.gc(archive, older_than=-10)
+    assert (report.removed, all_files(archive)) == ([], before)
+    commit.write_bytes(whole)
+    check_whole(archive, small, tmp_path / "out")
+
+
+def test_gc_takes_the_envelope_first_and_goes_on_past_what_cannot_go(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the first call on, nothing that is left of a part that was pruned opens here."""
+    archive = tmp_path / "x.pqv"
+    for number in range(2):
+        (small / "changing").write_bytes(bytes([number]))
+        pqvault.seal(small, archive, recipients=[KEY.recipient], append=True)
+    (gone,) = pqvault.prune(archive, identities=[KEY], keep_last=1).removed
+    remove, said = LocalStorage.remove, list[str]()
+
+    def fails(storage: LocalStorage, name: str) -> None:
+        said.append(name)
+        if name.endswith("catalog"):
+            raise PQVaultError(f"cannot remove {name}")
+        remove(storage, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStorage, "remove", fails)
+        report = pqvault.gc(archive, older_than=-10)
+    assert said[:2] == [f"envelopes/{gone}", f"commits/{gone}"] and len(said) > 3
+    assert [p.message for p in report.problems] == [f"cannot remove parts/{gone}/catalog"]
+    assert report.removed == [name for name in said if not name.endswith("catalog")]
+    assert pqvault.gc(archive, older_than=-10).removed == [f"parts/{gone}/catalog"]
+    assert pqvault.verify(archive, identities=[KEY]).problems == []
 
 
 # ---- two at once -------------------------------------------------------------------------
