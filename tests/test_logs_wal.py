@@ -227,6 +227,38 @@ def test_what_follows_the_end_is_refused() -> None:
         read(data + b"more")
 
 
+def test_an_end_that_counts_other_rows_is_refused() -> None:
+    """Format 12.2: where nothing before it is damaged, it has exactly so many."""
+    file = Memory()
+    writer = WalWriter(file, KEY)
+    writer.write_batch(rows(3))
+    writer.end(4, 0)
+    with pytest.raises(FormatError, match="has 3 rows, its closing record says 4"):
+        read(bytes(file.data))
+
+
+def test_a_record_behind_damage_is_found_wherever_the_windows_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data, starts = written(3)
+    data = data[: starts[1] - 40] + bytes([data[starts[1] - 40] ^ 1]) + data[starts[1] - 39 :]
+    for window in range(64, 64 + 16):
+        monkeypatch.setattr("pqvault.logs.wal._WINDOW", window)
+        numbers, reader = read(data)
+        assert numbers == list(range(3, 9)) and reader.end == End(9, 0), window
+
+
+def test_a_record_that_no_reader_would_take_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = Memory()
+    writer = WalWriter(file, KEY)
+    writer.write_batch(rows(3))
+    before, place = bytes(file.data), writer.place
+    monkeypatch.setattr(wal, "MAX_CONTENT", 100)
+    with pytest.raises(PQVaultError, match="too large for a log"):
+        writer.write_batch(rows(30))
+    assert (bytes(file.data), writer.place) == (before, place)
+
+
 def test_a_stream_as_arrow_writes_it_is_taken() -> None:
     """With and without its end-of-stream mark: the page allows both."""
     body = stream(rows(3))
