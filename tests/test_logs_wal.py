@@ -27,6 +27,7 @@ from pqvault.logs.rows import LogRows
 from pqvault.logs.wal import End, WalReader, WalWriter
 from pqvault.rootkey import RootKey
 from pqvault.storage import LocalStorage
+from pqvault.storage.appending import AppendFile
 
 ARCHIVE, PART = new_id(), new_id()
 KEY = RootKey.generate(ARCHIVE, PART)
@@ -406,6 +407,63 @@ def test_only_the_main_file_says_what_table_it_becomes(tmp_path: Path) -> None:
         ((_, batch),) = reader.batches()
         assert reader.table == said and batch.schema.metadata is None
     part.close()
+
+
+@pytest.fixture
+def part(tmp_path: Path) -> Iterator[LogPart]:
+    """One with a column group, into which nothing is written yet."""
+    storage = LocalStorage(tmp_path / "a.pqv")
+    layout.create_archive(storage)
+    one = Identity.generate().recipient
+    group = ColumnGroup("content", ("text",), (one,))
+    part = LogPart(storage, layout.read_header(storage), [one], [group])
+    yield part
+    part.close()
+
+
+def files_of(part: LogPart) -> dict[str, bytes]:
+    folder = part.storage.root / "parts" / part.id
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_attack_16_a_child_of_fork_writes_nothing_with_its_parents_keys(
+    part: LogPart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part.append(rows(3))
+    before, parent = files_of(part), os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: parent + 1)
+    for write in (lambda: part.append(rows(3)), part.end):
+        with pytest.raises(PQVaultError, match="into another process"):
+            write()
+    assert files_of(part) == before and not part.ended
+
+
+def test_rows_are_written_into_all_files_or_none(
+    part: LogPart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """attack 47: the group's file took them, the main one did not: then both are as before."""
+    part.append(rows(3))
+    before, append = files_of(part), AppendFile.append
+
+    def full(file: AppendFile, buffer: Any) -> None:
+        if file.where.endswith("/wal"):
+            raise PQVaultError("no space left")
+        append(file, buffer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AppendFile, "append", full)
+        with pytest.raises(PQVaultError, match="no space left"):
+            part.append(rows(3, 3))
+    assert files_of(part) == before and part.rows == 3
+    part.append(rows(3, 6))
+    part.end()
+    found = {}
+    for name, key in (("", part.keys.root), ("content", part.keys.groups["content"])):
+        file = Memory(files_of(part)[wal.wal_name(name)])
+        reader = WalReader(file, key, name, "it")  # type: ignore[arg-type]
+        found[name] = [len(batch) for _, batch in reader.batches()]
+        assert reader.end == End(6, 0) and not reader.damaged
+    assert found == {"": [3, 3], "content": [3, 3]}
 
 
 @pytest.mark.parametrize("table", ["../x", "a//b", "/a", "a/./b", "x" * 300])
