@@ -20,10 +20,18 @@ from pqvault.archive import compact
 from pqvault.archive.compact import Compaction, CompactReport
 from pqvault.archive.differences import differences
 from pqvault.archive.retired import retire
-from pqvault.errors import Locked, NoKeyFits, NotFound, PolicyRefused, UsageError
+from pqvault.errors import (
+    IntegrityError,
+    Locked,
+    NoKeyFits,
+    NotFound,
+    PolicyRefused,
+    UsageError,
+)
 from pqvault.keys import Recipient
 from pqvault.signing import SigningKey
 from pqvault.storage import LocalStorage
+from pqvault.storage.localfiles import LocalSink
 from pqvault_cli.main import cli
 
 
@@ -248,6 +256,33 @@ def test_a_content_that_is_not_what_its_commit_says_is_not_taken(archive: Path) 
     data[len(data) // 2] ^= 1
     name.write_bytes(data)
     with pytest.raises(pqvault.errors.IntegrityError):
+        run(archive)
+    assert states(archive) == before
+    assert {p.name for p in (archive / "parts").iterdir()} == set(before)
+
+
+@pytest.mark.parametrize("wrong", ["content", "entries"])
+def test_what_does_not_read_back_as_it_was_takes_nothings_place(
+    archive: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    """attack 33: a disk that keeps something else than was written; a merge that forgets a file."""
+    before, finish, merge = states(archive), LocalSink.finish, compact.merged_table
+
+    def forgetful(sink: LocalSink) -> None:
+        path = Path(sink._storage.where(sink._name))
+        finish(sink)
+        if "/objects/" in sink._name and wrong == "content":
+            data = bytearray(path.read_bytes())
+            data[len(data) // 2] ^= 1
+            path.write_bytes(data)
+
+    def merged(*given: Any) -> Any:
+        table = merge(*given)
+        return table.slice(0, len(table) - (wrong == "entries"))
+
+    monkeypatch.setattr(LocalSink, "finish", forgetful)
+    monkeypatch.setattr(compact, "merged_table", merged)
+    with pytest.raises(IntegrityError, match="not the same" if wrong == "entries" else "failed"):
         run(archive)
     assert states(archive) == before
     assert {p.name for p in (archive / "parts").iterdir()} == set(before)
