@@ -853,6 +853,38 @@ def test_find_is_a_look_up(present: set[bytes], others: set[bytes], group: int) 
             assert set(after) >= set(paths[bisect_left(paths, start) :])
 
 
+@pytest.mark.parametrize(
+    "first, lie, hidden",
+    [
+        (b"kkkk", b"zzzz", b"mmmm"),  # so that the group of a path is taken to be the one before
+        (b"kkkk", b"cccc", b"kkkk"),  # or the one behind
+    ],
+)
+def test_a_look_up_believes_no_statistics(
+    monkeypatch: pytest.MonkeyPatch, first: bytes, lie: bytes, hidden: bytes
+) -> None:
+    """Whoever knows a public key can seal a catalog: what it lists is found, or it is refused."""
+    monkeypatch.setattr(catalog, "ROW_GROUP", 2)
+    paths = [b"aaaa", first, b"mmmm", b"nnnn"]
+    data = bytearray(write_catalog([(path, Kind.TOMBSTONE) for path in paths]).getvalue())
+    at = data.rindex(b"mmmm")  # in the footer
+    data[at : at + 4] = lie
+    reader = CatalogReader(io.BytesIO(data), frozenset(), "it")
+    with pytest.raises(FormatError, match="statistics that lie"):
+        reader.find(hidden)
+    with pytest.raises(FormatError, match="statistics that lie"):
+        list(reader.batches())
+
+
+def test_a_look_up_among_paths_out_of_order_is_refused() -> None:
+    paths = [b"a", b"c", b"b", b"d"]
+    file = write_catalog([(path, Kind.TOMBSTONE) for path in paths])
+    reader = CatalogReader(io.BytesIO(file.getvalue()), frozenset(), "it")
+    for path in paths:
+        with pytest.raises(FormatError, match="not sorted by path"):
+            reader.find(path)
+
+
 def test_threads_that_find_at_once_see_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of a mount, or of a training job: the file that they read has one position."""
 
