@@ -29,6 +29,7 @@ from pqvault.errors import (
     UsageError,
 )
 from pqvault.keys import Recipient
+from pqvault.policy import Policy
 from pqvault.signing import SigningKey
 from pqvault.storage import LocalStorage
 from pqvault.storage.localfiles import LocalSink
@@ -180,6 +181,17 @@ def test_signed_parts_need_a_signature(tmp_path: Path) -> None:
     run(path, sign=[signer])
     assert len(states(path)) == 1
     assert pqvault.verify(path, identities=[KEY]).problems == []
+
+
+def test_what_was_added_unsigned_is_not_signed_unseen(tmp_path: Path) -> None:
+    """attack 7: not with what is signed beside it, whoever accepts what is unsigned."""
+    signer, source, path = SigningKey.generate(), tmp_path / "src", tmp_path / "a.pqv"
+    anybody = Policy(allow_unsigned=True)
+    for number, sign in enumerate(([signer], [])):
+        make_tree(source, {f"f{number}": b"x"})
+        pqvault.seal(source, path, recipients=[KEY.recipient], sign=sign, policy=anybody)
+    report = run(path, sign=[signer], policy=anybody, dry_run=True)
+    assert (report.merged, report.left) == ([], 2)
 
 
 def test_a_retired_key_gets_no_new_part(archive: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tables_kit
 from click.testing import CliRunner
 from conftest import make_tree
 
@@ -206,6 +207,18 @@ def test_a_record_of_another_part_says_nothing(archive: Path) -> None:
         (archive / "removed").mkdir(exist_ok=True)
         (archive / "removed" / ids[0]).write_bytes(other.remove(record).marshal())
         assert states(archive) == ids[1:]
+
+
+def test_parts_that_hold_rows_of_a_table_stay(tmp_path: Path) -> None:
+    """Its last entry alone stands, and the rows of those before belong to it (format 10.4)."""
+    path, kit = tmp_path / "t.pqv", tables_kit
+    for start in range(0, 30, 10):
+        kit.write(path, kit.talk(10, start), mode="append")
+    assert pqvault.prune(path, identities=[kit.KEY], keep_last=1).removed == []
+    assert kit.read(path).equals(kit.talk(30))
+    kit.write(path, kit.talk(5), mode="replace")
+    assert len(pqvault.prune(path, identities=[kit.KEY], keep_last=1).removed) == 3
+    assert kit.read(path).equals(kit.talk(5))
 
 
 def test_ages_and_counts(archive: Path) -> None:
