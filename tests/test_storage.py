@@ -149,6 +149,8 @@ def test_a_file_that_shrinks_while_open_is_an_integrity_error(storage: Storage, 
         os.truncate(root / "object", 40)
         with pytest.raises(IntegrityError, match=r"ends early.*byte 40"):
             file.pread_into(bytearray(100), 0)
+        with pytest.raises(IntegrityError, match=r"ends early.*byte 40"):
+            file.read_all()  # type: ignore[attr-defined]
 
 
 def test_attack_47_short_reads_are_continued(
