@@ -33,7 +33,7 @@ from pqvault.errors import (
 )
 from pqvault.logs import InferenceLog, LogView, expire, recover
 from pqvault.logs import settings as log_settings
-from pqvault.logs.openparts import find_parts, state_of
+from pqvault.logs.openparts import FoundPart, find_parts
 from pqvault.logs.part import LogPart
 from pqvault.signing import SigningKey
 from pqvault.storage.appending import AppendFile
@@ -1179,11 +1179,13 @@ def test_a_part_that_its_writer_closes_meanwhile_is_listed_as_committed(
     numbered(log, 5)
     log.flush()
 
-    def closed(storage: Any, part: Any) -> Any:
-        log.close()
-        return state_of(storage, part)
+    state = FoundPart.state
 
-    monkeypatch.setattr("pqvault.logs.reading.state_of", closed)
+    def closed(part: FoundPart) -> Any:
+        log.close()
+        return state(part)
+
+    monkeypatch.setattr(FoundPart, "state", closed)
     with LogView(archive, [OPS]) as view:
         assert [(part.state, part.rows) for part in view.parts()] == [("committed", 5)]
         assert view.problems == []

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
-from pqvault.archive.layout import commit_name, envelope_name, group_envelope_name, part_file
+from pqvault.archive.layout import commit_name, envelope_name, part_file
 from pqvault.archive.publicstate import PublicState
 from pqvault.crypto.profiles import Profile
 from pqvault.errors import IntegrityError, PolicyRefused, PQVaultError, UsageError
@@ -80,9 +80,7 @@ def put_part(storage: Storage, envelopes: Sequence[Envelope], commit: Commit, da
     storage.sync_folder(f"parts/{commit.part}")
     storage.sync_folder("parts")
     for envelope in envelopes:
-        group, part = envelope.group, commit.part
-        name = group_envelope_name(part, group) if group else envelope_name(part)
-        storage.put(name, envelope.marshal())
+        storage.put(envelope_name(commit.part, envelope.group), envelope.marshal())
     if not storage.put_new(commit_name(commit.part), data):
         raise IntegrityError(f"part {commit.part} is committed already")
 

@@ -24,7 +24,6 @@ __all__ = [
     "create_archive",
     "envelope_name",
     "envelope_names",
-    "group_envelope_name",
     "header",
     "is_id",
     "listed_ids",
@@ -53,14 +52,9 @@ def commit_name(part: str) -> str:
     return f"commits/{part}"
 
 
-def envelope_name(part: str) -> str:
-    """Where the envelope of a part is."""
-    return f"envelopes/{part}"
-
-
-def group_envelope_name(part: str, group: str) -> str:
-    """Where the envelope of a column group of a part is."""
-    return f"envelopes/{part}.{group}"
+def envelope_name(part: str, group: str = "") -> str:
+    """Where the envelope of a part is, or of a column group of it."""
+    return f"envelopes/{part}.{group}" if group else f"envelopes/{part}"
 
 
 def envelope_names(storage: Storage) -> dict[str, list[str]]:

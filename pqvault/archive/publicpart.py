@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pqvault.archive.layout import commit_name, envelope_name, group_envelope_name
+from pqvault.archive.layout import commit_name, envelope_name
 from pqvault.crypto import digest as digests
 from pqvault.errors import IntegrityError, NotFound, RolledBack
 from pqvault.format.commit import Commit
@@ -65,7 +65,7 @@ def read_public(storage: Storage, archive: str, part: str) -> PublicPart:
 
 def read_envelope(storage: Storage, archive: str, part: str, group: str = "") -> Envelope:
     """Parse the envelope of a part, or of a column group of it. Raises NotFound, IntegrityError."""
-    name = group_envelope_name(part, group) if group else envelope_name(part)
+    name = envelope_name(part, group)
     return parse_envelope(storage.read(name, MAX_SIZE), archive, part, group)
 
 
@@ -80,7 +80,7 @@ def parse_commit(data: bytes, archive: str, part: str) -> Commit:
 
 def parse_envelope(data: bytes, archive: str, part: str, group: str = "") -> Envelope:
     """The same for an envelope of a part, or of a column group of it."""
-    name = group_envelope_name(part, group) if group else envelope_name(part)
+    name = envelope_name(part, group)
     envelope = Envelope.parse(data, name)
     if (envelope.archive, envelope.part, envelope.group) != (archive, part, group):
         raise _copied(name)

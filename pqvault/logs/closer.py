@@ -11,7 +11,7 @@ from typing import Final
 import pyarrow as pa
 
 from pqvault.archive.committing import discard
-from pqvault.archive.layout import envelope_name, group_envelope_name
+from pqvault.archive.layout import envelope_name
 from pqvault.errors import PQVaultError
 from pqvault.format.textdoc import MAX_SIZE
 from pqvault.logs.closing import close_part, rows_of
@@ -135,7 +135,6 @@ class Closer:
 
     def _bring_envelopes(self, part: LogPart) -> None:
         """From the spill folder, before a commit names the part."""
-        names = [envelope_name(part.id)]
-        names += [group_envelope_name(part.id, group.name) for group in part.groups]
-        for name in names:
+        for group in ("", *(group.name for group in part.groups)):
+            name = envelope_name(part.id, group)
             self._storage.put(name, part.storage.read(name, MAX_SIZE))

@@ -18,7 +18,7 @@ from pqvault.format.textdoc import MAX_SIZE
 from pqvault.keystore import State, index, lifecycle
 from pqvault.keystore.change import Unlocked
 from pqvault.keystore.store import KeyFacts
-from pqvault.logs.openparts import FoundPart, find_parts, is_gone, locked
+from pqvault.logs.openparts import FoundPart, find_parts
 from pqvault.storage import LocalStorage, Storage, storage_at
 
 __all__ = ["ExpireReport", "expire"]
@@ -68,23 +68,21 @@ class _Run:
 
     def open(self) -> None:
         """Parts that were never committed, but for those that a process writes now."""
-        if not isinstance(self.storage, LocalStorage):
-            return  # logs are written into folders
         for part in find_parts(self.storage):
             if self.storage.exists(layout.commit_name(part.id)) or part.began is None:
                 continue
             if part.began / 1000 + _LONGEST >= self.before:
                 continue
-            _gather(self.report, lambda part=part: self._open(self.storage, part))  # type: ignore[misc]
+            _gather(self.report, lambda part=part: self._open(part))  # type: ignore[misc]
 
-    def _open(self, storage: LocalStorage, part: FoundPart) -> None:
+    def _open(self, part: FoundPart) -> None:
         try:
-            with locked(storage, part):
+            with part.locked():
                 self._expire(part.id)
         except Locked:
             self.report.live.append(part.id)
         except NotFound:
-            if not is_gone(storage, part):
+            if not part.is_gone:
                 raise
 
     def _expire(self, part: str) -> None:

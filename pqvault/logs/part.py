@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pqvault.archive.columngroups import ColumnGroup, PartKeys
 from pqvault.archive.committing import discard
-from pqvault.archive.layout import envelope_name, group_envelope_name, part_file
+from pqvault.archive.layout import envelope_name, part_file
 from pqvault.errors import PQVaultError
 from pqvault.format.wal import wal_name
 from pqvault.keys import Recipient, one_profile
@@ -63,9 +63,7 @@ class LogPart:
         try:
             storage.make_folder(f"parts/{self.id}")
             for envelope in self.keys.envelopes(recipients, groups, sign):
-                of_group = group_envelope_name(self.id, envelope.group)
-                name = of_group if envelope.group else envelope_name(self.id)
-                storage.put(name, envelope.marshal())
+                storage.put(envelope_name(self.id, envelope.group), envelope.marshal())
             # The groups first: the main file, which says that there is a log, comes last.
             for group in groups:
                 self._begin(group.name, group.columns)

@@ -19,14 +19,14 @@ from pqvault.archive.tablerows import TableRows
 from pqvault.arguments import Identities, to_identities
 from pqvault.closing import Closing
 from pqvault.errors import FormatError, NoKeyFits, NotFound, PQVaultError
-from pqvault.logs.closing import TABLE, damage_of
-from pqvault.logs.openparts import FoundPart, find_parts, is_gone, open_keys, state_of
+from pqvault.logs.closing import TABLE, damage_of, rows_of
+from pqvault.logs.openparts import FoundPart, find_parts
 from pqvault.logs.rows import LogRows
 from pqvault.logs.schema import TIME, TIME_TYPE
 from pqvault.memory import Memory
 from pqvault.policy import ANYBODY, Policy
 from pqvault.rootkey import Keyring, keyring
-from pqvault.storage import LocalStorage, Storage, storage_at
+from pqvault.storage import Storage, storage_at
 
 __all__ = ["LogPartFacts", "LogView"]
 
@@ -109,35 +109,30 @@ class LogView(Closing):
     def _found(self) -> Iterator[_Open]:
         """Open parts that some key opens, in the order they began."""
         committed = {part.id for part in self._opened.parts}
-        storage = self._storage
-        if not isinstance(storage, LocalStorage):
-            return  # logs are written into folders
-        for found in find_parts(storage):
+        for found in find_parts(self._storage):
             if found.id in committed:
                 continue
             if found.id not in self._open:
                 try:
-                    self._open[found.id] = _Open(found, self._rows_of(storage, found))
+                    self._open[found.id] = _Open(found, self._rows_of(found))
                 except PQVaultError as error:
                     self._note(error)
                     continue
             yield self._open[found.id]
 
-    def _rows_of(self, storage: LocalStorage, found: FoundPart) -> LogRows:
-        opened = open_keys(storage, self._opened.id, found, self._keyring, partly=True)
-        return LogRows(storage, {"": opened.keys.root, **opened.keys.groups})
+    def _rows_of(self, found: FoundPart) -> LogRows:
+        keys, _ = found.open_keys(self._opened.id, self._keyring, partly=True)
+        return rows_of(found.storage, keys)
 
     def parts(self) -> list[LogPartFacts]:
         """All parts of the log, the committed ones first. Reads every open one."""
-        storage = self._storage
-        found = find_parts(storage) if isinstance(storage, LocalStorage) else []
+        found = find_parts(self._storage)
         self._opened.refresh()  # in this order: a part that is committed meanwhile is listed once
         committed = {part.id for part in self._opened.parts}
         still_open: list[LogPartFacts] = []
-        if isinstance(storage, LocalStorage):
-            for part in found:
-                if part.id not in committed and (one := self._facts_of(storage, part)) is not None:
-                    still_open.append(one)
+        for part in found:
+            if part.id not in committed and (one := self._facts_of(part)) is not None:
+                still_open.append(one)
         self._opened.refresh()  # to read all of them takes long, and their writers go on
         listed = {facts.part for facts in still_open}
         entries = [entry for entry in self._entries() if entry.part.id not in listed]
@@ -151,17 +146,17 @@ class LogView(Closing):
             self._note(error)
         return LogPartFacts(entry.part.id, "committed", rows, size, entry.part.commit.created)
 
-    def _facts_of(self, storage: LocalStorage, found: FoundPart) -> LogPartFacts | None:
+    def _facts_of(self, found: FoundPart) -> LogPartFacts | None:
         state: str = ""
         began = found.began or 0
         try:
-            state = state_of(storage, found)
-            rows = self._rows_of(storage, found)
+            state = found.state()
+            rows = self._rows_of(found)
             for _ in rows.batches():
                 if rows.table not in ("", self.name):
                     return None
         except PQVaultError as error:
-            if isinstance(error, NotFound) and is_gone(storage, found):
+            if isinstance(error, NotFound) and found.is_gone:
                 return None
             self._note(error)
             return LogPartFacts(found.id, state, None, found.size, began)

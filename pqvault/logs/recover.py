@@ -11,12 +11,11 @@ from pqvault.archive.committing import discard
 from pqvault.arguments import Identities, to_identities
 from pqvault.errors import Locked, NotFound, PQVaultError, UsageError
 from pqvault.format.textdoc import MAX_SIZE
-from pqvault.keys import Identity
 from pqvault.logs.closing import close_part, rows_of
-from pqvault.logs.openparts import FoundPart, envelope_names, find_parts, is_gone, locked, open_keys
+from pqvault.logs.openparts import FoundPart, find_parts
 from pqvault.logs.places import local
 from pqvault.progress import Progress, Report, ignore
-from pqvault.rootkey import keyring
+from pqvault.rootkey import Keyring, keyring
 from pqvault.signing import SigningKey
 from pqvault.storage import LocalStorage
 
@@ -77,7 +76,7 @@ def recover(
     keeps its id, its root keys and who it is sealed to, so this can be interrupted and repeated.
     Problems of one part are in the report.
     """
-    identities = to_identities(identities)
+    ring = keyring(to_identities(identities))
     storage = local(archive)
     target = storage if into is None else local(into)
     archive_id = layout.read_header(storage)
@@ -89,15 +88,12 @@ def recover(
     done = 0
     for part in parts:
         try:
-            with locked(storage, part):
-                _recover_one(
-                    storage, target, archive_id, part, identities, table, sign, accept_damage,
-                    report,
-                )  # fmt: skip
+            with part.locked():
+                _recover_one(part, target, archive_id, ring, table, sign, accept_damage, report)
         except Locked:
             report.live.append(part.id)
         except NotFound as error:
-            if not is_gone(storage, part):
+            if not part.is_gone:
                 report.problems.append(error)
         except PQVaultError as error:
             report.problems.append(error)
@@ -107,35 +103,34 @@ def recover(
 
 
 def _recover_one(
-    storage: LocalStorage,
+    part: FoundPart,
     into: LocalStorage,
     archive: str,
-    part: FoundPart,
-    identities: Sequence[Identity],
+    ring: Keyring,
     table: str | None,
     sign: Sequence[SigningKey],
     accept_damage: bool,
     report: RecoverReport,
 ) -> None:
     if into.exists(layout.commit_name(part.id)):
-        _remove(storage, into, part)
+        _remove(part, into)
         report.finished.append(part.id)
         return
-    opened = open_keys(storage, archive, part, keyring(identities))
-    if storage.root != into.root:
-        for name in envelope_names(part):
-            into.put(name, storage.read(name, MAX_SIZE))
-    rows = rows_of(storage, opened.keys)
+    keys, sealed_to = part.open_keys(archive, ring)
+    if part.storage.root != into.root:
+        for name in part.envelope_names:
+            into.put(name, part.storage.read(name, MAX_SIZE))
+    rows = rows_of(part.storage, keys)
     committed = close_part(
         rows,
-        opened.keys,
+        keys,
         table,
         into=into,
-        sealed_to=opened.sealed_to,
+        sealed_to=sealed_to,
         sign=sign,
         accept_damage=accept_damage,
     )
-    _remove(storage, into, part)
+    _remove(part, into)
     done = RecoveredPart(
         part.id,
         rows.rows,
@@ -152,9 +147,9 @@ def _recover_one(
         report.empty.append(done)
 
 
-def _remove(storage: LocalStorage, into: LocalStorage, part: FoundPart) -> None:
+def _remove(part: FoundPart, into: LocalStorage) -> None:
     """The write-ahead files, the main one last: as long as it is there, this is found again."""
     for name in reversed(part.names):
-        storage.remove(name)
-    if storage.root != into.root:
-        discard(storage, part.id)
+        part.storage.remove(name)
+    if part.storage.root != into.root:
+        discard(part.storage, part.id)
