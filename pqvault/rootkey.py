@@ -189,7 +189,7 @@ class RootKey:
                 )
         fits = [(w, identities[w.key_id]) for w in envelope.recipients if w.key_id in identities]
         if not fits:
-            sealed_to = ", ".join(w.key_id for w in envelope.recipients)
+            sealed_to = ", ".join(envelope.key_ids)
             raise NoKeyFits(
                 f"no identity fits {what}: {len(identities)} tried, sealed to {sealed_to}"
             )

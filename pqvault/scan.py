@@ -77,7 +77,7 @@ def _of_open_logs(storage: Storage, problems: list[PQVaultError]) -> set[str]:
     for name in open_logs(storage, known):
         try:
             envelope = Envelope.parse(storage.read(name, MAX_SIZE), name)
-            ids |= {wrapped.key_id for wrapped in envelope.recipients}
+            ids.update(envelope.key_ids)
         except PQVaultError as error:
             problems.append(error)
     return ids

@@ -151,8 +151,8 @@ class Compaction:
         """Raise PolicyRefused when a new part would be sealed to a key that is retired."""
         gone = retired.retired_ids(self.storage)
         for part in parts:
-            opens = part.public.envelope.recipients if part.public.envelope else ()
-            for key_id in (wrapped.key_id for wrapped in opens if wrapped.key_id in gone):
+            opens = part.public.envelope.key_ids if part.public.envelope else ()
+            for key_id in (k for k in opens if k in gone):
                 raise PolicyRefused(
                     f"{key_id} is retired in {self.storage.where('')}, and opens part {part.id}",
                     hint=f"take it off with `pqvault rotate --remove {key_id}`",
@@ -393,7 +393,7 @@ def _alike(one: OpenPart, other: OpenPart) -> bool:
 
     def facts(part: OpenPart) -> tuple[object, ...]:
         envelope = part.public.envelope
-        members = frozenset(w.key_id for w in envelope.recipients) if envelope else frozenset()
+        members = frozenset(envelope.key_ids) if envelope else frozenset()
         return part.commit.digest, part.commit.profile, part.signed, members
 
     return facts(one) == facts(other)

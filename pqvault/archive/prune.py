@@ -106,10 +106,8 @@ def _chosen(
         (report.removed if index in gone else report.needed).append(part.id)
         if index in gone:
             report.size += part.public.size
-            envelope = part.public.envelope
-            for wrapped in envelope.recipients if envelope else ():
-                if wrapped.key_id not in report.opened_by:
-                    report.opened_by.append(wrapped.key_id)
+            opens = part.public.envelope.key_ids if part.public.envelope else ()
+            report.opened_by += [k for k in opens if k not in report.opened_by]
     return report
 
 

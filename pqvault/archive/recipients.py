@@ -17,9 +17,8 @@ def recipients_of(part: PublicPart, find: FindRecipient) -> tuple[Recipient, ...
     """Who can open a part. Raises UsageError when a public key is not known."""
     if part.envelope is None:
         raise IntegrityError(f"the envelope of part {part.id} is missing")
-    key_ids = [wrapped.key_id for wrapped in part.envelope.recipients]
     return known_recipients(
-        key_ids,
+        part.envelope.key_ids,
         find,
         f"the envelope of part {part.id}",
         "give them with -r RECIPIENT, or take them off with `pqvault rotate --remove KEYID`",

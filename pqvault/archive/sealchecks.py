@@ -146,7 +146,7 @@ def check_state(
     for part in state.ordered():
         if part.envelope is None:
             continue
-        theirs = {wrapped.key_id for wrapped in part.envelope.recipients}
+        theirs = set(part.envelope.key_ids)
         if theirs != ours:
             warnings.append(_difference(part.id, theirs, ours))
     lacking = [part for part in without_groups(state, groups) if _has_tables(state.parts[part])]

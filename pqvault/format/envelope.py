@@ -57,6 +57,11 @@ class Envelope(SignedDocument):
     mac: bytes = bytes(32)
     signatures: tuple[Signature, ...] = ()
 
+    @property
+    def key_ids(self) -> tuple[str, ...]:
+        """Of those that it is sealed to, in their order."""
+        return tuple(wrapped.key_id for wrapped in self.recipients)
+
     def _fields(self) -> dict[str, Any]:
         recipients = [
             {"kem": r.kem, "key_id": r.key_id, "sealed": textdoc.b64encode(r.sealed)}

@@ -183,7 +183,7 @@ def _key_ids(storage: Storage, name: str) -> set[str]:
         envelope = Envelope.parse(storage.read(name, MAX_SIZE), name)
     except PQVaultError:
         return set()  # overwritten by a run before, or damaged: it names nobody
-    return {wrapped.key_id for wrapped in envelope.recipients}
+    return set(envelope.key_ids)
 
 
 def _size(storage: Storage, name: str) -> int:

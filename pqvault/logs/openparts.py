@@ -99,7 +99,7 @@ class FoundPart:
                     hint="a log is recovered by who opens all of its column groups; pass more"
                     " identities with -i",
                 ) from None
-            sealed_to.update(dict.fromkeys(wrapped.key_id for wrapped in envelope.recipients))
+            sealed_to.update(dict.fromkeys(envelope.key_ids))
         return PartKeys(groups.pop(""), groups), tuple(sealed_to)
 
 

@@ -73,9 +73,7 @@ class Rotated:
 
     def opens(self, envelope: Envelope) -> None:
         """Note who can open it."""
-        for wrapped in envelope.recipients:
-            if wrapped.key_id not in self.key_ids:
-                self.key_ids.append(wrapped.key_id)
+        self.key_ids += [k for k in envelope.key_ids if k not in self.key_ids]
 
 
 class ArchiveRotation:
@@ -184,7 +182,7 @@ class ArchiveRotation:
         result = self.result
         try:
             envelope = envelope or _read(self.storage, name, part)
-            result.met |= {wrapped.key_id for wrapped in envelope.recipients}
+            result.met.update(envelope.key_ids)
             now = self._rewrap(part, name, envelope)
         except PQVaultError as error:
             self._failed.append((part.id, error))
@@ -315,10 +313,9 @@ def note_open_logs(state: PublicState, change: Change, result: Rotated) -> None:
             fits = False  # nobody would be left, or it is not ours to rotate
         result.opens(envelope)
         if not fits:
-            ids = ", ".join(wrapped.key_id for wrapped in envelope.recipients)
             result.warnings.append(
-                f"{_what(name)} is of a log that has not ended it, and stays sealed to {ids}: do"
-                " this again once it is committed"
+                f"{_what(name)} is of a log that has not ended it, and stays sealed to"
+                f" {', '.join(envelope.key_ids)}: do this again once it is committed"
             )
 
 

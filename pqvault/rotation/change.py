@@ -169,9 +169,9 @@ class Change:
 
     def stays(self, envelope: Envelope) -> Iterator[str]:
         """A warning for each key of the envelope that should give way, and has nobody to."""
-        for wrapped in envelope.recipients:
-            if wrapped.key_id in self.blocked:
-                reason = self.blocked[wrapped.key_id]
+        for key_id in envelope.key_ids:
+            if key_id in self.blocked:
+                reason = self.blocked[key_id]
                 name = reason.partition("@")[0]
                 yield (
                     f"{reason}, and what is sealed to it stays so: `pqvault key rotate {name}`"

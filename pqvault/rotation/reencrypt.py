@@ -230,7 +230,7 @@ def plan(
             found = [(p.envelope, p.size, rs) for p, rs in pending if p.envelope is not None]
     except PQVaultError as error:
         return Planned(path, what, problem=error)
-    now = {w.key_id: None for envelope, _, _ in found for w in envelope.recipients}
+    now = {k: None for envelope, _, _ in found for k in envelope.key_ids}
     then = {r.key_id: None for _, _, recipients in found for r in recipients}
     size = sum(size for _, size, _ in found)
     return Planned(path, what, len(found), size, tuple(now), tuple(then), warnings=warnings)

@@ -158,7 +158,7 @@ class ArchiveRenewal:
             result = self.result
             for part in self.state.ordered():
                 if part.envelope is not None:
-                    result.met |= {one.key_id for one in part.envelope.recipients}
+                    result.met.update(part.envelope.key_ids)
             # What cannot be done is said before anything is written.
             size = sum(part.size for part, _ in self.pending())
             # A record first: a host that seals meanwhile to a key that goes is refused from now on.
@@ -329,7 +329,7 @@ class ArchiveRenewal:
         keys, listed = renew_part(self.storage, part, self.keys.ring, self.policy, key, self._tell)
         files += listed
         groups |= {g: read_envelope(self.storage, key.archive, part.id, g) for g in keys}
-        self.result.met |= {one.key_id for e in groups.values() for one in e.recipients}
+        self.result.met |= {key_id for e in groups.values() for key_id in e.key_ids}
         return [self._group_envelope(part, groups[g], own) for g, own in keys.items()]
 
     def _group_envelope(self, part: PublicPart, old: Envelope, key: RootKey) -> Envelope:
@@ -355,7 +355,7 @@ class ArchiveRenewal:
         """Open a new part as a reader does, when one of us may; its files were read back before."""
         if new.envelope is None:
             raise IntegrityError(f"the envelope of part {new.id} is missing")
-        if any(w.key_id in self.keys.ring for w in new.envelope.recipients):
+        if not self.keys.ring.keys().isdisjoint(new.envelope.key_ids):
             key = self._open(new)
         key.check_commit(new.commit, f"part {new.id}")
 

@@ -51,7 +51,7 @@ def retire(
 def _named(state: PublicState) -> set[str]:
     """Whom parts are sealed to, and were: hosts may go on sealing to those."""
     parts = state.parts.values()
-    now = {w.key_id for p in parts if p.envelope for w in p.envelope.recipients}
+    now = {key_id for p in parts if p.envelope for key_id in p.envelope.key_ids}
     return now.union(*(part.commit.sealed_to for part in parts))
 
 

@@ -172,7 +172,7 @@ def plan(
             warnings = rotation.result.warnings
     except PQVaultError as error:
         return Planned(target, what, problem=error)
-    now = {w.key_id: None for envelope, _ in found for w in envelope.recipients}
+    now = {k: None for envelope, _ in found for k in envelope.key_ids}
     then = {m.key_id: None for _, members in found for m in members}
     return Planned(
         target,

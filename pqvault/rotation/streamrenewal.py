@@ -59,7 +59,7 @@ class StreamRenewal:
         """Do it. Raises NoKeyFits, IntegrityError, Locked when another process is at it."""
         result = Rotated(str(self.path), STREAM)
         with opened(self.path) as (fd, envelope, size):
-            result.met = {wrapped.key_id for wrapped in envelope.recipients}
+            result.met = set(envelope.key_ids)
             recipients = self._recipients(envelope)
             if not recipients:
                 result.unchanged = 1
@@ -101,7 +101,7 @@ class StreamRenewal:
         head = os.pread(out, start, 0)
         if Envelope.parse(head) != envelope:
             raise IntegrityError(f"the new envelope of {self.path} does not read back")
-        if any(wrapped.key_id in self.keys.ring for wrapped in envelope.recipients):
+        if not self.keys.ring.keys().isdisjoint(envelope.key_ids):
             key = RootKey.unwrap(envelope, self.keys.ring, self._what)
         reader = MessageReader(*key.object(STREAM_OBJECT), f"the new {self.path}")
         for data in _pieces(FileSource(out, start, os.fstat(out).st_size - start)):

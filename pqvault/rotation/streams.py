@@ -58,7 +58,7 @@ class StreamRotation:
         """Rotate. Raises NoKeyFits, IntegrityError, Locked when another process is at it."""
         result = Rotated(str(self.path), STREAM)
         with opened(self.path) as (fd, envelope, size):
-            result.met = {wrapped.key_id for wrapped in envelope.recipients}
+            result.met = set(envelope.key_ids)
             members = self.change.members(envelope, self._what)
             if members is None:
                 result.unchanged = 1
