@@ -30,15 +30,14 @@ import pqvault
 from pqvault.archive import layout
 from pqvault.archive.committing import make_commit, make_envelope, put_part
 from pqvault.archive.deal import Dealer, ObjectJob, object_size
-from pqvault.archive.objects import SealOptions
 from pqvault.archive.partwriter import write_catalog
 from pqvault.archive.spool import SPOOL_SCHEMA as PLAN
+from pqvault.crypto.digest import DEFAULT
 from pqvault.format.catalog import HOLE, SCHEMA, Kind
 from pqvault.ids import new_id
 from pqvault.rootkey import RootKey
 from pqvault.storage import Storage, storage_at
 
-OPTIONS = SealOptions(3, 4 * 1024 * 1024)
 TARGETS = {"open s": 2.0, "open MiB": 500.0, "find ms": 50.0, "parts s": 30.0}
 
 
@@ -65,11 +64,11 @@ def add_part(storage: Storage, archive: str, recipient: Any, table: pa.Table, se
     """Commit a part that holds ``table``."""
     key = RootKey.generate(archive, new_id(), recipient.profile)
     storage.make_folder(f"parts/{key.part}")
-    catalog = write_catalog(table, key, storage, OPTIONS, frozenset())
+    catalog = write_catalog(table, key, storage, DEFAULT, ())
     commit = make_commit(
-        seq, key, [catalog], kind="append", sealed_to=[recipient.key_id], digest=OPTIONS.digest
+        seq, key, [catalog], kind="append", sealed_to=[recipient.key_id], digest=DEFAULT
     )
-    put_part(storage, [make_envelope(key, [recipient])], commit, commit.marshal())
+    put_part(storage, [make_envelope(key, [recipient])], commit)
 
 
 class Alone:

@@ -195,8 +195,7 @@ class AppendPart:
     def _check(self) -> None:
         if self._state is None:
             return
-        if self._state.rolled_back:
-            raise self._state.rolled_back[0]
+        self._state.refuse_rolled_back()
         retired.check(self._storage, [one.key_id for one in self._recipients])
         if not self._sign:
             refuse_unsigned(self._state)
@@ -292,8 +291,7 @@ class AppendPart:
         while self._free:
             self._files.append(self._free[-1].finish())
             self._free.pop()
-        objects = frozenset(object_number(file.name) for file in self._files)
-        catalog = write_catalog(self._table(), key, self._storage, self._options, objects)
+        catalog = write_catalog(self._table(), key, self._storage, self.digest, self._files)
         envelope = make_envelope(key, self._recipients, self._sign)
         state.refresh()
         self._check()
@@ -306,7 +304,7 @@ class AppendPart:
             digest=self.digest,
             sign=self._sign,
         )
-        put_part(self._storage, [envelope], commit, commit.marshal())
+        put_part(self._storage, [envelope], commit)
 
     def _table(self) -> pa.Table:
         """The rows of the catalog: the files, and the folders around them."""

@@ -67,11 +67,12 @@ def make_commit(
     return sign_document(key.sign_off(commit), sign)
 
 
-def put_part(storage: Storage, envelopes: Sequence[Envelope], commit: Commit, data: bytes) -> None:
+def put_part(storage: Storage, envelopes: Sequence[Envelope], commit: Commit) -> None:
     """Make a part exist: folders durable, envelopes, and the commit last.
 
     All documents are parsed again first: what cannot be read must not be promised.
     """
+    data = commit.marshal()
     same = all(Envelope.parse(envelope.marshal()) == envelope for envelope in envelopes)
     if not same or Commit.parse(data) != commit:
         raise IntegrityError(f"the documents of part {commit.part} do not read back")

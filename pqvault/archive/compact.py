@@ -41,7 +41,7 @@ from pqvault.archive.settling import check_unchanged, remove_replaced, settle, t
 from pqvault.archive.tasks import content_tasks, default_jobs, run_tasks
 from pqvault.errors import IntegrityError, Locked, PolicyRefused, PQVaultError
 from pqvault.format.catalog import entries_of
-from pqvault.format.commit import Commit, PartFile, is_table, object_number
+from pqvault.format.commit import Commit, PartFile
 from pqvault.format.entries import Entry, Kind
 from pqvault.keys import Identity, Recipient
 from pqvault.memory import Memory
@@ -186,7 +186,7 @@ class Compaction:
         first: int | None = None
         size = rows = 0
         for index, part in enumerate(parts[: until + 1]):
-            tables = any(is_table(file.name) for file in part.commit.files)
+            tables = part.commit.has_tables
             self.report.tables += [part.id] if tables else []
             fits = part.public.size < self.large and not tables
             size += part.public.size
@@ -222,11 +222,9 @@ class Compaction:
             packed = self._pack(group, rows, key, pool)
             files = [one.file for one in packed if one.file is not None]
             digest = group[0].commit.digest
-            numbers = frozenset(object_number(file.name) for file in files)
             table = merged_table(group, rows, gone, Places(packed))
             self.storage.make_folder(f"parts/{key.part}")
-            options = SealOptions(DEFAULT_LEVEL, DEFAULT_FRAME, digest)
-            files.append(write_catalog(table, key, self.storage, options, numbers))
+            files.append(write_catalog(table, key, self.storage, digest, files))
             envelope = make_envelope(key, recipients, self.sign)
             self._refresh(state, parts)
             commit = self._commit(state, group, key, files, recipients, bool(gone))
@@ -238,7 +236,7 @@ class Compaction:
                 self.policy,
             )
             self._compare(older, group, new, pool)
-            put_part(self.storage, [envelope], commit, commit.marshal())
+            put_part(self.storage, [envelope], commit)
         except BaseException:
             self._stop.set()
             give_up(self.storage, key.part)
@@ -262,8 +260,7 @@ class Compaction:
     def _refresh(self, state: PublicState, parts: Sequence[OpenPart], *ours: str) -> None:
         """Raises Locked when another writer put a part among those that were read."""
         state.refresh()
-        if state.rolled_back:
-            raise state.rolled_back[0]
+        state.refuse_rolled_back()
         known = {*self.report.new, *ours, *(part.id for part in parts)}
         for part in state.ordered():
             if part.id not in known and part.commit.order < parts[-1].commit.order:

@@ -14,7 +14,6 @@ from pqvault.archive.publicpart import PublicPart, read_envelope
 from pqvault.archive.publicstate import PublicState
 from pqvault.archive.replacement import replaced_ids
 from pqvault.errors import IntegrityError, NotFound, PQVaultError
-from pqvault.format.commit import is_table
 from pqvault.format.envelope import Envelope
 from pqvault.memory import Memory
 from pqvault.policy import ANYBODY, Policy
@@ -180,7 +179,7 @@ def _signed(state: PublicState, part: PublicPart, policy: Policy) -> PartFacts:
 
 def _with_groups(state: PublicState, facts: list[PartFacts]) -> list[PartFacts]:
     """The same with the envelopes of column groups; what is wrong with one is a problem."""
-    if not any(is_table(f.name) for p in state.parts.values() for f in p.commit.files):
+    if not any(part.commit.has_tables for part in state.parts.values()):
         return facts
     names = envelope_names(state.storage)
     found = []
@@ -213,7 +212,7 @@ def _facts(
         commit.digest,
         part.size,
         len(commit.files) - 1,
-        tuple(parent for parent, _ in commit.parents),
+        commit.parent_ids,
         EnvelopeFacts.of(part.envelope, wrapped_by) if part.envelope else None,
         level,
         entries,

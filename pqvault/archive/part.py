@@ -92,15 +92,14 @@ class OpenPart:
     ) -> None:
         commit = public.commit
         what = f"part {commit.part}"
-        if public.envelope is None:
-            raise IntegrityError(f"the envelope of {what} is missing")
+        envelope = public.own_envelope
         # (1) parsed, names compared: read_public. (2) unwrap, (3) envelope MAC
-        key = RootKey.unwrap(public.envelope, identities, f"the envelope of {what}")
+        key = RootKey.unwrap(envelope, identities, f"the envelope of {what}")
         # (4) root, (5) commit MAC
         key.check_commit(commit, what)
         # (6) signatures
         self.signed_by = policy.check(commit, what)
-        self.wrapped_by = policy.check_envelope(public.envelope, f"the envelope of {what}")
+        self.wrapped_by = policy.check_envelope(envelope, f"the envelope of {what}")
         self.signed = policy.counts_as_signed(commit, self.signed_by)
         self.commit = commit
         self.public = public

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import accumulate, repeat
 from typing import Any
 
@@ -24,7 +24,7 @@ from pqvault.format.catalog import (
     check_ancestors,
     load_catalog,
 )
-from pqvault.format.commit import CATALOG, PartFile
+from pqvault.format.commit import CATALOG, PartFile, object_number
 from pqvault.format.entries import HOLE, Kind
 from pqvault.lazy import LazyModule
 from pqvault.rootkey import RootKey
@@ -290,14 +290,14 @@ def write_catalog(
     table: pa.Table,
     key: RootKey,
     storage: Storage,
-    options: SealOptions,
-    objects: frozenset[int],
+    digest: str,
+    files: Iterable[PartFile],
 ) -> PartFile:
-    """Seal the catalog of a part and read it back. ``objects``: the numbers it may name.
+    """Seal the catalog of a part and read it back. ``digest``: its name. ``files``: of the part,
+    objects of which, and no others, the catalog may name.
 
     Its frames are stored: Parquet compresses its own pages.
     """
-
     tables = table["table"].null_count < table.num_rows
 
     def fill(writer: SealedWriter) -> None:
@@ -308,9 +308,10 @@ def write_catalog(
                 catalog.write(batch)
         catalog.finish()
 
-    stored = SealOptions(STORE, DEFAULT_FRAME, options.digest)
+    objects = frozenset(object_number(file.name) for file in files) - {-1}
+    stored = SealOptions(STORE, DEFAULT_FRAME, digest)
     file = seal_file(CATALOG, *key.object(CATALOG), storage, key.part, stored, fill)
-    _read_back(key, storage, table.num_rows, objects, options.digest)
+    _read_back(key, storage, table.num_rows, objects, digest)
     return file
 
 

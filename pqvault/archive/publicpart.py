@@ -39,18 +39,23 @@ class PublicPart:
         return self.commit.part
 
     @property
+    def own_envelope(self) -> Envelope:
+        """Its envelope. Raises IntegrityError when it is missing."""
+        if self.envelope is None:
+            raise IntegrityError(f"the envelope of part {self.id} is missing")
+        return self.envelope
+
+    @property
     def sight(self) -> Sight:
         """What is worth remembering of it once it is verified."""
         generations = {self.id: self.envelope.generation} if self.envelope else {}
-        return Sight(self.id, tuple(parent for parent, _ in self.commit.parents), generations)
+        return Sight(self.id, self.commit.parent_ids, generations)
 
 
 def public_of(commit: Commit, envelope: Envelope | None) -> PublicPart:
     """What was read, or is about to be put."""
-    hasher = digests.new(commit.digest)
-    hasher.update(commit.marshal())
-    size = sum(file.size for file in commit.files)
-    return PublicPart(commit, hasher.digest().hex(), envelope, size)
+    digest = digests.of(commit.marshal(), commit.digest)
+    return PublicPart(commit, digest.hex(), envelope, sum(file.size for file in commit.files))
 
 
 def read_public(storage: Storage, archive: str, part: str) -> PublicPart:

@@ -12,8 +12,9 @@ from pqvault.archive.removal import lost
 from pqvault.archive.replacement import check_replaced
 from pqvault.archive.tasks import side_by_side
 from pqvault.errors import PQVaultError
+from pqvault.format.commit import Commit
 from pqvault.format.envelope import Envelope
-from pqvault.memory import Memory
+from pqvault.memory import Memory, Sight
 from pqvault.storage import Storage
 
 __all__ = ["TRIES", "PublicState"]
@@ -92,6 +93,17 @@ class PublicState:
         """Whether parts were removed since: what was met then may be no damage."""
         return set(layout.listed_ids(self.storage, REMOVED)[0]) != self.removed
 
+    def refuse_rolled_back(self) -> None:
+        """Raise RolledBack where a part is missing or another than it was."""
+        if self.rolled_back:
+            raise self.rolled_back[0]
+
+    def remember(self, commit: Commit) -> None:
+        """Note a part that was just committed, whose envelope is its first."""
+        if self.memory is not None:
+            sight = Sight(commit.part, commit.parent_ids, {commit.part: 1})
+            self.memory.remember(self.archive, [sight], self.removed)
+
     def next_seq(self) -> int:
         """1 + the highest seq that writers who take turns could have reached.
 
@@ -112,5 +124,5 @@ class PublicState:
         Not those without an envelope, which nobody can open: a commit that somebody dropped
         there must not become something that has to be kept.
         """
-        parents = {p for part in self.parts.values() for p, _ in part.commit.parents}
+        parents = {p for part in self.parts.values() for p in part.commit.parent_ids}
         return [p for p in self.ordered() if p.id not in parents and p.envelope is not None]

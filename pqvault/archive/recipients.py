@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from pqvault.archive.publicpart import PublicPart
-from pqvault.errors import IntegrityError, UsageError
+from pqvault.errors import UsageError
 from pqvault.keys import Recipient
 
 __all__ = ["FindRecipient", "known_recipients", "recipients_of"]
@@ -15,10 +15,8 @@ FindRecipient = Callable[[str], Recipient | None]
 
 def recipients_of(part: PublicPart, find: FindRecipient) -> tuple[Recipient, ...]:
     """Who can open a part. Raises UsageError when a public key is not known."""
-    if part.envelope is None:
-        raise IntegrityError(f"the envelope of part {part.id} is missing")
     return known_recipients(
-        part.envelope.key_ids,
+        part.own_envelope.key_ids,
         find,
         f"the envelope of part {part.id}",
         "give them with -r RECIPIENT, or take them off with `pqvault rotate --remove KEYID`",

@@ -13,7 +13,7 @@ from pqvault.archive.objects import SealOptions, seal_file
 from pqvault.archive.part import OpenPart
 from pqvault.archive.sealedfiles import sealed_pieces
 from pqvault.errors import FormatError
-from pqvault.format.commit import PartFile, object_number
+from pqvault.format.commit import PartFile
 from pqvault.format.entries import HOLE
 from pqvault.rootkey import RootKey
 from pqvault.sealed import SealedWriter
@@ -114,7 +114,7 @@ def pack(
 def _check_digest(storage: Storage, needed: Needed) -> None:
     """Whoever knows the old root key could have exchanged the object: its commit tells."""
     commit = needed.part.commit
-    file = next(f for f in commit.files if object_number(f.name) == needed.number)
+    file = needed.part.file(needed.number)
     for _ in sealed_pieces(storage, layout.part_file(commit.part, file.name), file, commit.digest):
         pass
 

@@ -45,10 +45,9 @@ from pqvault.archive.trim import give_back
 from pqvault.archive.walk import Source, Walker, inside
 from pqvault.crypto import digest as digests
 from pqvault.errors import Incomplete, PQVaultError, UsageError
-from pqvault.format.commit import object_number
 from pqvault.format.entries import Kind
 from pqvault.keys import Identity, Recipient, one_profile
-from pqvault.memory import Memory, Sight
+from pqvault.memory import Memory
 from pqvault.names import printable
 from pqvault.policy import ANYBODY, Policy
 from pqvault.progress import Progress, Report, ignore
@@ -337,8 +336,7 @@ class SealRun:
         if not table.num_rows:
             discard(self.storage, key.part)
             return
-        objects = frozenset(object_number(file.name) for file in tables.files) - {-1}
-        catalog = write_catalog(table, key, self.storage, options, objects)
+        catalog = write_catalog(table, key, self.storage, options.digest, tables.files)
         files = [*tables.files, catalog]
         envelopes = keys.envelopes(self.recipients, self._groups, self.sign)
         self._check_groups(state, tables)
@@ -346,8 +344,7 @@ class SealRun:
             self.before_commit()
         with journal.turn():
             state.refresh()
-            if state.rolled_back:
-                raise state.rolled_back[0]
+            state.refuse_rolled_back()
             # Again: a key may have been retired while we sealed.
             retired = check_retired(
                 self.storage, self.report.recipients, self.policy, allow=self.allow_retired
@@ -362,16 +359,11 @@ class SealRun:
                 digest=options.digest,
                 sign=self.sign,
             )
-            data = commit.marshal()
-            hasher = digests.new(options.digest)
-            hasher.update(data)
-            journal.record(key.part, hasher.digest().hex(), tables.known(rows, key.part))
-            put_part(self.storage, envelopes, commit, data)
+            digest = digests.of(commit.marshal(), options.digest)
+            journal.record(key.part, digest.hex(), tables.known(rows, key.part))
+            put_part(self.storage, envelopes, commit)
         self.report.add(*counted)
-        if self.memory is not None:
-            parents = tuple(parent for parent, _ in commit.parents)
-            sight = Sight(key.part, parents, {key.part: 1})
-            self.memory.remember(state.archive, [sight], state.removed)
+        state.remember(commit)
         self.report.parts.append(key.part)
         self.report.sealed_size += sum(file.size for file in files)
 

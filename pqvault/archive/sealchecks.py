@@ -133,8 +133,7 @@ def check_state(
 
     Raises RolledBack, PolicyRefused, UsageError.
     """
-    if state.rolled_back:
-        raise state.rolled_back[0]
+    state.refuse_rolled_back()
     warnings = check_retired(state.storage, recipients, policy, allow=allow_retired)
     refuse_digests(state, profile)
     if not (signed or policy.allow_unsigned):

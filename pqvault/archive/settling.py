@@ -15,7 +15,6 @@ from pqvault.archive.publicstate import PublicState
 from pqvault.archive.removal import remove_part
 from pqvault.archive.replacement import replaced_ids
 from pqvault.errors import Locked
-from pqvault.format.commit import is_table
 from pqvault.format.envelope import Envelope
 from pqvault.rootkey import RootKey
 from pqvault.storage import Storage
@@ -75,7 +74,7 @@ def take_back(storage: Storage, key: RootKey, new: PublicPart, old: Iterable[Pub
 
 def remove_envelopes(storage: Storage, part: PublicPart) -> None:
     """The envelope of a part and those of its column groups, which only parts with tables have."""
-    if any(is_table(file.name) for file in part.commit.files):
+    if part.commit.has_tables:
         for name in layout.envelope_names(storage).get(part.id, ()):
             storage.remove(name)
     storage.remove(layout.envelope_name(part.id))

@@ -26,7 +26,6 @@ from pqvault.archive.committing import (
     refuse_digests,
     refuse_unsigned,
 )
-from pqvault.archive.objects import SealOptions
 from pqvault.archive.partwriter import write_catalog
 from pqvault.archive.publicstate import PublicState
 from pqvault.errors import UsageError
@@ -35,10 +34,9 @@ from pqvault.format.commit import PartFile
 from pqvault.format.entries import MAX_NAME, MAX_PATH, Kind
 from pqvault.format.table import MODES
 from pqvault.keys import Recipient, one_profile
-from pqvault.memory import Memory, Sight
+from pqvault.memory import Memory
 from pqvault.names import printable
 from pqvault.policy import ANYBODY, Policy
-from pqvault.sealed.writer import DEFAULT_FRAME, STORE
 from pqvault.signing import SigningKey, check_suites
 from pqvault.storage import Storage
 from pqvault.tablefile import RowGroups, TableSink
@@ -100,8 +98,7 @@ class TablePart:
         return PartKeys.generate(self.state.archive, self.groups, profile)
 
     def _check(self) -> None:
-        if self.state.rolled_back:
-            raise self.state.rolled_back[0]
+        self.state.refuse_rolled_back()
         if not (self.sign or self.policy.allow_unsigned):
             refuse_unsigned(self.state)
         if not self.allow_retired:
@@ -152,31 +149,26 @@ class TablePart:
             doc, listed = sink.finish(mode)
             files += listed
             tables[path] = doc.marshal()
-        options = SealOptions(STORE, DEFAULT_FRAME, self._keys.root.profile.digest)
-        files.append(
-            write_catalog(_catalog(tables), self._keys.root, self.storage, options, frozenset())
-        )
+        key, digest = self._keys.root, self._keys.root.profile.digest
+        files.append(write_catalog(_catalog(tables), key, self.storage, digest, ()))
         self.state.refresh()
         # Again: a key may have been retired while we wrote.
         self._check()
         commit = make_commit(
             self.state,
-            self._keys.root,
+            key,
             files,
             kind="append",
             sealed_to=self._key_ids(),
-            digest=options.digest,
+            digest=digest,
             sign=self.sign,
         )
         envelopes = []
         if self.keys is None:
             envelopes = self._keys.envelopes(self.recipients, self.groups, self.sign)
-        put_part(self.storage, envelopes, commit, commit.marshal())
+        put_part(self.storage, envelopes, commit)
         self._done = True
-        if self.memory is not None:
-            parents = tuple(parent for parent, _ in commit.parents)
-            sight = Sight(self.part, parents, {self.part: 1})
-            self.memory.remember(self.state.archive, [sight], self.state.removed)
+        self.state.remember(commit)
         return self.part
 
     def abort(self) -> None:

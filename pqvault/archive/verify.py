@@ -141,7 +141,7 @@ class _Verify:
         policy, parts = self._policy, self._state.ordered()
         self.report.problems += policy.unsigned_after_signed(part.commit for part in parts).values()
         commits, envelopes = [], []
-        names = layout.envelope_names(self._storage) if any(map(_has_tables, parts)) else {}
+        names = layout.envelope_names(self._storage) if any(part.commit.has_tables for part in parts) else {}
         for part in parts:
             what = f"part {part.id}"
             commits.append(self._signers(policy.check, part.commit, what))
@@ -156,7 +156,7 @@ class _Verify:
 
     def _groups_of(self, part: PublicPart, names: Iterable[str]) -> Iterator[Envelope]:
         """The envelopes of a part's column groups, which only parts with tables have."""
-        if not _has_tables(part):
+        if not part.commit.has_tables:
             return
         for group in filter(None, (name.partition(".")[2] for name in names)):
             try:
@@ -356,9 +356,6 @@ class _Verify:
         except PQVaultError as error:  # of the engine: the rest is still worth a look
             return Checked([error], [])
 
-
-def _has_tables(part: PublicPart) -> bool:
-    return any(is_table(file.name) for file in part.commit.files)
 
 
 def _in_all(signers: list[set[str]]) -> list[str]:

@@ -85,6 +85,16 @@ class Commit(SignedDocument):
         """Parts are read in this order; the later one wins."""
         return (self.seq, self.created, self.part)
 
+    @property
+    def parent_ids(self) -> tuple[str, ...]:
+        """The part ids of its parents."""
+        return tuple(parent for parent, _ in self.parents)
+
+    @property
+    def has_tables(self) -> bool:
+        """Whether files of tables are among its own."""
+        return any(is_table(file.name) for file in self.files)
+
     def _fields(self) -> dict[str, Any]:
         return {
             "archive": self.archive,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
 from pqvault.archive import layout
@@ -99,8 +99,7 @@ class ArchiveRotation:
         """
         self.storage = storage
         self.state = PublicState(storage, memory)
-        if self.state.rolled_back:
-            raise self.state.rolled_back[0]
+        self.state.refuse_rolled_back()
         self._change = change
         self._keys = keys
         self._allow_retired = allow_retired
@@ -162,7 +161,9 @@ class ArchiveRotation:
                     self._try_rewrap(part, name, envelope, generations.setdefault(part.id, {}))
             new = [part for part in self.state.parts.values() if part.id not in done]
             result.sights += [
-                _sight(p, generations[p.id]) for p in new if p.id in generations[p.id]
+                replace(p.sight, generations=generations[p.id])
+                for p in new
+                if p.id in generations[p.id]
             ]
             done |= {part.id for part in new}
             # Parts that others committed while we were at it.
@@ -317,10 +318,6 @@ def note_open_logs(state: PublicState, change: Change, result: Rotated) -> None:
                 f"{_what(name)} is of a log that has not ended it, and stays sealed to"
                 f" {', '.join(envelope.key_ids)}: do this again once it is committed"
             )
-
-
-def _sight(part: PublicPart, generations: dict[str, int]) -> Sight:
-    return Sight(part.id, tuple(parent for parent, _ in part.commit.parents), generations)
 
 
 def _read(storage: Storage, name: str, part: PublicPart) -> Envelope:

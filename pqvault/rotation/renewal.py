@@ -25,7 +25,7 @@ from pqvault.archive.settling import check_unchanged, remove_replaced, settle, t
 from pqvault.archive.tasks import default_jobs, run_tasks
 from pqvault.crypto.profiles import Profile
 from pqvault.errors import IntegrityError, NoKeyFits, PolicyRefused, PQVaultError, UsageError
-from pqvault.format.commit import Commit, PartFile, is_table, object_number
+from pqvault.format.commit import Commit, PartFile, object_number
 from pqvault.format.envelope import Envelope
 from pqvault.keys import Recipient, one_profile
 from pqvault.keystore.store import now
@@ -75,14 +75,10 @@ class ArchiveRenewal:
     def __post_init__(self) -> None:
         """Reads what is public. Raises NotFound, FormatError, RolledBack."""
         self.state = PublicState(self.storage, self.memory)
-        self._check_state()
+        self.state.refuse_rolled_back()
         path = self.storage.where("").rstrip("/")
         self.result = Rotated(path, self.state.archive, removed=self.state.removed)
         self._first = frozenset(self.state.parts)
-
-    def _check_state(self) -> None:
-        if self.state.rolled_back:
-            raise self.state.rolled_back[0]
 
     # -- what is to do
 
@@ -102,9 +98,7 @@ class ArchiveRenewal:
             unfinished = not replaced_ids(part).isdisjoint(self.state.parts)
             if unfinished or part.id in self._left or self._is_done(part):
                 continue
-            envelope = part.envelope
-            if envelope is None:
-                raise IntegrityError(f"the envelope of part {part.id} is missing")
+            envelope = part.own_envelope
             if part.commit.signatures and not signs:
                 raise PolicyRefused(
                     f"part {part.id} of {self.storage.where('')} is signed, and the part in its"
@@ -208,18 +202,17 @@ class ArchiveRenewal:
 
     def _refresh(self) -> None:
         self.state.refresh()
-        self._check_state()
+        self.state.refuse_rolled_back()
 
     def _open(self, part: PublicPart) -> RootKey:
         """Steps 2 to 6 of docs/format.md 5.2."""
         what = f"part {part.id}"
-        if part.envelope is None:
-            raise IntegrityError(f"the envelope of {what} is missing")
+        envelope = part.own_envelope
         # (2) unwrap, (3) envelope MAC, (4) root, (5) commit MAC, (6) signatures
-        key = RootKey.unwrap(part.envelope, self.keys.ring, f"the envelope of {what}")
+        key = RootKey.unwrap(envelope, self.keys.ring, f"the envelope of {what}")
         key.check_commit(part.commit, what)
         self.policy.check(part.commit, what)
-        self.policy.check_envelope(part.envelope, f"the envelope of {what}")
+        self.policy.check_envelope(envelope, f"the envelope of {what}")
         return key
 
     def _renew(
@@ -250,7 +243,7 @@ class ArchiveRenewal:
             raise
         self.state.refresh()
         remove_replaced(self.state, new, key)
-        self._check_state()
+        self.state.refuse_rolled_back()
         result = self.result
         result.rewrapped += 1
         result.copied += new.size
@@ -294,7 +287,7 @@ class ArchiveRenewal:
         envelope = key.envelope(recipients, created=now())
         envelopes = [sign_document(envelope, self.sign)]
         names = commit.files
-        if any(is_table(file.name) for file in names):
+        if commit.has_tables:
             names = tuple(file for file in names if object_number(file.name) >= 0)
             envelopes = self._write_tables(part, key, groups, files) + envelopes
         run_tasks(pool, self.jobs, iter(names), reseal, files.append, self._stop)
@@ -312,7 +305,7 @@ class ArchiveRenewal:
             signatures=(),
         )
         new = sign_document(key.sign_off(new), self.sign)
-        put_part(self.storage, envelopes, new, new.marshal())
+        put_part(self.storage, envelopes, new)
         return read_public(self.storage, key.archive, key.part)
 
     def _write_tables(
@@ -353,9 +346,7 @@ class ArchiveRenewal:
 
     def _verify(self, new: PublicPart, key: RootKey) -> None:
         """Open a new part as a reader does, when one of us may; its files were read back before."""
-        if new.envelope is None:
-            raise IntegrityError(f"the envelope of part {new.id} is missing")
-        if not self.keys.ring.keys().isdisjoint(new.envelope.key_ids):
+        if not self.keys.ring.keys().isdisjoint(new.own_envelope.key_ids):
             key = self._open(new)
         key.check_commit(new.commit, f"part {new.id}")
 

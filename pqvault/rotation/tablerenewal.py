@@ -13,7 +13,6 @@ import pyarrow as pa
 
 from pqvault.archive.columngroups import PartKeys
 from pqvault.archive.layout import new_table_name, part_file
-from pqvault.archive.objects import SealOptions
 from pqvault.archive.part import OpenPart
 from pqvault.archive.partwriter import write_catalog
 from pqvault.archive.publicpart import PublicPart
@@ -25,7 +24,6 @@ from pqvault.format.commit import PartFile, object_number
 from pqvault.policy import Policy
 from pqvault.rootkey import Keyring, RootKey
 from pqvault.sealed import FrameCache
-from pqvault.sealed.writer import DEFAULT_FRAME, STORE
 from pqvault.storage import Storage
 from pqvault.tablefile import OutFile, RowGroups, TableSink
 from pqvault.tablefile.schemas import sorting_columns, sorting_of
@@ -56,9 +54,8 @@ def renew_part(
         listed, catalog = _renew_tables(storage, part, PartKeys(key, groups), tell)
     finally:
         part.close()
-    options = SealOptions(STORE, DEFAULT_FRAME, public.commit.digest)
-    numbers = frozenset(object_number(file.name) for file in public.commit.files) - {-1}
-    return groups, [*listed, write_catalog(catalog, key, storage, options, numbers)]
+    commit = public.commit
+    return groups, [*listed, write_catalog(catalog, key, storage, commit.digest, commit.files)]
 
 
 def _groups_of(part: OpenPart) -> dict[str, str]:
