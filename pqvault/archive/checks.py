@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence, Set
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from pqvault.archive.entryfile import EntryFile, Objects, named
 from pqvault.archive.handedobjects import Handed, HandedObjects
@@ -25,8 +25,6 @@ __all__ = [
     "entries_in",
     "entries_to_text",
 ]
-
-_STEP: Final = 4 * 1024 * 1024  # bytes
 
 
 class Checked(NamedTuple):
@@ -68,11 +66,7 @@ def check_contents(
     for entry in entries:
         file = EntryFile(part, entry)
         try:
-            hasher = file.hasher()
-            for _, data, _ in file.steps(_STEP):
-                check()
-                hasher.update(data)
-            file.check(hasher.digest())
+            file.check(file.digest(check))
         except PQVaultError as error:
             problems.append(named(error, file.name))
     return problems

@@ -7,7 +7,6 @@ view of the old ones, before it is committed; then those are removed (docs/forma
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -46,7 +45,7 @@ from pqvault.format.entries import Entry, Kind
 from pqvault.keys import Identity, Recipient
 from pqvault.memory import Memory
 from pqvault.policy import ANYBODY, Policy
-from pqvault.progress import Progress, Report, ignore
+from pqvault.progress import Meter, Progress, ignore
 from pqvault.rootkey import RootKey
 from pqvault.sealed.writer import DEFAULT_FRAME, DEFAULT_LEVEL
 from pqvault.signing import SigningKey, sign_document
@@ -101,10 +100,11 @@ class Compaction:
     dry_run: bool = False
     progress: Progress = ignore
     report: CompactReport = field(default_factory=CompactReport, init=False)
-    _stop: threading.Event = field(default_factory=threading.Event, init=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
-    _done: int = field(default=0, init=False)
+    _meter: Meter = field(init=False)
     _total: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self._meter = Meter("compact", self.progress, lambda: self._total)
 
     def run(self) -> CompactReport:
         """Do it. What was merged by then stays merged when a later merge fails.
@@ -238,7 +238,7 @@ class Compaction:
             self._compare(older, group, new, pool)
             put_part(self.storage, [envelope], commit)
         except BaseException:
-            self._stop.set()
+            self._meter.stop.set()
             give_up(self.storage, key.part)
             raise
         try:
@@ -291,18 +291,10 @@ class Compaction:
         jobs = jobs_of(needed, OBJECT_SIZE)
 
         def do(job: Any) -> Packed:
-            return pack(job, key, self.storage, options, self._on_bytes)
+            return pack(job, key, self.storage, options, self._meter.tell)
 
-        run_tasks(pool, self.jobs, jobs, do, packed.append, self._stop)
+        run_tasks(pool, self.jobs, jobs, do, packed.append, self._meter.stop)
         return packed
-
-    def _on_bytes(self, count: int) -> None:
-        if self._stop.is_set():
-            raise PQVaultError("stopped")
-        with self._lock:
-            self._done += count
-            done = self._done
-        self.progress(Report("compact", done=done, total=self._total))
 
     def _commit(
         self,
@@ -362,14 +354,10 @@ class Compaction:
         def check(task: list[tuple[OpenPart, Entry]]) -> None:
             for part, entry in task:
                 file = EntryFile(part, entry)
-                hasher = file.hasher()
-                for _, data, _ in file.steps(4 * 1024 * 1024):
-                    if self._stop.is_set():
-                        raise PQVaultError("stopped")
-                    hasher.update(data)
+                digest = file.digest(self._meter.check)
                 if entry.digest is not None:
-                    file.check(hasher.digest())
-                elif hasher.digest() != digest_in(before, entry.path):
+                    file.check(digest)
+                elif digest != digest_in(before, entry.path):
                     raise IntegrityError(f"{file.name} is not the same in the new part {new.id}")
 
         def files() -> Iterator[tuple[OpenPart, Entry]]:
@@ -378,7 +366,7 @@ class Compaction:
                     if entry.kind == Kind.FILE:
                         yield new, entry
 
-        run_tasks(pool, self.jobs, content_tasks(files()), check, _nothing, self._stop)
+        run_tasks(pool, self.jobs, content_tasks(files()), check, _nothing, self._meter.stop)
 
 
 def _nothing(_: None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, Protocol
 
@@ -18,6 +18,7 @@ __all__ = ["EntryFile", "Objects", "named", "naming"]
 # Holes cost nothing to claim and time to hash: 1 PiB, past what file systems take.
 MAX_WHOLE: Final = 2**50  # bytes of a file that is read from end to end
 _LARGE: Final = 64 * 1024 * 1024  # bytes
+_STEP: Final = 4 * 1024 * 1024  # bytes read at once for a digest
 _ZEROS: Final = memoryview(bytes(1024 * 1024))
 
 
@@ -159,6 +160,14 @@ class EntryFile(RangeFile):
                 yield at, data, extent.object == HOLE
                 offset += len(data)
                 at += len(data)
+
+    def digest(self, check: Callable[[], object] = lambda: None) -> bytes:
+        """Of the content, read from end to end. ``check`` may raise to end it."""
+        hasher = self.hasher()
+        for _, data, _ in self.steps(_STEP):
+            check()
+            hasher.update(data)
+        return hasher.digest()
 
     def check(self, digest: bytes) -> None:
         """Raise IntegrityError unless ``digest`` of the content is what the catalog says.

@@ -57,7 +57,7 @@ def _one_thread() -> ThreadPoolExecutor:
 
 @dataclass(slots=True)
 class Plan:
-    """What a run has to do. Numbers grow until :attr:`is_complete`.
+    """What a run has to do. Numbers grow until all is walked.
 
     ``folders``: those that changed; ``size``: bytes of files, some of them under several names.
     """
@@ -71,9 +71,9 @@ class Plan:
     _stop: threading.Event = field(default_factory=threading.Event, repr=False)
 
     @property
-    def is_complete(self) -> bool:
-        """Whether all is walked and compared."""
-        return self._spool.ended
+    def total(self) -> int | None:
+        """``size``, once all is walked and compared."""
+        return self.size if self._spool.ended else None
 
     def wait(self) -> None:
         """Until it is complete. Raises what ended the walk, PolicyRefused among others."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,13 +43,13 @@ from pqvault.archive.tasks import default_jobs, run_tasks
 from pqvault.archive.trim import give_back
 from pqvault.archive.walk import Source, Walker, inside
 from pqvault.crypto import digest as digests
-from pqvault.errors import Incomplete, PQVaultError, UsageError
+from pqvault.errors import Incomplete, UsageError
 from pqvault.format.entries import Kind
 from pqvault.keys import Identity, Recipient, one_profile
 from pqvault.memory import Memory
 from pqvault.names import printable
 from pqvault.policy import ANYBODY, Policy
-from pqvault.progress import Progress, Report, ignore
+from pqvault.progress import Meter, Progress, Report, ignore
 from pqvault.sealed.writer import DEFAULT_FRAME, DEFAULT_LEVEL, check_options
 from pqvault.signing import SigningKey, check_suites
 from pqvault.storage import Storage
@@ -98,9 +97,7 @@ class SealRun:
     progress: Progress = ignore
     before_commit: Callable[[], object] = lambda: None
     report: SealReport = field(default_factory=SealReport, init=False)
-    _stop: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
-    _done: int = field(default=0, init=False)
+    _meter: Meter = field(init=False, repr=False)
     _chosen: list[tuple[Source, bytes]] | None = field(default=None, init=False, repr=False)
 
     def run(self) -> SealReport:
@@ -201,7 +198,7 @@ class SealRun:
         def on_row() -> None:
             nonlocal count
             count += 1
-            if count % 1000 == 0 and not self._done:
+            if count % 1000 == 0 and not self._meter.done:
                 self.progress(Report("plan", files=count))
 
         walker = Walker(
@@ -215,6 +212,7 @@ class SealRun:
         if self.tables is not None:
             walk = map(as_table, walk)
         plan = Plan()
+        self._meter = Meter("seal", self.progress, lambda: plan.total)
         plan.start(
             walk,
             priors,
@@ -268,10 +266,10 @@ class SealRun:
                 keys = PartKeys.generate(state.archive, self._groups, profile)
                 tables = PartTables(options.digest, keep_files=self._keep_files)
                 try:
-                    self._run_jobs(pool, dealer.jobs(rows), keys, tables, options, plan)
+                    self._run_jobs(pool, dealer.jobs(rows), keys, tables, options)
                     self._commit(keys, rows, tables, options, state, journal, can_read, plan)
                 except BaseException:
-                    self._stop.set()
+                    self._meter.stop.set()
                     pool.shutdown(wait=True, cancel_futures=True)
                     give_up(self.storage, keys.root.part)
                     raise
@@ -283,34 +281,21 @@ class SealRun:
         keys: PartKeys,
         tables: PartTables,
         options: SealOptions,
-        plan: Plan,
     ) -> None:
-        key = keys.root
-
-        def check() -> None:
-            if self._stop.is_set():
-                raise PQVaultError("stopped")
-
-        def on_bytes(count: int) -> None:
-            check()
-            with self._lock:
-                self._done += count
-                done = self._done
-            total = plan.size if plan.is_complete else None
-            self.progress(Report("seal", done=done, total=total))
+        key, meter = keys.root, self._meter
 
         def do(job: Job) -> Sealed:
             if isinstance(job, DigestJob):
-                return self.engine.digest(job, options.digest, check)
+                return self.engine.digest(job, options.digest, meter.check)
             if isinstance(job, TableJob):
                 assert self.tables is not None
-                return seal_table(job, keys, self.storage, options, self.tables, on_bytes)
-            return self.engine.seal(job, key, self.storage, options, on_bytes)
+                return seal_table(job, keys, self.storage, options, self.tables, meter.tell)
+            return self.engine.seal(job, key, self.storage, options, meter.tell)
 
         self.storage.make_folder(f"parts/{key.part}/objects")
         if self.tables is not None:
             self.storage.make_folder(f"parts/{key.part}/tables")
-        run_tasks(pool, self.jobs, jobs, do, tables.add, self._stop)
+        run_tasks(pool, self.jobs, jobs, do, tables.add, meter.stop)
 
     def _commit(
         self,

@@ -37,7 +37,7 @@ from pqvault.format.catalog import entries_of
 from pqvault.format.commit import CATALOG
 from pqvault.format.entries import Entry, Extent, Kind
 from pqvault.names import printable
-from pqvault.progress import Progress, Report, ignore
+from pqvault.progress import Meter, Progress, ignore
 
 __all__ = ["UnsealReport", "unseal"]
 
@@ -236,7 +236,8 @@ class _Run:
         workers: ExtractingEngine | None,
         share: int,
     ) -> None:
-        self._total = survey.total if survey.known else None
+        total = survey.total if survey.known else None
+        self._meter = Meter("unseal", progress, lambda: total)
         self._workers = workers  # None: all is done by threads here
         self._share = share  # bytes: larger files are not for workers
         self._extractor = extractor
@@ -246,10 +247,7 @@ class _Run:
         self._jobs = jobs
         self._table_files = tables
         self._tables: list[bytes] = []
-        self._progress = progress
         self._lock = threading.Lock()
-        self._done = 0
-        self._stop = threading.Event()
         self._writing = threading.Lock()
         self._ready: deque[list[tuple[Entry, memoryview]]] = deque()  # decoded, to be written
 
@@ -260,7 +258,7 @@ class _Run:
         if self._workers is not None:
             tasks, do = _together(tasks), partial(self._far, self._workers)
         with ThreadPoolExecutor(self._jobs, "pqvault-unseal") as pool:
-            run_tasks(pool, self._jobs, tasks, do, _ignore, self._stop)
+            run_tasks(pool, self._jobs, tasks, do, _ignore, self._meter.stop)
         for part, entry in hard:
             self._guard(partial(self._hardlink, part, entry))
         for path in self._tables:
@@ -283,13 +281,9 @@ class _Run:
                 self._guard(partial(self._extractor.make_symlink, entry))
 
     def _table(self, path: bytes) -> None:
-        files, check = self._extractor.files, self._check_stop
-        self._report.skipped += self._table_files.write(path, files, check, self._tell)
+        files, meter = self._extractor.files, self._meter
+        self._report.skipped += self._table_files.write(path, files, meter.check, meter.tell)
         self._report.tables += 1
-
-    def _check_stop(self) -> None:
-        if self._stop.is_set():
-            raise PQVaultError("stopped")
 
     def _guard(self, do: Callable[[], object]) -> None:
         """Do one entry; what fails is kept for the report, but a full disk ends the run."""
@@ -306,9 +300,9 @@ class _Run:
 
     def _task(self, task: list[Located]) -> None:
         ready: list[tuple[Entry, memoryview]] = []
-        content = Content(self._extractor.files, self._tell)
+        content = Content(self._extractor.files, self._meter.tell)
         for part, entry in task:
-            if self._stop.is_set():
+            if self._meter.stop.is_set():
                 return
             self._guard(partial(self._take, content, part, entry, ready))
         # Small files are decoded side by side, but written by one thread at a time: that is all
@@ -317,7 +311,7 @@ class _Run:
         self._ready.append(ready)
         while (
             self._ready
-            and not self._stop.is_set()
+            and not self._meter.stop.is_set()
             and self._writing.acquire(blocking=len(self._ready) > _BACKLOG)
         ):
             try:
@@ -339,9 +333,9 @@ class _Run:
     def _write_ready(self) -> None:
         while self._ready:
             files = self._ready.popleft()
-            wanted = takewhile(lambda _: not self._stop.is_set(), files)
+            wanted = takewhile(lambda _: not self._meter.stop.is_set(), files)
             self._extractor.files.write_files(wanted, self._failed)
-            self._tell(sum(entry.size for entry, _ in files))
+            self._meter.tell(sum(entry.size for entry, _ in files))
 
     def _far(self, engine: ExtractingEngine, task: list[Located]) -> None:
         """Files on workers of an engine, which write them themselves."""
@@ -355,7 +349,7 @@ class _Run:
 
     def _extract(self, engine: ExtractingEngine, part: OpenPart, entries: list[Entry]) -> None:
         try:
-            result = engine.extract(part, entries, self._extractor.place(), self._tell)
+            result = engine.extract(part, entries, self._extractor.place(), self._meter.tell)
         except TargetFull:
             raise
         except PQVaultError as lost:  # with a worker: nobody knows what it has written
@@ -373,17 +367,7 @@ class _Run:
         same = self._firsts.get(entry.link or b"") == (part.id, entry.extents)
         if not (same and self._extractor.make_hardlink(entry)):
             files = self._extractor.files
-            small = Content(files, self._tell).take(part, entry)
+            small = Content(files, self._meter.tell).take(part, entry)
             if small is not None:
                 files.write_small(entry, small)
-                self._tell(entry.size)
-
-    def _tell(self, count: int) -> None:
-        self._check_stop()
-        if not count:
-            return
-        with self._lock:
-            self._done += count
-            done = self._done
-        total = self._total and max(self._total, done)
-        self._progress(Report("unseal", done=done, total=total))
+                self._meter.tell(entry.size)

@@ -35,7 +35,7 @@ from pqvault.format.envelope import Envelope
 from pqvault.memory import Memory
 from pqvault.names import printable
 from pqvault.policy import ANYBODY, Policy
-from pqvault.progress import Progress, Report, ignore
+from pqvault.progress import Meter, Progress, ignore
 from pqvault.storage import Storage
 
 __all__ = ["VerifyReport", "verify"]
@@ -109,22 +109,20 @@ class _Verify:
         self._policy = policy
         self._archive = archive
         self._jobs = jobs
-        self._progress = progress
         self._state = state
         self.report = VerifyReport(storage.where(""), sample=sample)
         self._lock = threading.Lock()
-        self._stop = threading.Event()
         self._damaged: set[tuple[str, int]] = set()  # (part, object) named already
         self._used = (array("q"), array("q"), array("q"))  # object, offset, end of each extent
         self._tables: list[Located] = []
         self._sound: set[int] = set()  # objects that were read whole with their content
         self._unsound: list[PQVaultError] = []  # what is wrong with content
-        self._done = 0
         self._chosen = self._choose(sample)
         self._files: dict[str, list[PartFile]] = {}  # of each part, those that were chosen
         for part, file in self._chosen:
             self._files.setdefault(part.id, []).append(file)
-        self._total = sum(file.size for _, file in self._chosen)
+        total = sum(file.size for _, file in self._chosen)
+        self._meter = Meter("verify", progress, lambda: total)
 
     def _choose(self, sample: float) -> list[tuple[PublicPart, PartFile]]:
         files = [(part, file) for part in self._state.ordered() for file in part.commit.files]
@@ -197,7 +195,7 @@ class _Verify:
                 for part, file in self._chosen
                 if part.id not in opened or object_number(file.name) < 0
             )
-            run_tasks(pool, self._jobs, files, self._check_file, self._collect, self._stop)
+            run_tasks(pool, self._jobs, files, self._check_file, self._collect, self._meter.stop)
             for open_part in opened.values():
                 self._check_part(open_part, pool)
         # With a key, some of what needs none is met again.
@@ -210,20 +208,20 @@ class _Verify:
         self._sound, self._unsound = set(), []
         # On a disk the objects of a large file are checked side by side, and read twice for it.
         tasks = object_tasks(self._catalog(part), spread=self._storage.requests > 1)
-        run_tasks(pool, self._jobs, tasks, self._check_contents, self._note, self._stop)
+        run_tasks(pool, self._jobs, tasks, self._check_contents, self._note, self._meter.stop)
         files = self._files.get(part.id, [])
         left = (
             (part.public, file, part)
             for file in files
             if (number := object_number(file.name)) >= 0 and number not in self._sound
         )
-        run_tasks(pool, self._jobs, left, self._check_file, self._collect, self._stop)
+        run_tasks(pool, self._jobs, left, self._check_file, self._collect, self._meter.stop)
         self.report.problems += self._unsound
-        run_tasks(pool, self._jobs, self._gaps(part), self._decode, self._collect, self._stop)
+        run_tasks(pool, self._jobs, self._gaps(part), self._decode, self._collect, self._meter.stop)
         self.report.problems += unnamed(part, self._tables)
         names = {file.name for file in files}
         wanted = table_tasks(self._tables, names, self.report.problems, self.report.unread)
-        run_tasks(pool, self._jobs, wanted, self._read_table, self._collect, self._stop)
+        run_tasks(pool, self._jobs, wanted, self._read_table, self._collect, self._meter.stop)
 
     def _collect(self, problems: list[PQVaultError]) -> None:
         self.report.problems += problems
@@ -255,16 +253,7 @@ class _Verify:
         # A table file has a key of its own kind; it is read when the catalog tells of it.
         key = opened.key if opened is not None and not is_table(file.name) else None
         digest = part.commit.digest
-        self._engine.check_file(self._storage, part.id, file, digest, key, self._tell)
-
-    def _tell(self, count: int) -> None:
-        self._check_stop()
-        if not count:
-            return
-        with self._lock:
-            # What was found bad is read, and told of, once more.
-            self._done = done = min(self._done + count, self._total)
-        self._progress(Report("verify", done=done, total=self._total))
+        self._engine.check_file(self._storage, part.id, file, digest, key, self._meter.tell)
 
     # -- what is in them -------------------------------------------------------------------
 
@@ -314,24 +303,20 @@ class _Verify:
         """Frames that no entry reaches into are decoded all the same."""
         part, number, ranges = item
         try:
-            self._engine.check_frames(part, number, sorted(ranges), self._check_stop)
+            self._engine.check_frames(part, number, sorted(ranges), self._meter.check)
         except PQVaultError as error:
             return [error]
         return []
 
     def _read_table(self, task: TableTask) -> list[PQVaultError]:
         try:
-            size = task.read(self._check_stop)
+            size = task.read(self._meter.check)
         except PQVaultError as error:
             return [error]
         with self._lock:
             self.report.size += size
             self.report.tables += 1
         return []
-
-    def _check_stop(self) -> None:
-        if self._stop.is_set():
-            raise PQVaultError("stopped")
 
     def _check_hard_link(self, part: OpenPart, entry: Entry) -> None:
         if entry.kind != Kind.HARDLINK:
@@ -352,7 +337,7 @@ class _Verify:
         part = files[0][0]
         entries = [entry for _, entry in files]
         try:
-            return self._engine.check_contents(part, entries, whole, self._tell)
+            return self._engine.check_contents(part, entries, whole, self._meter.tell)
         except PQVaultError as error:  # of the engine: the rest is still worth a look
             return Checked([error], [])
 

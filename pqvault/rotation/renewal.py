@@ -8,7 +8,6 @@ any moment the old part is there, or the new one, or both, which readers see as 
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -31,7 +30,7 @@ from pqvault.keys import Recipient, one_profile
 from pqvault.keystore.store import now
 from pqvault.memory import Memory
 from pqvault.policy import ANYBODY, Policy
-from pqvault.progress import Progress, Report, ignore
+from pqvault.progress import Meter, Progress, ignore
 from pqvault.rootkey import RootKey
 from pqvault.rotation import retiring
 from pqvault.rotation.archives import Rotated, note_open_logs
@@ -65,9 +64,7 @@ class ArchiveRenewal:
     progress: Progress = ignore
     result: Rotated = field(init=False)
     state: PublicState = field(init=False)
-    _stop: threading.Event = field(default_factory=threading.Event, init=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
-    _done: int = field(default=0, init=False)
+    _meter: Meter = field(init=False)
     _total: int = field(default=0, init=False)
     _first: frozenset[str] = field(default=frozenset(), init=False)
     _left: set[str] = field(default_factory=set, init=False)  # parts that stay as they are
@@ -76,6 +73,7 @@ class ArchiveRenewal:
         """Reads what is public. Raises NotFound, FormatError, RolledBack."""
         self.state = PublicState(self.storage, self.memory)
         self.state.refuse_rolled_back()
+        self._meter = Meter("reencrypt", self.progress, lambda: self._total)
         path = self.storage.where("").rstrip("/")
         self.result = Rotated(path, self.state.archive, removed=self.state.removed)
         self._first = frozenset(self.state.parts)
@@ -171,7 +169,7 @@ class ArchiveRenewal:
             ):
                 engine = self.engine or processes or THREADS
                 while pending := self.pending():
-                    self._total = self._done + 2 * sum(part.size for part, _ in pending)
+                    self._total = self._meter.done + 2 * sum(part.size for part, _ in pending)
                     in_order = self._must_keep_order([part for part, _ in pending])
                     for part, recipients in pending:
                         try:
@@ -198,7 +196,7 @@ class ArchiveRenewal:
         """It keeps none of the others from getting new keys: a key may be in the wrong hands."""
         self._left.add(part.id)
         self.result.problems.append(error)
-        self._stop.clear()
+        self._meter.stop.clear()
 
     def _refresh(self) -> None:
         self.state.refresh()
@@ -232,7 +230,7 @@ class ArchiveRenewal:
         try:
             new = self._write(part, old, key, recipients, groups, pool, engine)
         except BaseException:
-            self._stop.set()
+            self._meter.stop.set()
             give_up(self.storage, key.part)
             raise
         try:
@@ -281,7 +279,7 @@ class ArchiveRenewal:
         commit, files = part.commit, list[PartFile]()
 
         def reseal(file: PartFile) -> PartFile:
-            return engine.reencrypt(old, key, self.storage, file, commit.digest, self._tell)
+            return engine.reencrypt(old, key, self.storage, file, commit.digest, self._meter.tell)
 
         self.storage.make_folder(f"parts/{key.part}/objects")
         envelope = key.envelope(recipients, created=now())
@@ -290,7 +288,7 @@ class ArchiveRenewal:
         if commit.has_tables:
             names = tuple(file for file in names if object_number(file.name) >= 0)
             envelopes = self._write_tables(part, key, groups, files) + envelopes
-        run_tasks(pool, self.jobs, iter(names), reseal, files.append, self._stop)
+        run_tasks(pool, self.jobs, iter(names), reseal, files.append, self._meter.stop)
         self._refresh()
         check_unchanged(self.storage, old.archive, part, groups)
         new = replace(
@@ -319,7 +317,9 @@ class ArchiveRenewal:
         column groups."""
         from pqvault.rotation.tablerenewal import renew_part  # it imports pyarrow
 
-        keys, listed = renew_part(self.storage, part, self.keys.ring, self.policy, key, self._tell)
+        keys, listed = renew_part(
+            self.storage, part, self.keys.ring, self.policy, key, self._meter.tell
+        )
         files += listed
         groups |= {g: read_envelope(self.storage, key.archive, part.id, g) for g in keys}
         self.result.met |= {key_id for e in groups.values() for key_id in e.key_ids}
@@ -349,14 +349,6 @@ class ArchiveRenewal:
         if not self.keys.ring.keys().isdisjoint(new.own_envelope.key_ids):
             key = self._open(new)
         key.check_commit(new.commit, f"part {new.id}")
-
-    def _tell(self, count: int) -> None:
-        if self._stop.is_set():
-            raise PQVaultError("stopped")
-        with self._lock:
-            self._done += count
-            done = self._done
-        self.progress(Report("reencrypt", done=done, total=self._total))
 
 
 def _profile_for(part: PublicPart, recipients: tuple[Recipient, ...]) -> Profile:
