@@ -145,7 +145,7 @@ def test_no_secret_in_the_journal(box: Box, private_home: Path) -> None:
     box.seal(know=True)
     with box.open() as archive:
         digest = archive.find("src/a")[1].digest
-        secret = archive.parts[0]._key.secret
+        secret = archive.parts[0].key.secret
     assert digest is not None
     data = b"".join((private_home / name).read_bytes() for name in files_below(private_home))
     for canary in (digest, digest.hex().encode(), box.key.seed, secret, b"content of a"):

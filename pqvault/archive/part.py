@@ -18,8 +18,6 @@ from pqvault.errors import FormatError, IntegrityError, NotFound
 from pqvault.format.catalog import CatalogReader, check_ancestors
 from pqvault.format.commit import CATALOG, PartFile, object_number
 from pqvault.format.entries import Entry, Kind
-from pqvault.format.removed import Removed
-from pqvault.format.retired import Retired
 from pqvault.format.table import TableFileDoc
 from pqvault.policy import ANYBODY, Policy
 from pqvault.rootkey import Keyring, RootKey
@@ -103,8 +101,8 @@ class OpenPart:
         self.signed = policy.counts_as_signed(commit, self.signed_by)
         self.commit = commit
         self.public = public
-        self._key = key
-        self._storage = storage
+        self.key = key
+        self.storage = storage
         numbered = ((object_number(file.name), file) for file in commit.files)
         self._files = {number: file for number, file in numbered if number >= 0}
         self._identities = identities
@@ -155,13 +153,13 @@ class OpenPart:
 
     def _open_catalog(self) -> RangeFile:
         # In a folder each holds a descriptor, and of thousands of parts not all can.
-        if self._storage.requests > 1 or self._by_name[CATALOG].size <= SMALL:
+        if self.storage.requests > 1 or self._by_name[CATALOG].size <= SMALL:
             return self._open(CATALOG)
         return _Reopened(lambda: self._objects.get(self.id, _CATALOG, partial(self._open, CATALOG)))
 
     def _open(self, name: str) -> SealedReader:
         file = self._by_name[name]
-        return open_object(self._storage, self.id, file, self._key.object(name), self._cache)
+        return open_object(self.storage, self.id, file, self.key.object(name), self._cache)
 
     def reader(self, number: int) -> SealedReader:
         """A reader of object ``number``, kept open for the next caller."""
@@ -172,7 +170,7 @@ class OpenPart:
 
         Raises NoKeyFits, naming the key ids, when the columns in it are sealed to others.
         """
-        key = self._key if not file.group else self._group_key(file.group)
+        key = self.key if not file.group else self._group_key(file.group)
         if not equal(key.commit_id.encode(), file.root.encode()):
             where = f"column group {file.group!r}" if file.group else "table"
             raise IntegrityError(f"the envelope of part {self.id} does not belong to its {where}")
@@ -184,11 +182,11 @@ class OpenPart:
         if key is None:
             what = f"the envelope of column group {group!r} of part {self.id}"
             try:
-                envelope = read_envelope(self._storage, self.commit.archive, self.id, group)
+                envelope = read_envelope(self.storage, self.commit.archive, self.id, group)
             except NotFound:
                 raise IntegrityError(f"{what} is missing") from None
             key = RootKey.unwrap(envelope, self._identities, what)
-            key.check_same_profile(self._key, what)
+            key.check_same_profile(self.key, what)
             self._policy.check_envelope(envelope, what)
             with self._lock:
                 self._group_keys[group] = key
@@ -203,11 +201,6 @@ class OpenPart:
         if name not in self._by_name:
             raise self.bad(f"names {name}, its commit does not")
         return self._by_name[name].size
-
-    @property
-    def storage(self) -> Storage:
-        """Where it is."""
-        return self._storage
 
     def batches(self, start: bytes = b"", stop: bytes | None = None) -> Iterator[pa.RecordBatch]:
         """The rows of the catalog, checked; tombstones only where they are allowed.
@@ -230,19 +223,6 @@ class OpenPart:
         # A writer that could not read the archive cannot know what to remove.
         if self.commit.kind == "append" and Kind.TOMBSTONE in kinds:
             raise FormatError(f"part {self.id} removes entries, which its kind forbids")
-
-    def check_retired(self, record: Retired, what: str) -> None:
-        """Raise IntegrityError unless a record was made by who could open this part."""
-        self._key.check_retired(record, what)
-
-    def check_removed(self, record: Removed, what: str) -> None:
-        """Raise IntegrityError unless a record was made by who could open this part."""
-        self._key.check_removed(record, what)
-
-    @property
-    def key(self) -> RootKey:
-        """Its root key: for who writes on in its place."""
-        return self._key
 
     def close(self) -> None:
         """Close every file; what is read after this is opened again."""

@@ -132,6 +132,6 @@ def problems(
         record = read_record(storage, archive, part)
         try:
             if record is not None and record.part in opened:
-                opened[record.part].check_removed(record, layout.removed_name(part))
+                opened[record.part].key.check_removed(record, layout.removed_name(part))
         except PQVaultError as error:
             yield error

@@ -100,6 +100,6 @@ def problems(
             record = read_record(storage, archive, key_id)
             policy.signed_by(record, layout.retired_name(key_id))
             if record.part in opened:
-                opened[record.part].check_retired(record, layout.retired_name(key_id))
+                opened[record.part].key.check_retired(record, layout.retired_name(key_id))
         except PQVaultError as error:
             yield error
