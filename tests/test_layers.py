@@ -161,9 +161,13 @@ def wrong_imports(path: Path, tree: ast.Module) -> Iterator[str]:
             yield f"{where} imports {name}, which stands {peers} {here}: imports go down only."
 
 
-def parsed() -> Iterator[tuple[Path, ast.Module]]:
-    for path in modules():
-        yield path, ast.parse(path.read_text(), str(path))
+Trees = list[tuple[Path, ast.Module]]
+
+
+@pytest.fixture(scope="module")
+def trees() -> Trees:
+    """Each module of pqvault, parsed once: that takes a second."""
+    return [(path, ast.parse(path.read_text(), str(path))) for path in modules()]
 
 
 def test_every_module_has_a_place() -> None:
@@ -172,9 +176,9 @@ def test_every_module_has_a_place() -> None:
     assert here == set(LEVELS) | set(APART)
 
 
-def test_imports_go_down_only() -> None:
+def test_imports_go_down_only(trees: Trees) -> None:
     """Imports go down only, and outside packages are imported where they belong."""
-    assert [s for path, tree in parsed() for s in wrong_imports(path, tree)] == []
+    assert [s for path, tree in trees for s in wrong_imports(path, tree)] == []
 
 
 @pytest.mark.parametrize(
@@ -197,11 +201,11 @@ def test_the_wall_stands(where: str, code: str, words: str) -> None:
     assert words in sentence and sentence.endswith(".")
 
 
-def test_nothing_unpickles_or_evaluates() -> None:
+def test_nothing_unpickles_or_evaluates(trees: Trees) -> None:
     """attack 32: no eval, exec, pickle or yaml anywhere, nor a shell."""
     banned = re.compile(r"\b(eval|exec|compile|__import__|system|popen)\b")
     found = []
-    for path, tree in parsed():
+    for path, tree in trees:
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
                 name = ast.unparse(node.func)
@@ -237,11 +241,11 @@ HOLD_SECRETS = {
 }
 
 
-def test_no_plain_comparison_of_macs() -> None:
+def test_no_plain_comparison_of_macs(trees: Trees) -> None:
     """attack 24: MACs, tags and commitments are compared in constant time, never with ==."""
     found = [
         f"{path.name}:{line} compares a secret with ==, use mac.equal."
-        for path, tree in parsed()
+        for path, tree in trees
         if layer(path) in HOLD_SECRETS
         for line in secret_comparisons(tree)
     ]
@@ -255,10 +259,10 @@ def test_no_plain_comparison_of_macs() -> None:
 TELLS = ("self._stats.drop", "self.handleError")
 
 
-def test_no_error_is_swallowed_whole() -> None:
+def test_no_error_is_swallowed_whole(trees: Trees) -> None:
     """No bare except, and no except of everything that goes on as if nothing had been."""
     found = []
-    for path, tree in parsed():
+    for path, tree in trees:
         for node in ast.walk(tree):
             if not isinstance(node, ast.ExceptHandler):
                 continue
@@ -281,11 +285,11 @@ def test_no_test_switch_in_production() -> None:
             pytest.fail(f"{path.name} draws from a source that can be foretold.")
 
 
-def test_library_prints_nothing() -> None:
+def test_library_prints_nothing(trees: Trees) -> None:
     """The library never prints; it has a command line for that."""
     found = [
         f"{path.name}:{node.lineno} prints."
-        for path, tree in parsed()
+        for path, tree in trees
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("print", "sys.exit", "input")
     ]
