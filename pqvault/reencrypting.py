@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 from pqvault.archive.engine import Engine
 from pqvault.arguments import (
@@ -18,11 +18,10 @@ from pqvault.arguments import (
 )
 from pqvault.keys import Identity, Recipient
 from pqvault.keystore import Keystore
-from pqvault.keystore.seen import Seen
 from pqvault.policy import ANYBODY, Policy
 from pqvault.progress import Progress, ignore
 from pqvault.rotation.change import resolve
-from pqvault.rotation.ledger import Ledger
+from pqvault.rotation.ledger import open_ledger
 from pqvault.rotation.reencrypt import JOBS, ReencryptReport, ReencryptRun, public_keys
 from pqvault.rotation.run import left_out, targets_of
 from pqvault.rotation.runs import Run
@@ -107,11 +106,9 @@ def reencrypting(
     progress: Progress = ignore,
 ) -> Iterator[ReencryptRun]:
     """A run of :func:`reencrypt`, not yet begun: its ``report`` can be read after an error."""
-    path = keystore.path if keystore is not None else None
     if keystore is not None:
         run.change = run.change.today(keystore.list())
-    seen = path and Seen(path, allow_rollback=allow_rollback, warn=warn)
-    with Ledger(seen, path) if seen else nullcontext() as ledger:
+    with open_ledger(keystore, allow_rollback=allow_rollback, warn=warn) as ledger:
         yield ReencryptRun(
             run,
             identities,

@@ -43,7 +43,6 @@ from pqvault.keystore import (
 )
 from pqvault.keystore import store as keystore_store
 from pqvault.keystore.identities import identities
-from pqvault.keystore.seen import Seen
 from pqvault.keystore.states import OPENS, TRANSITIONS
 from pqvault.rootkey import RootKey, keyring
 from pqvault.rotation.ledger import Ledger
@@ -638,7 +637,7 @@ def test_the_index_takes_paths_that_are_not_utf8(store: Unlocked, path: Path) ->
     index.record("00", latin, ["k1"], keystore=path)
     assert [d.path for d in index.dependants(db, "k1")] == [latin]
     index.replace("00", latin, ["k2"], keystore=path)
-    with Ledger(Seen(path), path) as ledger:
+    with Ledger(path) as ledger:
         ledger.expect("00", latin, ["k3"])
     assert index.dependants(db, "k1") == []
     assert [d.path for d in index.dependants(db, "k3")] == [latin]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
 from pqvault.archive import layout
-from pqvault.archive.publicpart import PublicPart
+from pqvault.archive.publicpart import PublicPart, read_envelope
 from pqvault.archive.publicstate import PublicState
 from pqvault.errors import (
     IntegrityError,
@@ -322,13 +322,9 @@ def note_open_logs(state: PublicState, change: Change, result: Rotated) -> None:
 
 def _read(storage: Storage, name: str, part: PublicPart) -> Envelope:
     try:
-        envelope = Envelope.parse(storage.read(name, MAX_SIZE), name)
+        return read_envelope(storage, part.commit.archive, part.id, name.partition(".")[2])
     except NotFound:
         raise IntegrityError(f"{_what(name)} is missing") from None
-    group = name.partition(".")[2]
-    if (envelope.archive, envelope.part, envelope.group) != (part.commit.archive, part.id, group):
-        raise IntegrityError(f"{name} belongs to another archive or part, and was copied here")
-    return envelope
 
 
 def _what(name: str) -> str:

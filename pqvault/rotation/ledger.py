@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +14,7 @@ from pqvault.keystore.seen import Seen
 from pqvault.keystore.store import Keystore
 from pqvault.rotation.archives import Rotated
 
-__all__ = ["Ledger"]
+__all__ = ["Ledger", "open_ledger"]
 
 _BATCH: Final = 256  # archives a transaction, which costs an fsync
 
@@ -21,9 +22,15 @@ _BATCH: Final = 256  # archives a transaction, which costs an fsync
 class Ledger(Closing):
     """The keystore's part in a rotation of many archives, used by several threads."""
 
-    def __init__(self, seen: Seen, keystore: Path | None = None) -> None:
-        self.seen = seen
-        self._path = keystore
+    def __init__(
+        self,
+        keystore: Path,
+        *,
+        allow_rollback: bool = False,
+        warn: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """See `Seen`."""
+        self.seen = Seen(keystore, allow_rollback=allow_rollback, warn=warn)
         self._waiting: list[Rotated] = []
         self._store = Keystore(keystore)
         self._lock = threading.Lock()
@@ -47,7 +54,7 @@ class Ledger(Closing):
         # Where something failed, not all is known of who opens it: what was known stays.
         entries = [(r.archive, r.path, r.key_ids, r.began) for r in waiting if not r.problems]
         if waiting:
-            index.replace_all(entries, keystore=self._path)
+            index.replace_all(entries, keystore=self._store.path)
             self.seen.remember_all([(r.archive, r.sights, r.removed) for r in waiting])
 
     def close(self) -> None:
@@ -57,3 +64,12 @@ class Ledger(Closing):
         finally:
             self._store.close()
             self.seen.close()
+
+
+def open_ledger(
+    keystore: Keystore | None, *, allow_rollback: bool, warn: Callable[[str], None]
+) -> AbstractContextManager[Ledger | None]:
+    """The ledger of a run; None where there is no keystore to tell."""
+    if keystore is None:
+        return nullcontext()
+    return Ledger(keystore.path, allow_rollback=allow_rollback, warn=warn)

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pqvault.archive.engine import Engine
 from pqvault.archive.recipients import FindRecipient
@@ -182,7 +182,7 @@ class ReencryptRun:
             progress=self.progress,
         )
 
-    def _expect(self, archive: str, path: str, recipients: Any) -> None:
+    def _expect(self, archive: str, path: str, recipients: Collection[Recipient]) -> None:
         if self.ledger is not None and recipients:
             self.ledger.expect(archive, path, {r.key_id for r in recipients})
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from pqvault.archive.recipients import FindRecipient
 from pqvault.archive.sealedfiles import STEP, reseal
 from pqvault.crypto.cobblestone import MessageReader, MessageWriter
-from pqvault.errors import IntegrityError, Locked
+from pqvault.errors import IntegrityError
 from pqvault.format.envelope import Envelope
 from pqvault.ids import new_id
 from pqvault.keys import Recipient, one_profile
@@ -19,9 +19,8 @@ from pqvault.keystore.store import now
 from pqvault.rootkey import STREAM_ARCHIVE, STREAM_OBJECT, RootKey
 from pqvault.rotation.archives import Rotated
 from pqvault.rotation.change import Change, Keys
-from pqvault.rotation.streams import opened, replace_file, write_all
+from pqvault.rotation.streams import hold, opened, replace_file, write_all
 from pqvault.storage.base import explained
-from pqvault.storage.replacing import is_named, lock_file
 from pqvault.streams import FileSource
 
 __all__ = ["StreamRenewal"]
@@ -65,9 +64,7 @@ class StreamRenewal:
                 result.unchanged = 1
                 result.opens(envelope)
                 return result
-            lock_file(fd, str(self.path), wait=0)
-            if not is_named(fd, str(self.path)):
-                raise Locked(f"{self.path} was replaced by another process just now")
+            hold(self.path, fd)
             old = RootKey.unwrap(envelope, self.keys.ring, self._what)
             self.keys.prove(recipients)
             key = RootKey.generate(STREAM_ARCHIVE, new_id(), one_profile(recipients))

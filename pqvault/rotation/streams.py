@@ -30,7 +30,7 @@ from pqvault.storage.base import explained
 from pqvault.storage.replacing import copy_owner, is_named, lock_file
 from pqvault.streams import FileSource, read_stream_envelope
 
-__all__ = ["UNSIGNED", "StreamRotation", "opened", "replace_file", "write_all"]
+__all__ = ["UNSIGNED", "StreamRotation", "hold", "opened", "replace_file", "write_all"]
 
 UNSIGNED: Final = "sealed streams carry no signatures: none is made or asked for, but of archives"
 _PIECE: Final = 64 * 1024 * 1024  # bytes copied at once
@@ -65,10 +65,7 @@ class StreamRotation:
                 result.opens(envelope)
                 result.warnings += self.change.stays(envelope)
                 return result
-            # No waiting: another rotation may copy for minutes.
-            lock_file(fd, str(self.path), wait=0)
-            if not is_named(fd, str(self.path)):
-                raise Locked(f"{self.path} was replaced by another process just now")
+            hold(self.path, fd)
             start = os.fstat(fd).st_size - size
             key = self._open(fd, start, envelope)
             self.keys.prove(members)
@@ -109,6 +106,14 @@ def opened(path: Path) -> Iterator[tuple[int, Envelope, int]]:
             raise FormatError(f"{path} is not a regular file")
         envelope = read_stream_envelope(file, str(path))
         yield fd, envelope, info.st_size - len(envelope.marshal())
+
+
+def hold(path: Path, fd: int) -> None:
+    """Take the lock of the open file ``path``, without waiting: another rotation may copy for
+    minutes. Raises Locked."""
+    lock_file(fd, str(path), wait=0)
+    if not is_named(fd, str(path)):
+        raise Locked(f"{path} was replaced by another process just now")
 
 
 def replace_file(path: Path, fd: int, fill: Callable[[int], object]) -> None:
