@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -36,6 +35,7 @@ from pqvault.format.keyset import (
     is_name,
 )
 from pqvault.format.textdoc import MAX_SIZE
+from pqvault.ids import now
 from pqvault.keys import Identity, Recipient
 from pqvault.rootkey import STREAM_OBJECT, RootKey, keyring
 from pqvault.sealed import SealedWriter
@@ -303,7 +303,7 @@ def _with_version(content: KeysetContent, name: str) -> KeysetContent:
     if len(content.keys) >= MAX_KEYS:
         raise UsageError(f"a keyset has at most {MAX_KEYS:,} keys")
     version = 1 + max((key.version for key in content.keys if key.name == name), default=0)
-    key = MasterKey(name, version, int(time.time() * 1000), secrets.token_bytes(KEY_SIZE))
+    key = MasterKey(name, version, now(), secrets.token_bytes(KEY_SIZE))
     keys = sorted((*content.keys, key), key=lambda k: (k.name, k.version))
     return replace(content, keys=tuple(keys))
 

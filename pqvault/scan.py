@@ -12,9 +12,9 @@ from pqvault.archive.layout import listed_ids, open_logs
 from pqvault.errors import FormatError, NotFound, PQVaultError
 from pqvault.format.envelope import Envelope
 from pqvault.format.textdoc import MAX_SIZE
+from pqvault.ids import now
 from pqvault.keystore import index
 from pqvault.keystore.index import STREAM
-from pqvault.keystore.store import now
 from pqvault.storage import Storage, storage_at
 
 __all__ = ["ScanReport", "scan"]

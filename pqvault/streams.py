@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import stat
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -16,7 +15,7 @@ from pqvault.errors import FormatError, IntegrityError, NotFound, UsageError
 from pqvault.format import envelope as envelope_format
 from pqvault.format.envelope import Envelope
 from pqvault.format.textdoc import MAX_SIZE
-from pqvault.ids import new_id
+from pqvault.ids import new_id, now
 from pqvault.keys import Identity, one_profile
 from pqvault.progress import Progress, Report, ignore
 from pqvault.rootkey import STREAM_ARCHIVE, STREAM_OBJECT, RootKey, keyring
@@ -84,7 +83,7 @@ def encrypt(
     key = RootKey.generate(STREAM_ARCHIVE, new_id(), one_profile(sealed_to))
     sink = _WriteAll(output)
     threads = jobs or min(4, os.cpu_count() or 1)
-    envelope = key.envelope(sealed_to, created=int(time.time() * 1000))
+    envelope = key.envelope(sealed_to, created=now())
     with SealedWriter(
         sink, *key.object(STREAM_OBJECT), level=level, frame_size=frame_size, threads=threads
     ) as writer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
@@ -12,6 +11,7 @@ from pqvault.crypto.profiles import Profile
 from pqvault.errors import IntegrityError, PolicyRefused, PQVaultError, UsageError
 from pqvault.format.commit import Commit, PartFile
 from pqvault.format.envelope import Envelope
+from pqvault.ids import now
 from pqvault.keys import Recipient
 from pqvault.rootkey import RootKey
 from pqvault.signing import SigningKey, sign_document
@@ -32,7 +32,7 @@ def make_envelope(
     key: RootKey, recipients: Sequence[Recipient], sign: Sequence[SigningKey] = (), group: str = ""
 ) -> Envelope:
     """The first envelope of a part, or of a column group of it, signed."""
-    envelope = key.envelope(recipients, created=int(time.time() * 1000), group=group)
+    envelope = key.envelope(recipients, created=now(), group=group)
     return sign_document(envelope, sign)
 
 
@@ -54,7 +54,7 @@ def make_commit(
         archive=key.archive,
         part=key.part,
         seq=state.next_seq(),
-        created=int(time.time() * 1000),
+        created=now(),
         profile=key.profile.name,
         digest=digest,
         kind=kind,

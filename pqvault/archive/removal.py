@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -13,6 +12,7 @@ from pqvault.archive.replacement import replaced_ids
 from pqvault.errors import NotFound, PQVaultError, RolledBack
 from pqvault.format.removed import Reason, Removed
 from pqvault.format.textdoc import MAX_SIZE
+from pqvault.ids import now
 from pqvault.rootkey import RootKey
 from pqvault.storage import Storage
 
@@ -42,7 +42,7 @@ def remove_part(
             commit=part.commit_digest,
             reason=reason,
             by=tuple(sorted(by)),
-            created=int(time.time() * 1000),
+            created=now(),
         )
     )
     storage.make_folder(FOLDER)

@@ -7,7 +7,6 @@ the operator signs, a host with a policy can tell whose record it is.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from pqvault.archive import layout
 from pqvault.errors import FormatError, NotFound, PolicyRefused, PQVaultError
 from pqvault.format.retired import Retired
 from pqvault.format.textdoc import MAX_SIZE
+from pqvault.ids import now
 from pqvault.policy import ANYBODY, Policy
 from pqvault.rootkey import RootKey
 from pqvault.signing import SigningKey, sign_document
@@ -75,7 +75,7 @@ def retire(storage: Storage, key: RootKey, key_id: str, sign: Sequence[SigningKe
             return False
     except (NotFound, FormatError, PolicyRefused):
         pass  # there is none, or one that vouches for nothing
-    record = sign_document(key.retire(key_id, created=int(time.time() * 1000)), sign)
+    record = sign_document(key.retire(key_id, created=now()), sign)
     storage.make_folder(FOLDER)
     storage.put(name, record.marshal())
     return True

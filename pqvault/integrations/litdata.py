@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import json
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,7 @@ from litdata.utilities.encryption import Encryption
 
 from pqvault.errors import FormatError, IntegrityError, UsageError
 from pqvault.format.envelope import Envelope
-from pqvault.ids import new_id
+from pqvault.ids import new_id, now
 from pqvault.integrations import references
 from pqvault.keys import one_profile
 from pqvault.rootkey import STREAM_ARCHIVE, STREAM_OBJECT, RootKey, keyring
@@ -76,7 +75,7 @@ class SealedEncryption(Encryption):
     def _new_key(self) -> tuple[RootKey, bytes]:
         recipients = references.recipients(self._recipients)
         key = RootKey.generate(STREAM_ARCHIVE, new_id(), one_profile(recipients))
-        return key, key.envelope(recipients, created=int(time.time() * 1000)).marshal()
+        return key, key.envelope(recipients, created=now()).marshal()
 
     def decrypt(self, data: bytes) -> bytes:
         """The content of a sealed stream. Raises NoKeyFits, IntegrityError."""

@@ -7,13 +7,13 @@ only a head that was exported and kept elsewhere shows that the log was cut (ATT
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Final
 
 from pqvault.crypto import mac
 from pqvault.errors import IntegrityError, RolledBack, UsageError
 from pqvault.format import textdoc
+from pqvault.ids import now
 from pqvault.keystore import authentic, database, tables
 from pqvault.keystore.authentic import EMPTY, StoreKey
 from pqvault.keystore.change import Unlocked
@@ -82,7 +82,7 @@ def entries(store: Keystore, last: int | None = None) -> list[AuditEntry]:
 def export_head(store: Unlocked) -> Head:
     """The verified end of the log, with a MAC of the store key. Keep it elsewhere."""
     meta = store.verify()
-    moment = int(time.time() * 1000)
+    moment = now()
     bare = Head(meta.keystore, meta.audit_seq, meta.audit_hash.hex(), moment, bytes(32))
     sealed = store.key.head_mac(bare.authenticated())
     return Head(bare.keystore, bare.seq, bare.hash, bare.time, sealed)

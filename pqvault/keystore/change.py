@@ -10,7 +10,6 @@ import json
 import os
 import pwd
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from pqvault.closing import Closing
 from pqvault.crypto.passphrase import Cost
 from pqvault.errors import KeyStateForbids, Locked
+from pqvault.ids import now
 from pqvault.keystore import authentic, database, tables
 from pqvault.keystore.authentic import StoreKey
 from pqvault.keystore.records import AuditEntry, KeyName, KeyVersion, Meta, Transition, Unlock
@@ -103,7 +103,7 @@ class Change:
         self.key = key
         self._meta = meta
         self._generation = meta.generation
-        self.now = int(time.time() * 1000)
+        self.now = now()
 
     def put_name(self, name: KeyName) -> None:
         """Add or replace a name."""

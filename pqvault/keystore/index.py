@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Final
 
+from pqvault.ids import now
 from pqvault.keystore import database
-from pqvault.keystore.store import Keystore, now
+from pqvault.keystore.store import Keystore
 from pqvault.storage import storage_at
 
 __all__ = [

@@ -9,7 +9,6 @@ from __future__ import annotations
 import builtins
 import secrets
 import sqlite3
-import time
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pqvault.closing import Closing
 from pqvault.crypto import mac
 from pqvault.crypto.passphrase import COSTS, Cost
 from pqvault.errors import IntegrityError, KeyStateForbids, NotFound, UsageError
+from pqvault.ids import now
 from pqvault.keys import Recipient
 from pqvault.keystore import authentic, database, tables, unlocks
 from pqvault.keystore.authentic import EMPTY, StoreKey
@@ -31,15 +31,10 @@ from pqvault.keystore.states import State
 from pqvault.signing import Signer
 from pqvault.wholefile import name_new, sync_folder
 
-__all__ = ["KeyFacts", "Keystore", "now"]
+__all__ = ["KeyFacts", "Keystore"]
 
 STORE_KEY_SIZE: Final = 32  # bytes
 _LIST: Final = "`pqvault key list` shows all"
-
-
-def now() -> int:
-    """Unix time in milliseconds."""
-    return int(time.time() * 1000)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from pqvault.errors import Locked, NotFound, PQVaultError
 from pqvault.format.commit import CATALOG, Commit, is_table
 from pqvault.format.envelope import Envelope
 from pqvault.format.textdoc import MAX_SIZE
+from pqvault.ids import now
 from pqvault.keystore import State, index, lifecycle
 from pqvault.keystore.change import Unlocked
 from pqvault.keystore.store import KeyFacts
@@ -100,7 +101,7 @@ class _Run:
             for name in envelopes:
                 _shred(self.storage, name)
             self.storage.make_folder("removed")
-            record = {"reason": "expired", "time": int(time.time() * 1000)}
+            record = {"reason": "expired", "time": now()}
             self.storage.put_new(layout.removed_name(part), json.dumps(record).encode() + b"\n")
             _remove_files(self.storage, part)
         self.report.expired.append(part)

@@ -7,7 +7,6 @@ the old or the new.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -27,8 +26,8 @@ from pqvault.errors import (
 )
 from pqvault.format.envelope import Envelope
 from pqvault.format.textdoc import MAX_SIZE
+from pqvault.ids import now
 from pqvault.keys import Recipient
-from pqvault.keystore.store import now
 from pqvault.memory import Memory, Sight
 from pqvault.policy import ANYBODY, Policy
 from pqvault.rootkey import RootKey
@@ -184,18 +183,18 @@ class ArchiveRotation:
         try:
             envelope = envelope or _read(self.storage, name, part)
             result.met.update(envelope.key_ids)
-            now = self._rewrap(part, name, envelope)
+            new = self._rewrap(part, name, envelope)
         except PQVaultError as error:
             self._failed.append((part.id, error))
             return
-        result.opens(now or envelope)
-        result.warnings += self._change.stays(now or envelope)
-        if now is None:
+        result.opens(new or envelope)
+        result.warnings += self._change.stays(new or envelope)
+        if new is None:
             result.unchanged += 1
         else:
             result.signed += bool(self._sign)
-            result.rewrapped += now.generation != envelope.generation
-            generations[name.rpartition("/")[2]] = now.generation
+            result.rewrapped += new.generation != envelope.generation
+            generations[name.rpartition("/")[2]] = new.generation
 
     def _rewrap(self, part: PublicPart, name: str, envelope: Envelope) -> Envelope | None:
         """One envelope; None when nothing had to change. Raises as `RootKey.unwrap` does."""
@@ -211,7 +210,7 @@ class ArchiveRotation:
             else:
                 self._refuse_unsigned(envelope, name)
                 self._keys.prove(members)
-                new = key.rewrap(envelope, members, created=int(time.time() * 1000))
+                new = key.rewrap(envelope, members, created=now())
                 new = sign_document(new, self._sign.values())
             data = new.marshal()
             if Envelope.parse(data) != new:

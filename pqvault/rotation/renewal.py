@@ -26,8 +26,8 @@ from pqvault.crypto.profiles import Profile
 from pqvault.errors import IntegrityError, NoKeyFits, PolicyRefused, PQVaultError, UsageError
 from pqvault.format.commit import Commit, PartFile, object_number
 from pqvault.format.envelope import Envelope
+from pqvault.ids import now
 from pqvault.keys import Recipient, one_profile
-from pqvault.keystore.store import now
 from pqvault.memory import Memory
 from pqvault.policy import ANYBODY, Policy
 from pqvault.progress import Meter, Progress, ignore

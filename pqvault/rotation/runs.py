@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, Final, Literal
 from pqvault import home
 from pqvault.closing import Closing
 from pqvault.errors import FormatError, Locked, NotFound
+from pqvault.ids import now
 from pqvault.policy import ANYBODY, Policy
 from pqvault.rotation.change import Change
 from pqvault.storage.base import explained
@@ -101,7 +102,7 @@ class Run(Closing):
         paths = [os.fspath(target) for target in targets]
         head = {
             "format": _FORMAT,
-            "started": int(time.time() * 1000),
+            "started": now(),
             "allow_retired": allow_retired,
             "signers": sorted(signers),
             "policy": policy.to_json(),

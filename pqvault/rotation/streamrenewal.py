@@ -12,10 +12,9 @@ from pqvault.archive.sealedfiles import STEP, reseal
 from pqvault.crypto.cobblestone import MessageReader, MessageWriter
 from pqvault.errors import IntegrityError
 from pqvault.format.envelope import Envelope
-from pqvault.ids import new_id
+from pqvault.ids import new_id, now
 from pqvault.keys import Recipient, one_profile
 from pqvault.keystore.index import STREAM
-from pqvault.keystore.store import now
 from pqvault.rootkey import STREAM_ARCHIVE, STREAM_OBJECT, RootKey
 from pqvault.rotation.archives import Rotated
 from pqvault.rotation.change import Change, Keys

@@ -11,7 +11,6 @@ import os
 import re
 import secrets
 import stat
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Final
 from pqvault.crypto.cobblestone import RandomReader
 from pqvault.errors import FormatError, IntegrityError, Locked
 from pqvault.format.envelope import Envelope
+from pqvault.ids import now
 from pqvault.keys import Recipient
 from pqvault.keystore.index import STREAM
 from pqvault.rootkey import STREAM_OBJECT, RootKey
@@ -69,7 +69,7 @@ class StreamRotation:
             start = os.fstat(fd).st_size - size
             key = self._open(fd, start, envelope)
             self.keys.prove(members)
-            new = key.rewrap(envelope, members, created=int(time.time() * 1000))
+            new = key.rewrap(envelope, members, created=now())
             data = new.marshal()
             if Envelope.parse(data) != new:
                 raise IntegrityError(f"the new envelope of {self.path} does not read back")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
@@ -16,7 +15,7 @@ from fsspec.transaction import Transaction
 
 from pqvault.archive.append import AppendPart
 from pqvault.errors import UsageError
-from pqvault.ids import new_id
+from pqvault.ids import new_id, now
 from pqvault.integrations.fsspec.files import Part
 from pqvault.keys import Recipient, one_profile
 from pqvault.rootkey import STREAM_ARCHIVE, STREAM_OBJECT, RootKey
@@ -96,7 +95,7 @@ class StreamPart:
         self, fs: Any, path: str, recipients: Sequence[Recipient], level: int, frame_size: int
     ) -> None:
         key = RootKey.generate(STREAM_ARCHIVE, new_id(), one_profile(recipients))
-        envelope = key.envelope(recipients, created=int(time.time() * 1000))
+        envelope = key.envelope(recipients, created=now())
         self._place = _place(fs, path)
         self._file = self._place.__enter__()
         self._file.write(envelope.marshal())
