@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -118,7 +118,6 @@ class TablePart:
         level: int = LEVEL,
         row_groups: RowGroups | None = None,
         sorting: Sorting = (),
-        on_bytes: Callable[[int], object] = lambda _: None,
         columns: Mapping[str, Sequence[str]] | None = None,
     ) -> TableSink:
         """Begin a table. ``mode``: `replace` what earlier parts hold of it, or `append` to it.
@@ -136,7 +135,7 @@ class TablePart:
         sink = TableSink(
             self.storage, schema, files, what, digest=self._keys.root.profile.digest, level=level,
             row_groups=row_groups,
-            sorting=sorting, on_bytes=on_bytes,
+            sorting=sorting,
         )  # fmt: skip
         self._sinks[name] = (mode, sink)
         return sink

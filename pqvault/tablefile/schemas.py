@@ -18,6 +18,7 @@ __all__ = [
     "as_stored",
     "check_schema",
     "first_line",
+    "leaf_paths",
     "parse_schema",
     "same_types",
     "sorting_columns",
@@ -64,7 +65,7 @@ def sorting_columns(sorting: Sorting, whole: pa.Schema, part: pa.Schema) -> Sort
     it that is there, for rows sorted by two columns are sorted by the first of them."""
     if not sorting:
         return None
-    paths, places = _leaves(whole), {path: i for i, path in enumerate(_leaves(part))}
+    paths, places = leaf_paths(whole), {path: i for i, path in enumerate(leaf_paths(part))}
     found = []
     for column in sorting:
         place = places.get(paths[column.column_index])
@@ -74,7 +75,8 @@ def sorting_columns(sorting: Sorting, whole: pa.Schema, part: pa.Schema) -> Sort
     return found or None
 
 
-def _leaves(schema: pa.Schema) -> list[str]:
+def leaf_paths(schema: pa.Schema) -> list[str]:
+    """The paths of all leaf columns, as Parquet names them: `messages.list.element.role`."""
     leaves = pq.read_metadata(pa.BufferReader(_empty_file(schema))).schema
     return [leaves.column(i).path for i in range(len(leaves))]
 

@@ -77,8 +77,7 @@ class TableSink:
     """One table of one part on its way. Used by one thread.
 
     ``files``: the first has the group "". ``schema``: what every batch has; the attribute
-    is what is kept of it. ``sorting``: how the caller's rows are sorted. ``on_bytes`` is told what
-    was taken.
+    is what is kept of it. ``sorting``: how the caller's rows are sorted.
     """
 
     def __init__(
@@ -92,14 +91,12 @@ class TableSink:
         level: int = LEVEL,
         row_groups: RowGroups | None = None,
         sorting: Sorting = (),
-        on_bytes: Callable[[int], object] = lambda _: None,
     ) -> None:
         self._taken, self.schema = schema, storable(schema)
         self.rows = 0
         self._what = what
         self._storage = storage
         self._limits = row_groups or RowGroups()
-        self._on_bytes = on_bytes
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = self._pending_size = 0
         self._groups = 0
@@ -190,13 +187,12 @@ class TableSink:
         if self._groups == MAX_ROW_GROUPS:
             raise UsageError(f"{self._what} has more than {MAX_ROW_GROUPS} row groups")
         table = pa.Table.from_batches(self._pending, self._pending[0].schema)
-        self._pending, size = [], self._pending_size
+        self._pending = []
         self._pending_rows = self._pending_size = 0
         for file in self._out:
             file.write(table)
         self.rows += table.num_rows
         self._groups += 1
-        self._on_bytes(size)
 
     def write_source(
         self, source: Source, on_rows: Callable[[int], object] = lambda _: None

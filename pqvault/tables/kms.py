@@ -32,11 +32,12 @@ from pqvault.format.keyset import is_name
 from pqvault.keyset import Keyset
 from pqvault.storage.base import explained
 from pqvault.storage.replacing import copy_owner, is_named, lock_file
+from pqvault.tablefile.encryption import MAGIC
+from pqvault.tablefile.schemas import leaf_paths
 from pqvault.wholefile import whole_file
 
 __all__ = ["Kms", "KmsClient", "check_encrypted", "column_paths", "material_path"]
 
-_MAGIC: Final = b"PARE"
 _MAX_MATERIAL: Final = 16 * 1024 * 1024  # bytes of a file of key material: 32,767 keys fit
 _CACHED: Final = 4_096  # data keys; Parquet asks anew for each column of each row group
 
@@ -252,7 +253,7 @@ def check_encrypted(path: str | os.PathLike[str]) -> None:
         head = file.read(4)
         size = os.fstat(file.fileno()).st_size
         foot = os.pread(file.fileno(), 4, max(0, size - 4))
-    if head != _MAGIC or foot != _MAGIC or size < 12:
+    if head != MAGIC or foot != MAGIC or size < 12:
         raise IntegrityError(
             f"{where} is not encrypted Parquet with an encrypted footer",
             hint="a plaintext file in its place is not read: find out who put it there",
@@ -267,11 +268,8 @@ def material_path(path: str | os.PathLike[str]) -> str:
 
 def column_paths(schema: pa.Schema) -> list[str]:
     """The paths of all leaf columns, as Parquet names them: `messages.list.element.role`."""
-    sink = pa.BufferOutputStream()
     with explained("write", "a schema"):
-        pq.ParquetWriter(sink, schema).close()
-    columns = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
-    return [columns.column(index).path for index in range(len(columns))]
+        return leaf_paths(schema)
 
 
 def _covering(schema: pa.Schema, footer_key: str, column_keys: ColumnKeys) -> dict[str, list[str]]:
