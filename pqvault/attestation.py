@@ -18,8 +18,9 @@ from typing import Any, Final
 from pqvault.archive.layout import commit_name, part_file
 from pqvault.archive.publicpart import PublicPart
 from pqvault.archive.publicstate import PublicState
+from pqvault.archive.sealedfiles import sealed_pieces
 from pqvault.crypto import digest as digests
-from pqvault.errors import IntegrityError, PolicyRefused, UsageError
+from pqvault.errors import PolicyRefused, UsageError
 from pqvault.format.textdoc import MAX_SIZE
 from pqvault.policy import Policy
 from pqvault.progress import Progress, Report, ignore
@@ -31,7 +32,6 @@ __all__ = ["PAYLOAD_TYPE", "PREDICATE_TYPE", "envelope", "statement"]
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE: Final = "https://pqvault.dev/attestation/archive/v1"
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
-_STEP: Final = 1024 * 1024  # bytes
 
 
 def statement(
@@ -90,22 +90,14 @@ def _facts(part: PublicPart, signed_by: tuple[str, ...]) -> dict[str, Any]:
 def _subjects(storage: Storage, part: PublicPart, progress: Progress) -> Iterator[dict[str, Any]]:
     for file in part.commit.files:
         name = part_file(part.id, file.name)
-        kinds = {part.commit.digest, _known_to_tools(part)}
-        hashers = {kind: digests.new(kind) for kind in sorted(kinds, reverse=True)}
-        buffer = memoryview(bytearray(_STEP))
-        with storage.open(name) as source:
-            if source.size != file.size:
-                raise IntegrityError(f"{name} has {source.size} bytes, not {file.size}")
-            for at in range(0, file.size, _STEP):
-                data = buffer[: min(_STEP, file.size - at)]
-                source.pread_into(data, at)
-                for hasher in hashers.values():
-                    hasher.update(data)
-        found = {kind: hasher.digest().hex() for kind, hasher in hashers.items()}
-        if found[part.commit.digest] != file.digest:
-            raise IntegrityError(f"{name} does not have the digest that its commit says")
+        own, other = part.commit.digest, _known_to_tools(part)
+        hasher = digests.new(other) if other != own else None
+        for data in sealed_pieces(storage, name, file, own):
+            if hasher is not None:
+                hasher.update(data)
+        found = {other: hasher.digest().hex()} if hasher is not None else {}
         progress(Report("attest", done=file.size))
-        yield {"name": name, "digest": found}
+        yield {"name": name, "digest": found | {own: file.digest}}
 
 
 def envelope(statement: dict[str, Any], keys: Iterable[SigningKey]) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def check_sealed(
 ) -> None:
     """Digest and size of a file against the commit; with its key and context, every chunk too.
 
-    ``digest``: its name. ``on_bytes`` may raise to end it. Raises NotFound, IntegrityError.
+    ``digest``: its name. ``on_bytes`` may raise to end it. Raises IntegrityError.
     """
     name = part_file(part, file.name)
     message = MessageReader(*key, name) if key is not None else None

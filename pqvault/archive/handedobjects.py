@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 from pqvault.archive.layout import part_file
 from pqvault.archive.witness import Witness
 from pqvault.closing import Closing
-from pqvault.errors import IntegrityError, NotFound
 from pqvault.format.commit import PartFile, object_number
 from pqvault.format.entries import HOLE, Entry
 from pqvault.format.zstdseek import MAX_FRAME
 from pqvault.sealed import FrameCache, SealedReader
-from pqvault.storage import InMemory, ReadAt, Storage
+from pqvault.sealed.listed import open_listed
+from pqvault.storage import ReadAt, Storage
 
 if TYPE_CHECKING:  # it would import pyarrow
     from pqvault.archive.part import OpenPart
@@ -35,24 +35,12 @@ def open_object(
     """A reader of one object of a part. ``key``: and context, as `RootKey.object` gives them;
     ``around``: what is read in the place of the file itself."""
     path = part_file(part, file.name)
-    source = around(_source(storage, path, file.size))
+    source = around(open_listed(storage, path, file.size, SMALL))
     try:
-        if source.size != file.size:
-            raise IntegrityError(f"{path} has {source.size} bytes, its commit says {file.size}")
         return SealedReader(source, *key, path, cache=cache, close_source=source.close)
     except BaseException:
         source.close()
         raise
-
-
-def _source(storage: Storage, path: str, size: int) -> ReadAt:
-    """The sealed bytes of a file; a small one is read whole, and so holds no descriptor."""
-    try:
-        if size <= SMALL:
-            return InMemory(storage.read(path, SMALL))
-        return storage.open(path)
-    except NotFound:
-        raise IntegrityError(f"{path} is missing") from None
 
 
 def objects_of(entries: Iterable[Entry]) -> set[int]:

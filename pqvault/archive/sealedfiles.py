@@ -4,44 +4,32 @@ key without a look at what is in them."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from pqvault.archive.layout import part_file
 from pqvault.archive.objects import DigestingSink
 from pqvault.crypto import digest as digests
 from pqvault.crypto.cobblestone import CHUNK_SIZE, MessageReader, MessageWriter
-from pqvault.errors import IntegrityError, NotFound
+from pqvault.errors import IntegrityError
 from pqvault.format.commit import PartFile
+from pqvault.sealed.listed import STEP, open_listed, pieces_of
 from pqvault.storage import Storage
 
 if TYPE_CHECKING:  # a worker needs none, and starts the sooner
     from pqvault.rootkey import RootKey
 
-__all__ = ["STEP", "FileKey", "renew_file", "reseal", "sealed_pieces"]
-
-STEP: Final = 1024 * 1024  # bytes: a piece and its plaintext stay in the processor's cache
+__all__ = ["FileKey", "renew_file", "reseal", "sealed_pieces"]
 
 
-def sealed_pieces(
-    storage: Storage, name: str, file: PartFile, digest: str, step: int = STEP
-) -> Iterator[memoryview]:
+def sealed_pieces(storage: Storage, name: str, file: PartFile, digest: str) -> Iterator[memoryview]:
     """The bytes of a file, piece by piece, in a buffer that is used again.
 
     ``digest``: its name. Raises IntegrityError when size or digest are not those of the commit,
     the digest only at the end: what came before it proves nothing until then.
     """
     hasher = digests.new(digest)
-    buffer = memoryview(bytearray(min(step, file.size)))
-    try:
-        opened = storage.open(name)
-    except NotFound:  # not what the user asked for, but what its commit lists: damage
-        raise IntegrityError(f"{name} is missing") from None
-    with opened as source:
-        if source.size != file.size:
-            raise IntegrityError(f"{name} has {source.size} bytes, its commit says {file.size}")
-        for at in range(0, file.size, step):
-            data = buffer[: min(step, file.size - at)]
-            source.pread_into(data, at)
+    with open_listed(storage, name, file.size) as source:
+        for data in pieces_of(source):
             hasher.update(data)
             yield data
     if hasher.digest().hex() != file.digest:
@@ -95,15 +83,9 @@ def _check_file(
     No digest is taken: what is authentic under a key that nobody else has is what we wrote, and
     of that the digest was taken then.
     """
-    name = key.path
-    message = MessageReader(key.key, key.context, name)
-    buffer = memoryview(bytearray(min(STEP, file.size)))
-    with storage.open(name) as source:
-        if source.size != file.size:
-            raise IntegrityError(f"{name} has {source.size} bytes, its commit says {file.size}")
-        for at in range(0, file.size, STEP):
-            data = buffer[: min(STEP, file.size - at)]
-            source.pread_into(data, at)
+    message = MessageReader(key.key, key.context, key.path)
+    with open_listed(storage, key.path, file.size) as source:
+        for data in pieces_of(source):
             message.update(data)
             tell(len(data))
     message.finalize()

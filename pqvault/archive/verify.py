@@ -238,7 +238,7 @@ class _Verify:
         try:
             self._check_sealed(part, file, opened)
             return []
-        except NotFound:
+        except NotFound:  # of a store, while it was read
             problem: PQVaultError = IntegrityError(f"{name} is missing")
         except PQVaultError as error:
             problem = error

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from pqvault.archive.recipients import FindRecipient
-from pqvault.archive.sealedfiles import STEP, reseal
+from pqvault.archive.sealedfiles import reseal
 from pqvault.crypto.cobblestone import MessageReader, MessageWriter
 from pqvault.errors import IntegrityError
 from pqvault.format.envelope import Envelope
@@ -19,6 +19,7 @@ from pqvault.rootkey import STREAM_ARCHIVE, STREAM_OBJECT, RootKey
 from pqvault.rotation.archives import Rotated
 from pqvault.rotation.change import Change, Keys
 from pqvault.rotation.streams import hold, opened, replace_file, write_all
+from pqvault.sealed.listed import pieces_of
 from pqvault.storage.base import explained
 from pqvault.streams import FileSource
 
@@ -90,7 +91,7 @@ class StreamRenewal:
     def _reseal(self, source: FileSource, old: RootKey, key: RootKey, out: int) -> None:
         reader = MessageReader(*old.object(STREAM_OBJECT), str(self.path))
         writer = MessageWriter(*key.object(STREAM_OBJECT))
-        reseal(_pieces(source), reader, writer, lambda data: write_all(out, data), self.tell)
+        reseal(pieces_of(source), reader, writer, lambda data: write_all(out, data), self.tell)
 
     def _check(self, out: int, envelope: Envelope, start: int, key: RootKey) -> None:
         """Read all of the new file back: what a reader would refuse must not take a place."""
@@ -100,16 +101,7 @@ class StreamRenewal:
         if not self.keys.ring.keys().isdisjoint(envelope.key_ids):
             key = RootKey.unwrap(envelope, self.keys.ring, self._what)
         reader = MessageReader(*key.object(STREAM_OBJECT), f"the new {self.path}")
-        for data in _pieces(FileSource(out, start, os.fstat(out).st_size - start)):
+        for data in pieces_of(FileSource(out, start, os.fstat(out).st_size - start)):
             reader.update(data)
             self.tell(len(data))
         reader.finalize()
-
-
-def _pieces(source: FileSource) -> Iterator[memoryview]:
-    """The sealed bytes, in a buffer that is used again."""
-    buffer = memoryview(bytearray(min(STEP, source.size)))
-    for at in range(0, source.size, STEP):
-        data = buffer[: min(STEP, source.size - at)]
-        source.pread_into(data, at)
-        yield data

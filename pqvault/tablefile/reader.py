@@ -9,8 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from pqvault.errors import FormatError, IntegrityError, NotFound, UsageError
+from pqvault.errors import FormatError, IntegrityError, UsageError
 from pqvault.lazy import LazyModule
+from pqvault.sealed.listed import open_listed
 from pqvault.storage import Storage
 from pqvault.tablefile.encryption import MAGIC, MAX_ROW_GROUPS, decryption
 from pqvault.tablefile.filesystem import HeldFile, arrow_place, on_disk
@@ -63,15 +64,7 @@ class TableFile:
         return f"TableFile({self.path!r})"
 
     def _check_ends(self, storage: Storage) -> None:
-        try:
-            source = storage.open(self.path)
-        except NotFound:
-            raise IntegrityError(f"{self.path} is missing") from None
-        with source:
-            if source.size != self.size:
-                raise IntegrityError(
-                    f"{self.path} has {source.size} bytes, its commit says {self.size}"
-                )
+        with open_listed(storage, self.path, self.size) as source:
             if self.size < 2 * len(MAGIC):
                 raise FormatError(f"{self.path} is too short for a table")
             for at in (0, self.size - len(MAGIC)):
