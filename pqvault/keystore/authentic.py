@@ -205,7 +205,7 @@ def verify_version(
     """One version by its key id, checked with its name and history. Raises IntegrityError."""
     for v, found in tables.read_versions(db, "key_id = ?", key_id):
         for name, name_mac in tables.read_names(db, "uid = ?", v.uid):
-            what = f"{name.name}@{v.version}"
+            what = name.at(v)
             _check_name(key, name, name_mac)
             _check_version(key, v, found, what)
             steps = [(v.uid, v.version, t) for t in tables.read_transitions(db, v.uid, v.version)]

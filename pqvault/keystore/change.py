@@ -38,7 +38,7 @@ class Unlocked(Closing):
 
     def __init__(self, store: Keystore, key: StoreKey) -> None:
         self.store = store
-        self._key = key
+        self.key = key
 
     def __repr__(self) -> str:
         return f"Unlocked({str(self.store.path)!r})"
@@ -46,29 +46,24 @@ class Unlocked(Closing):
     def __reduce__(self) -> NoReturn:
         raise TypeError("an unlocked keystore is not pickled")
 
-    @property
-    def key(self) -> StoreKey:
-        """The store key, for this package."""
-        return self._key
-
     @contextmanager
     def change(self) -> Iterator[Change]:
         """One change; an exception undoes it. Raises Locked, IntegrityError."""
         db, path = self.store.db, self.store.path
         with database.transaction(db, path):
-            change = Change(db, self._key, authentic.verify(db, self._key))
+            change = Change(db, self.key, authentic.verify(db, self.key))
             yield change
             change.finish()
 
     def verify(self) -> Meta:
         """Check every row again; returns the header."""
         with database.reading(self.store.db, self.store.path):
-            return authentic.verify(self.store.db, self._key)
+            return authentic.verify(self.store.db, self.key)
 
     def checked(self, key_id: str) -> tuple[KeyName, KeyVersion]:
         """A version and its name, read again and authenticated. Raises IntegrityError."""
         with database.reading(self.store.db, self.store.path):
-            return authentic.verify_version(self.store.db, self._key, key_id)
+            return authentic.verify_version(self.store.db, self.key, key_id)
 
     def seed(self, key_id: str) -> bytes:
         """The seed of a version, whatever its state. Raises IntegrityError."""
@@ -76,10 +71,10 @@ class Unlocked(Closing):
         if v.sealed_seed is None:
             why = "was destroyed" if v.state is State.DESTROYED else "was never here"
             raise KeyStateForbids(
-                f"the private key of {name.name}@{v.version} {why}",
+                f"the private key of {name.at(v)} {why}",
                 hint="a backup of the keystore that has it, or `pqvault key import`, brings it",
             )
-        return self._key.open_seed(v, f"{name.name}@{v.version}")
+        return self.key.open_seed(v, name.at(v))
 
     @staticmethod
     def begin(db: sqlite3.Connection, key: StoreKey, meta: Meta, cost: Cost) -> None:

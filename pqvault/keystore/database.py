@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pqvault.errors import IntegrityError, Locked, NotFound, PQVaultError, UsageError
 
@@ -179,8 +179,3 @@ def reading(db: sqlite3.Connection, path: Path) -> Iterator[None]:
             yield
         finally:
             db.execute("COMMIT")
-
-
-def rows(db: sqlite3.Connection, query: str, *values: Any) -> list[tuple[Any, ...]]:
-    """All rows of a query."""
-    return db.execute(query, values).fetchall()

@@ -77,7 +77,7 @@ def expire(store: Unlocked, address: str, when: int | None) -> Made:
         name, v = store.store.find(address)
         changed = replace(v, expires=when)
         change.put_version(changed)
-        change.audit("expire", f"{name.name}@{v.version}", key_id=v.key_id, expires=when)
+        change.audit("expire", name.at(v), key_id=v.key_id, expires=when)
     return Made(name, changed)
 
 

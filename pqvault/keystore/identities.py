@@ -64,7 +64,7 @@ class Opener:
         check_opens(name, v)
         if v.state is State.COMPROMISED:
             self._warn(
-                f"{name.name}@{v.version} is compromised: what it opens may be known to "
+                f"{name.at(v)} is compromised: what it opens may be known to "
                 "others; seal it anew with new root keys"
             )
         return self._unlocked.seed(key_id)
@@ -134,7 +134,7 @@ def audit_use(used: Iterable[Identity], action: str, subject: str, **detail: obj
 
 def check_opens(name: KeyName, v: KeyVersion) -> None:
     """Raise KeyStateForbids unless this version may open what was sealed to it."""
-    what = f"{name.name}@{v.version}"
+    what = name.at(v)
     if v.state not in OPENS:
         hint = f"`pqvault key activate {what}` allows it"
         if v.state is State.DESTROYED:

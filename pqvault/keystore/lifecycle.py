@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from pqvault.errors import KeyStateForbids, UsageError
+from pqvault.ids import now
 from pqvault.keystore import index, tables
 from pqvault.keystore.authentic import EMPTY
 from pqvault.keystore.change import Change, Unlocked
@@ -40,7 +41,7 @@ class Made:
     @property
     def address(self) -> str:
         """``prod@2``."""
-        return f"{self.name.name}@{self.version.version}"
+        return self.name.at(self.version)
 
 
 def new_key(
@@ -135,7 +136,7 @@ def _refuse_twice(change: Change, public: Public) -> None:
     if found:
         names = tables.read_names(change.db, "uid = ?", found[0][0].uid)
         raise UsageError(
-            f"this key is in the keystore already, as {names[0][0].name}@{found[0][0].version}",
+            f"this key is in the keystore already, as {names[0][0].at(found[0][0])}",
             hint="use it by that name; `pqvault key rename` gives it another",
         )
 
@@ -177,12 +178,12 @@ def _retire(
 ) -> None:
     for v in versions:
         if v.state is State.ACTIVE:
-            reason = f"rotated to {name.name}@{successor.version}"
-            change.move(v, State.DEACTIVATED, reason, f"{name.name}@{v.version}")
+            reason = f"rotated to {name.at(successor)}"
+            change.move(v, State.DEACTIVATED, reason, name.at(v))
 
 
 def _refuse_expired(expires: int | None) -> None:
-    if expires is not None and expires <= time.time() * 1000:
+    if expires is not None and expires <= now():
         raise UsageError(
             "the time at which it expires has passed",
             hint="write a later one, like 2031-01-31 or 365d; `pqvault key expire` ends one now",
@@ -208,7 +209,7 @@ def change_state(store: Unlocked, address: str, new: State, reason: str = "") ->
     """Suspend, activate, deactivate or mark as compromised. Raises KeyStateForbids."""
     with store.change() as change:
         name, v = store.store.find(address)
-        what = f"{name.name}@{v.version}"
+        what = name.at(v)
         changed = change.move(v, new, reason, what)
         change.audit(str(new), what, key_id=v.key_id, old=str(v.state), reason=reason)
     return Made(name, changed)
@@ -221,7 +222,7 @@ def destroy(store: Unlocked, address: str, reason: str = "", *, force: bool = Fa
     """
     with store.change() as change:
         name, v = store.store.find(address)
-        what = f"{name.name}@{v.version}"
+        what = name.at(v)
         # The state first: nobody should move archives to hear then that it cannot be.
         check_transition(v.state, State.DESTROYED, what)
         dependants = index.dependants(change.db, v.key_id)

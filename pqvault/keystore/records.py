@@ -70,6 +70,10 @@ class KeyName:
     floor_seal: int = 1
     floor_open: int = 1
 
+    def at(self, v: KeyVersion) -> str:
+        """The address of a version: ``prod@2``."""
+        return f"{self.name}@{v.version}"
+
 
 @dataclass(frozen=True, slots=True)
 class KeyVersion:

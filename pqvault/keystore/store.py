@@ -141,9 +141,7 @@ class Keystore(Closing):
 
         Raises NotFound, UsageError when it is not clear which is meant.
         """
-        address = Address.parse(text)
-        name = self.find_name(address.name)
-        found = _matching(self.versions(name), address)
+        name, found = self._named(text)
         if len(found) > 1:
             found = [v for v in found if v.state is not State.DESTROYED] or found
         if not found:
@@ -152,9 +150,30 @@ class Keystore(Closing):
                 hint=f"`pqvault key show {name.name}` lists them",
             )
         if len(found) > 1:
-            several = ", ".join(f"{name.name}@{v.version}" for v in found)
+            several = ", ".join(map(name.at, found))
             raise UsageError(f"{text} may be any of {several}", hint="say which")
         return name, found[0]
+
+    def _named(self, text: str) -> tuple[KeyName, builtins.list[KeyVersion]]:
+        """The name of an address and the versions that it means, which may be none."""
+        address = Address.parse(text)
+        name = self.find_name(address.name)
+        return name, _matching(self.versions(name), address)
+
+    def _versions_at(self, text: str) -> tuple[KeyName, builtins.list[KeyVersion]]:
+        """The same. Raises NotFound when there is none."""
+        name, found = self._named(text)
+        if not found:
+            raise NotFound(f"there is no version {text} in the keystore", hint=_LIST)
+        return name, found
+
+    def _signing(self, text: str) -> tuple[KeyName, builtins.list[KeyVersion]]:
+        """Those that sign. Raises UsageError when there is none."""
+        name, found = self._named(text)
+        found = [v for v in found if signs(v.profile)]
+        if not found:
+            raise UsageError(f"{text} is no key that signs", hint=_LIST)
+        return name, found
 
     def has(self, text: str) -> bool:
         """Whether there is a key of this address's name."""
@@ -168,11 +187,7 @@ class Keystore(Closing):
 
     def key_ids(self, text: str) -> builtins.list[str]:
         """The key ids of all versions that an address means, unverified. Raises NotFound."""
-        address = Address.parse(text)
-        found = _matching(self.versions(self.find_name(address.name)), address)
-        if not found:
-            raise NotFound(f"there is no version {text} in the keystore", hint=_LIST)
-        return [v.key_id for v in found]
+        return [v.key_id for v in self._versions_at(text)[1]]
 
     def public_key(self, key_id: str) -> Recipient:
         """The public key of a key id, unverified. Raises NotFound."""
@@ -183,8 +198,7 @@ class Keystore(Closing):
 
     def exported(self, text: str) -> Public:
         """The public half of an address: what may be sealed to, or the newest that signs."""
-        address = Address.parse(text)
-        found = _matching(self.versions(self.find_name(address.name)), address)
+        _, found = self._named(text)
         if found and signs(found[-1].profile):
             return public_half(self.signers(text)[-1])
         return public_half(self.recipient(text))
@@ -194,11 +208,7 @@ class Keystore(Closing):
 
         Raises NotFound, KeyStateForbids for states, floors and expiry that forbid sealing.
         """
-        address = Address.parse(text)
-        name = self.find_name(address.name)
-        found = _matching(self.versions(name), address)
-        if not found:
-            raise NotFound(f"there is no version {text} in the keystore", hint=_LIST)
+        name, found = self._versions_at(text)
         if signs(found[-1].profile):
             raise UsageError(
                 f"{text} is a key that signs, and nothing can be sealed to it",
@@ -209,21 +219,16 @@ class Keystore(Closing):
             reasons = "; ".join(_refusal_of(name, v) for v in found[-3:])
             hint = f"`pqvault key rotate {name.name}` makes a version that may"
             if found[-1].state in (State.PRE_ACTIVE, State.SUSPENDED):
-                waits = f"{name.name}@{found[-1].version}"
-                hint = f"`pqvault key activate {waits}` lets that one, {hint}"
+                hint = f"`pqvault key activate {name.at(found[-1])}` lets that one, {hint}"
             raise KeyStateForbids(f"nothing may be sealed to {text}: {reasons}", hint=hint)
         chosen = allowed[-1]
-        where = f"the keystore, {name.name}@{chosen.version}"
+        where = f"the keystore, {name.at(chosen)}"
         return recipient_of(chosen.profile, chosen.public_key, where)
 
     def signers(self, text: str) -> builtins.list[Signer]:
         """The public keys that signatures in the name of an address may have been made with,
         unverified. Raises NotFound, UsageError, KeyStateForbids when none may be trusted."""
-        address = Address.parse(text)
-        name = self.find_name(address.name)
-        found = [v for v in _matching(self.versions(name), address) if signs(v.profile)]
-        if not found:
-            raise UsageError(f"{text} is no key that signs", hint=_LIST)
+        name, found = self._signing(text)
         trusted = [v for v in found if v.state in (State.ACTIVE, State.DEACTIVATED)]
         if not trusted:
             raise KeyStateForbids(
@@ -238,11 +243,7 @@ class Keystore(Closing):
 
         Raises NotFound, UsageError, KeyStateForbids.
         """
-        address = Address.parse(text)
-        name = self.find_name(address.name)
-        found = [v for v in _matching(self.versions(name), address) if signs(v.profile)]
-        if not found:
-            raise UsageError(f"{text} is no key that signs", hint=_LIST)
+        name, found = self._signing(text)
         allowed = [v for v in found if v.sealed_seed and _refusal_of(name, v) == ""]
         if not allowed:
             reasons = "; ".join(_refusal_of(name, v) or "public key only" for v in found[-3:])
@@ -313,8 +314,7 @@ def _matching(versions: Iterable[KeyVersion], address: Address) -> list[KeyVersi
 
 
 def _refusal_of(name: KeyName, v: KeyVersion) -> str:
-    address = f"{name.name}@{v.version}"
-    return _refusal(address, v.state, v.version, name.floor_seal, v.expires)
+    return _refusal(name.at(v), v.state, v.version, name.floor_seal, v.expires)
 
 
 def _refusal(address: str, state: str, version: int, floor: int, expires: int | None) -> str:

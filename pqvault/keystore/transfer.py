@@ -21,7 +21,7 @@ def export_private(store: Unlocked, address: str, where: str) -> Private:
     name, v = store.store.find(address)
     key = private_half(v.profile, store.seed(v.key_id))
     with store.change() as change:
-        change.audit("export", f"{name.name}@{v.version}", key_id=v.key_id, where=where)
+        change.audit("export", name.at(v), key_id=v.key_id, where=where)
     return key
 
 
@@ -63,7 +63,7 @@ def _complete(change: Change, name: KeyName, key: AnyKey) -> KeyVersion | None:
     found = tables.read_versions(change.db, "uid = ? AND key_id = ?", name.uid, public.key_id)
     if not found or found[0][0].sealed_seed is not None:
         return None
-    v, what = found[0][0], f"{name.name}@{found[0][0].version}"
+    v, what = found[0][0], name.at(found[0][0])
     if v.state is State.DESTROYED:
         raise KeyStateForbids(
             f"{what} is destroyed, and this is its private key",
