@@ -19,7 +19,7 @@ import pyarrow as pa
 from pqvault.errors import UsageError
 from pqvault.logs.held import Held, hold
 from pqvault.logs.jsontext import escape_surrogates, to_json
-from pqvault.logs.schema import ALIASES, DEFAULT, DROPPED, EXTRA, JSON, TIME, complete
+from pqvault.logs.schema import ALIASES, DEFAULT, DROPPED, EXTRA, TIME, complete, is_json
 from pqvault.tablefile import check_schema
 
 __all__ = ["ESCAPED", "Encoder", "Row"]
@@ -220,7 +220,7 @@ def _as_is(kind: pa.DataType) -> Callable[[Any], Any]:
 
 def _converter(field: pa.Field) -> Callable[[Any], Any] | None:
     """What fits a value to a column; None for a column of JSON."""
-    if field.metadata is not None and dict(JSON).items() <= field.metadata.items():
+    if is_json(field):
         return None
     kind = field.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
@@ -243,8 +243,7 @@ def _array(values: Sequence[Any], field: pa.Field) -> pa.Array:
     try:
         return pa.array(values, field.type)
     except UnicodeEncodeError:
-        as_json = field.metadata is not None and dict(JSON).items() <= field.metadata.items()
-        mend = escape_surrogates if as_json else _replace_surrogates
+        mend = escape_surrogates if is_json(field) else _replace_surrogates
         return pa.array([mend(v) if v is not None else None for v in values], field.type)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from pqvault.logs.schema import JSON
+from pqvault.logs.schema import is_json
 from pqvault.tables.rows import plain
 
 __all__ = ["json_lines"]
@@ -25,9 +25,7 @@ _DECEIVING: Final = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069
 def json_lines(table: pa.Table) -> Iterator[str]:
     """One line for each row, columns without a value left out. Columns of JSON are what they say,
     times are ISO 8601, bytes base64; non-finite floats are strings, as JSON has none."""
-    as_json = {
-        f.name for f in table.schema if f.metadata and dict(JSON).items() <= f.metadata.items()
-    }
+    as_json = {field.name for field in table.schema if is_json(field)}
     names = table.schema.names
     for row in _rows(table):
         values = {n: v for n, v in zip(names, row, strict=True) if v is not None}

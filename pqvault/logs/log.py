@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from pqvault.archive import layout, retired
-from pqvault.archive.columngroups import ColumnGroup
+from pqvault.archive.columngroups import ColumnGroup, everybody
 from pqvault.archive.committing import refuse_digests, refuse_unsigned
 from pqvault.archive.publicstate import PublicState
 from pqvault.archive.tablepart import check_path
@@ -90,7 +90,7 @@ class InferenceLog(Closing):
         self._spill = local(spill) if spill is not None else None
         self._archive_id = self._prepare()
         self._reset()
-        _at_exit(self)
+        _OPEN.add(self)
 
     def _prepare(self) -> str:
         """Find out now, and not when the first record comes, what would refuse it."""
@@ -107,9 +107,10 @@ class InferenceLog(Closing):
         if not self._sign:
             refuse_unsigned(state)
         recipients, groups = self._sealed_to()
-        everybody = [*recipients, *(r for g in groups for r in g.recipients)]
-        refuse_digests(state, one_profile(everybody))
-        check_suites(one_profile(everybody), self._sign)
+        members = everybody(recipients, groups)
+        profile = one_profile(members)
+        refuse_digests(state, profile)
+        check_suites(profile, self._sign)
         known = set(self._encoder.schema.names)
         for group in groups:
             missing = [name for name in group.columns if name not in known]
@@ -118,7 +119,7 @@ class InferenceLog(Closing):
                     f"the group {group.name!r} names {missing[0]!r}, which is no column",
                     hint=f"the log has {', '.join(self._encoder.schema.names)}",
                 )
-        retired.check(self._storage, [r.key_id for r in everybody])
+        retired.check(self._storage, [r.key_id for r in members])
         return archive
 
     def _reset(self) -> None:
@@ -161,8 +162,7 @@ class InferenceLog(Closing):
     def _open_part(self, storage: LocalStorage) -> LogPart:
         layout.check_header(storage, self._archive_id)
         recipients, groups = self._sealed_to()
-        members = [r for group in groups for r in group.recipients]
-        retired.check(self._storage, [r.key_id for r in (*recipients, *members)])
+        retired.check(self._storage, [r.key_id for r in everybody(recipients, groups)])
         return LogPart(storage, self._archive_id, recipients, groups, self._sign, self._name)
 
     def _sealed_to(self) -> tuple[list[Recipient], list[ColumnGroup]]:
@@ -340,10 +340,6 @@ def _asked(recipients: Callable[[], OneOrSeveral]) -> list[Recipient | str]:
 # -- the end of the process, and forks -----------------------------------------------------
 
 _OPEN: weakref.WeakSet[InferenceLog] = weakref.WeakSet()
-
-
-def _at_exit(log: InferenceLog) -> None:
-    _OPEN.add(log)
 
 
 def _close_all() -> None:

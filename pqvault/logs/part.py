@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from pqvault.archive.columngroups import ColumnGroup, PartKeys
+from pqvault.archive.columngroups import ColumnGroup, PartKeys, everybody
 from pqvault.archive.committing import discard
 from pqvault.archive.layout import envelope_name, part_file
 from pqvault.errors import PQVaultError
@@ -51,9 +51,9 @@ class LogPart:
         self.storage = storage
         self._table = table
         self.groups = tuple(groups)
-        members = [r for group in groups for r in group.recipients]
-        self.sealed_to = tuple(dict.fromkeys(r.key_id for r in (*recipients, *members)))
-        self.keys = PartKeys.generate(archive, groups, one_profile([*recipients, *members]))
+        sealed_to = everybody(recipients, groups)
+        self.sealed_to = tuple(recipient.key_id for recipient in sealed_to)
+        self.keys = PartKeys.generate(archive, groups, one_profile(sealed_to))
         self.rows = 0
         self.lost = 0
         self.ended = False

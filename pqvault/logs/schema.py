@@ -23,6 +23,7 @@ __all__ = [
     "TIME",
     "TIME_TYPE",
     "complete",
+    "is_json",
 ]
 
 TIME: Final = "time"  # of the record; now, when it has none
@@ -31,6 +32,11 @@ DROPPED: Final = "dropped"  # in a row of its own: how many records were lost be
 
 # A text column that holds JSON: any value may be logged there.
 JSON: Final = MappingProxyType({b"pqvault.encoding": b"json"})
+
+
+def is_json(field: pa.Field) -> bool:
+    """Whether a column holds JSON."""
+    return field.metadata is not None and dict(JSON).items() <= field.metadata.items()
 
 
 def _json(name: str) -> pa.Field:
