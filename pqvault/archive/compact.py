@@ -346,9 +346,8 @@ class Compaction:
         """Raise IntegrityError unless the view is the same with the new part in their place, and
         all content of it has its digest."""
         before, after = view_of([*older, *group]), view_of([*older, new])
-        for one, other in side_by_side(before, after):
+        for path, one, other in side_by_side(before, after):
             if facts_of(one) != facts_of(other):
-                path = (one or other or Entry(b"", Kind.FILE)).path
                 raise IntegrityError(f"{path!r} is not the same in the new part {new.id}")
 
         def check(task: list[tuple[OpenPart, Entry]]) -> None:

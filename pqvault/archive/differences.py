@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pqvault.archive.archive import Archive
+from pqvault.archive.merged import paired
 from pqvault.archive.part import OpenPart
 from pqvault.format.entries import Entry, Kind
 
@@ -42,21 +43,12 @@ class Version:
 
 def differences(old: Archive, new: Archive) -> Iterator[Difference]:
     """What makes ``new`` of ``old``, in order of path. Reads catalogs, no content."""
-    ours, theirs = old.located(), new.located()
-    before, after = next(ours, None), next(theirs, None)
-    while before is not None or after is not None:
-        if after is None or (before is not None and before[1].path < after[1].path):
-            assert before is not None
-            yield Difference(before[1].path, "removed", before[1], None)
-            before = next(ours, None)
-        elif before is None or after[1].path < before[1].path:
-            yield Difference(after[1].path, "added", None, after[1])
-            after = next(theirs, None)
-        else:
+    for path, before, after in paired(old.located(), new.located()):
+        change: Change | None = "added" if before is None else "removed"
+        if before is not None and after is not None:
             change = _change(before, after)
-            if change is not None:
-                yield Difference(after[1].path, change, before[1], after[1])
-            before, after = next(ours, None), next(theirs, None)
+        if change is not None:
+            yield Difference(path, change, before and before[1], after and after[1])
 
 
 def _change(before: Located, after: Located) -> Change | None:

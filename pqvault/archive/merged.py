@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -22,12 +22,14 @@ __all__ = [
     "facts_of",
     "gone_from",
     "merged_table",
+    "paired",
     "rows_of",
     "side_by_side",
     "view_of",
 ]
 
 Row = tuple[int, Entry]  # index of its part
+T = TypeVar("T")
 
 
 def view_of(parts: Sequence[OpenPart]) -> View:
@@ -47,25 +49,29 @@ def rows_of(view: View) -> Iterator[Row]:
 
 def gone_from(older: Sequence[OpenPart], group: Sequence[OpenPart]) -> Iterator[bytes]:
     """The paths of older parts that are not there any more after the group."""
-    for one, other in side_by_side(view_of(older), view_of([*older, *group])):
+    for path, one, other in side_by_side(view_of(older), view_of([*older, *group])):
         if one is not None and other is None:
-            yield one.path
+            yield path
 
 
-def side_by_side(one: View, other: View) -> Iterator[tuple[Entry | None, Entry | None]]:
+def side_by_side(one: View, other: View) -> Iterator[tuple[bytes, Entry | None, Entry | None]]:
     """The entries of two views, path by path; None where one has none."""
-    left, right = rows_of(one), rows_of(other)
-    a, b = next(left, None), next(right, None)
+    for path, left, right in paired(rows_of(one), rows_of(other)):
+        yield path, left and left[1], right and right[1]
+
+
+def paired(
+    one: Iterator[tuple[T, Entry]], other: Iterator[tuple[T, Entry]]
+) -> Iterator[tuple[bytes, tuple[T, Entry] | None, tuple[T, Entry] | None]]:
+    """What two lists that are sorted by path say of each path; None where one says nothing."""
+    a, b = next(one, None), next(other, None)
     while a is not None or b is not None:
-        if b is None or (a is not None and a[1].path < b[1].path):
-            yield (a[1] if a else None), None
-            a = next(left, None)
-        elif a is None or b[1].path < a[1].path:
-            yield None, b[1]
-            b = next(right, None)
-        else:
-            yield a[1], b[1]
-            a, b = next(left, None), next(right, None)
+        path = min(found[1].path for found in (a, b) if found is not None)
+        left = a if a is not None and a[1].path == path else None
+        right = b if b is not None and b[1].path == path else None
+        yield path, left, right
+        a = next(one, None) if left is not None else a
+        b = next(other, None) if right is not None else b
 
 
 def facts_of(entry: Entry | None) -> object:
