@@ -30,7 +30,7 @@ from pqvault.crypto import digest as digests
 from pqvault.errors import IntegrityError, PQVaultError, UsageError
 from pqvault.format.catalog import SCHEMA
 from pqvault.format.commit import PartFile, object_number
-from pqvault.format.entries import MAX_NAME, MAX_PATH, Kind
+from pqvault.format.entries import MAX_NAME, Kind, is_path
 from pqvault.handover import HandedKey
 from pqvault.ids import new_id
 from pqvault.keys import Recipient, one_profile
@@ -139,12 +139,7 @@ class AppendFile:
 
 def check_path(path: bytes) -> None:
     """Raise UsageError for a path that no entry may have."""
-    parts = path.split(b"/")
-    if (
-        len(path) > MAX_PATH
-        or b"\0" in path
-        or any(part in (b"", b".", b"..") or len(part) > MAX_NAME for part in parts)
-    ):
+    if not is_path(path):
         raise UsageError(
             f"{printable(path)[:80] or 'the empty path'} is not a path that an entry can have",
             hint=f"names of 1 to {MAX_NAME} bytes with one / between them, none of them . or ..",

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 
 import pyarrow as pa
 
@@ -28,10 +27,11 @@ from pqvault.archive.committing import (
 )
 from pqvault.archive.partwriter import write_catalog
 from pqvault.archive.publicstate import PublicState
+from pqvault.closing import Closing
 from pqvault.errors import UsageError
 from pqvault.format.catalog import SCHEMA
 from pqvault.format.commit import PartFile
-from pqvault.format.entries import MAX_NAME, MAX_PATH, Kind
+from pqvault.format.entries import Kind, is_path
 from pqvault.format.table import MODES
 from pqvault.keys import Recipient, one_profile
 from pqvault.memory import Memory
@@ -43,14 +43,14 @@ from pqvault.tablefile import RowGroups, TableSink
 from pqvault.tablefile.schemas import Sorting
 from pqvault.tablefile.writer import LEVEL
 
-__all__ = ["TablePart"]
+__all__ = ["TablePart", "table_path"]
 
 _FOLDER_MODE = 0o755
 _FILE_MODE = 0o644
 
 
 @dataclass(slots=True)
-class TablePart:
+class TablePart(Closing):
     """One part on its way. ``with`` discards it unless :meth:`commit` was called.
 
     ``recipients``: who opens the part; ``groups``: who opens which columns of its tables, where
@@ -124,7 +124,7 @@ class TablePart:
         ``columns``: of each group, where ``groups`` does not say."""
         if mode not in MODES:
             raise UsageError(f"{mode!r} is no way to write a table", hint="replace or append")
-        name = check_path(path)
+        name = table_path(path)
         if name in self._sinks:
             raise UsageError(f"{printable(name)} is written twice")
         what = f"table {printable(name)}"
@@ -170,7 +170,7 @@ class TablePart:
         self.state.remember(commit)
         return self.part
 
-    def abort(self) -> None:
+    def close(self) -> None:
         """Discard what was written; nothing after :meth:`commit`. A part that was begun before
         keeps what it had."""
         if self._done:
@@ -181,28 +181,11 @@ class TablePart:
         if self.keys is None:
             give_up(self.storage, self.part)
 
-    def __enter__(self) -> TablePart:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.abort()
-
-
-def check_path(path: str | bytes) -> bytes:
+def table_path(path: str | bytes) -> bytes:
     """The path of a table as the catalog has it. Raises UsageError for one that no entry has."""
     name = os.fsencode(path).strip(b"/")
-    parts = name.split(b"/")
-    if (
-        not name
-        or len(name) > MAX_PATH
-        or b"\0" in name
-        or any(part in (b"", b".", b"..") or len(part) > MAX_NAME for part in parts)
-    ):
+    if not is_path(name):
         raise UsageError(
             f"{printable(name)!r} is no name for a table",
             hint="write one or more names with / between them, none of them . or ..",

@@ -15,12 +15,22 @@ __all__ = [
     "Entry",
     "Extent",
     "Kind",
+    "is_path",
 ]
 
 MAX_PATH: Final = 65535  # bytes of an entry's path
 MAX_NAME: Final = 255  # bytes of one component
 MAX_SIZE: Final = 2**63 - 1
 HOLE: Final = -1  # the object of an extent that no object holds
+
+
+def is_path(path: bytes) -> bool:
+    """Whether an entry may have this path: plain names with one / between them."""
+    return (
+        len(path) <= MAX_PATH
+        and b"\0" not in path
+        and all(0 < len(n) <= MAX_NAME and n not in (b".", b"..") for n in path.split(b"/"))
+    )
 
 
 class Kind(enum.IntEnum):

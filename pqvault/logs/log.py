@@ -18,7 +18,7 @@ from pqvault.archive import layout, retired
 from pqvault.archive.columngroups import ColumnGroup, everybody
 from pqvault.archive.committing import refuse_digests, refuse_unsigned
 from pqvault.archive.publicstate import PublicState
-from pqvault.archive.tablepart import check_path
+from pqvault.archive.tablepart import table_path
 from pqvault.arguments import to_recipients
 from pqvault.closing import Closing
 from pqvault.errors import Incomplete, PQVaultError, UsageError
@@ -80,7 +80,7 @@ class InferenceLog(Closing):
         self._groups = dict(groups or {})
         self._columns = {"content": CONTENT, **(group_columns or {})}
         self._sign = tuple(sign)
-        self._name = os.fsdecode(check_path(name))
+        self._name = os.fsdecode(table_path(name))
         if (spill is not None) != (self.settings.when_full == "spill"):
             raise UsageError(
                 "the policy `spill` and a folder to spill to go together",

@@ -14,6 +14,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pqvault.closing import Closing
 from pqvault.errors import NotFound, PQVaultError
 
 __all__ = [
@@ -37,7 +38,7 @@ class SourceRefused(PQVaultError):
     default_hint = "seal it as a file, without --tables, which keeps it byte for byte"
 
 
-class Source(ABC):
+class Source(Closing, ABC):
     """A file as rows and columns. Read as often as wanted; close it after use.
 
     ``name``: for messages. ``kind``: ``parquet``, ``arrow``, ``jsonl`` or ``csv``. ``schema``: of
@@ -62,14 +63,8 @@ class Source(ABC):
         Raises SourceRefused, also when the file was changed since it was opened.
         """
 
-    def close(self) -> None:  # noqa: B027  (most hold nothing open)
+    def close(self) -> None:
         """Let go of the file."""
-
-    def __enter__(self) -> Source:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
 
 @dataclass(frozen=True, slots=True)

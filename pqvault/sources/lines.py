@@ -9,6 +9,7 @@ from typing import Final
 
 import pyarrow as pa
 
+from pqvault.closing import Closing
 from pqvault.sources.base import SourceRefused, arrow_errors, arrow_path
 
 __all__ = ["MAX_LINE", "Block", "Text", "read_blocks"]
@@ -54,7 +55,7 @@ class Block:
                 yield number, text
 
 
-class Text:
+class Text(Closing):
     """The bytes of a text file, unpacked where its name ends so. A bomb ends with an error."""
 
     def __init__(self, path: str, name: str) -> None:
@@ -77,10 +78,8 @@ class Text:
             )
         return data
 
-    def __enter__(self) -> Text:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
+        """Let go of the file."""
         self._stream.close()
 
 

@@ -70,7 +70,7 @@ class TableWriter(Finishing):
                 name, schema, mode=mode, level=level, row_groups=row_groups, sorting=sorting
             )
         except BaseException:
-            self._part.abort()
+            self._part.close()
             raise
         self.part: str = self._part.part
         """The part id."""
@@ -101,7 +101,7 @@ class TableWriter(Finishing):
     def abort(self) -> None:
         """Discard what was written; nothing after :meth:`finish`."""
         self._open = False
-        self._part.abort()
+        self._part.close()
 
     def _check_open(self) -> None:
         if not self._open:
