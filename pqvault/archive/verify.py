@@ -139,7 +139,11 @@ class _Verify:
         policy, parts = self._policy, self._state.ordered()
         self.report.problems += policy.unsigned_after_signed(part.commit for part in parts).values()
         commits, envelopes = [], []
-        names = layout.envelope_names(self._storage) if any(part.commit.has_tables for part in parts) else {}
+        names = (
+            layout.envelope_names(self._storage)
+            if any(part.commit.has_tables for part in parts)
+            else {}
+        )
         for part in parts:
             what = f"part {part.id}"
             commits.append(self._signers(policy.check, part.commit, what))
@@ -340,7 +344,6 @@ class _Verify:
             return self._engine.check_contents(part, entries, whole, self._meter.tell)
         except PQVaultError as error:  # of the engine: the rest is still worth a look
             return Checked([error], [])
-
 
 
 def _in_all(signers: list[set[str]]) -> list[str]:
