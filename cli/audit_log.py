@@ -7,7 +7,7 @@ import json
 import click
 
 from .options import output_options
-from .output import Output, name, number, when
+from .output import Output, number, safe, when
 
 
 @click.group(epilog="Example: pqvault audit-log verify")
@@ -37,7 +37,7 @@ def show(last: int | None, output: Output) -> None:
         )
         # Unverified, so it must not drive the terminal.
         text = f"{when(entry.time)}  {entry.action} {entry.subject}  {entry.detail}"
-        output.result(f"{entry.seq:>5}  {name(text.encode('utf-8', 'surrogateescape'))}")
+        output.result(f"{entry.seq:>5}  {safe(text)}")
 
 
 @command.command(epilog="Example: pqvault audit-log head > head.txt")

@@ -7,10 +7,10 @@ from typing import Any
 import click
 
 from .options import (
-    Duration,
     Size,
     identity_option,
     jobs_option,
+    keep_options,
     load_identities,
     load_recipients,
     memory_option,
@@ -25,13 +25,7 @@ from .signing import policy_options, sign_option
 
 @click.command(epilog="Example: pqvault compact datasets.pqv -i key.txt --keep-last 1 --dry-run")
 @click.argument("archive", type=click.Path())
-@click.option("--keep-last", type=click.IntRange(1), metavar="N", help="Keep the newest N states.")
-@click.option(
-    "--keep-within",
-    type=Duration(),
-    metavar="90d",
-    help="Keep the states of so long, and the one that was the newest before.",
-)
+@keep_options
 @click.option(
     "--large",
     type=Size(),

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from .main import fail_for
+from .main import end_with
 from .options import identity_option, load_identities, memory_option, output_options
-from .output import Output, name
+from .output import Output, safe
 from .signing import policy_options
 
 _SIGNS = {"added": "+", "removed": "-", "modified": "M", "metadata": "U", "type": "T"}
@@ -55,13 +55,11 @@ def command(
         for found in differences(before, after):
             counts[found.change] += 1
             output.document(_facts(found))
-            output.result(f"{_SIGNS[found.change]}  {name(found.path)}")
+            output.result(f"{_SIGNS[found.change]}  {safe(found.path)}")
         said = ", ".join(f"{count:,} {change}" for change, count in counts.items() if count)
         output.line(said or "no difference")
         problems = {error.message: error for error in (*before.problems, *after.problems)}
-        output.failures(problems.values())
-        if problems:
-            fail_for([*problems.values()])
+        end_with(output, [*problems.values()])
 
 
 def _facts(found: Any) -> dict[str, Any]:

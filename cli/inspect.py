@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .main import fail_for
+from .main import end_with
 from .options import output_options
 from .output import Output, number, size, when
 
@@ -42,9 +42,7 @@ def command(path: str, output: Output) -> None:
         for envelope in part.groups:
             output.result(f"  column group {envelope.group}  (unverified)")
             _envelope(output, envelope, "    ")
-    output.failures(found.problems)
-    if found.problems:
-        fail_for(found.problems)
+    end_with(output, found.problems)
 
 
 def _envelope(output: Output, envelope: Any, indent: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from . import key_edit, key_escrow, key_life, key_move, key_show, key_unlock
+from .main import InOrder
 
 _COMMANDS = (
     key_show.list_,
@@ -32,14 +33,7 @@ _COMMANDS = (
 )
 
 
-class _InOrder(click.Group):
-    """Lists its commands in the order of a key's life, not of the alphabet."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-
-@click.group(cls=_InOrder, epilog="Example: pqvault key list")
+@click.group(cls=InOrder, epilog="Example: pqvault key list")
 def command() -> None:
     """The keys of the keystore: make, rotate, retire, destroy, export, back up.
 

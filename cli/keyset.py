@@ -7,6 +7,7 @@ import re
 import click
 
 from . import unlocking
+from .main import InOrder
 from .options import (
     identity_option,
     load_identities,
@@ -19,14 +20,7 @@ from .output import Output, number, when
 _FILE = click.argument("keyset", metavar="KEYSET", type=click.Path())
 
 
-class _InOrder(click.Group):
-    """Lists its commands in the order of use."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-
-@click.group(cls=_InOrder, epilog="Example: pqvault keyset show lake-keys.pqv -i key.txt")
+@click.group(cls=InOrder, epilog="Example: pqvault keyset show lake-keys.pqv -i key.txt")
 def command() -> None:
     """Master keys for Parquet's own encryption, sealed to recipients.
 

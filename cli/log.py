@@ -5,16 +5,10 @@ from __future__ import annotations
 import click
 
 from . import log_keep, log_read, log_write
+from .main import InOrder
 
 
-class _InOrder(click.Group):
-    """Lists its commands in the order in which one needs them."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-
-@click.group(cls=_InOrder, epilog="Example: pqvault log ls serving.pqv -i key.txt")
+@click.group(cls=InOrder, epilog="Example: pqvault log ls serving.pqv -i key.txt")
 def command() -> None:
     """Inference logs: write, read, recover, expire.
 

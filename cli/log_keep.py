@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .main import fail_for, fail_with
+from .main import end_with, fail_with
 from .options import Duration, identity_option, load_identities, output_options
 from .output import Output, number, size
 from .progress import shown
@@ -58,9 +58,7 @@ def recover(
         f"{number(len(report.recovered), 'part')} recovered, {number(report.rows, 'row')};"
         f" {len(report.live)} live, {len(report.empty)} empty"
     )
-    output.failures(report.problems)
-    if report.problems:
-        fail_for(report.problems)
+    end_with(output, report.problems)
 
 
 @click.command(epilog="Example: pqvault log expire serving.pqv --older-than 90d --dry-run")

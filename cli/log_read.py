@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .main import fail_for
+from .main import end_with
 from .options import identity_option, load_identities, memory_option, output_options
 from .output import Output, number, size, when
 from .signing import policy_options
@@ -58,9 +58,7 @@ def _finish(output: Output, view: Any, *, empty: bool) -> None:
         output.warning(
             f"{view.archive} holds nothing of a log {view.name!r}; `pqvault table ls` lists tables"
         )
-    output.failures(view.problems)
-    if view.problems:
-        fail_for(view.problems)
+    end_with(output, view.problems)
 
 
 @click.command(epilog="Example: pqvault log ls serving.pqv -i key.txt")

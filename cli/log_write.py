@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import unlocking
+from .log_read import name_option
 from .main import fail_with
 from .options import Size, load_recipients, output_options, recipient_options
 from .output import Output, number
@@ -45,9 +46,7 @@ class _Group(click.ParamType):  # type: ignore[type-arg]  # generic from click 8
     help="Prompts, responses and what has no column go to the recipients in FILE too, and are"
     " closed to the others.",
 )
-@click.option(
-    "--name", default="inference", show_default=True, metavar="NAME", help="Table of the log."
-)
+@name_option
 @click.option(
     "--fsync",
     type=click.Choice(["none", "interval", "flush"]),

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from .main import fail_for
+from .main import end_with
 from .options import (
     as_of_option,
     identity_option,
@@ -17,7 +17,7 @@ from .options import (
     memory_option,
     output_options,
 )
-from .output import Output, name, when
+from .output import Output, safe, when
 from .signing import policy_options
 
 
@@ -68,12 +68,10 @@ def command(
                 facts["rows"] = table.doc.rows
             output.document(facts)
             if not long:
-                output.result(name(entry.path))
+                output.result(safe(entry.path))
             else:
                 output.result(_long(entry, entry.size if table is None else table.size))
-        output.failures(opened.problems)
-        if opened.problems:
-            fail_for(opened.problems)
+        end_with(output, opened.problems)
         if selected.unmatched:
             raise nothing_matches(selected.unmatched)
 
@@ -86,7 +84,7 @@ def _versions(opened: Any, paths: tuple[str, ...], output: Output) -> None:
     for given in map(os.fsencode, paths):
         path, found = next((item for item in _each_spelling(opened, given) if item[1]), (given, []))
         if not found and not opened.problems:
-            raise NotFound(f"{name(path)} was never in the archive", hint="see `pqvault ls`")
+            raise NotFound(f"{safe(path)} was never in the archive", hint="see `pqvault ls`")
         for version in found:
             facts = {"part": version.part, "created": version.created}
             entry = version.entry
@@ -94,10 +92,8 @@ def _versions(opened: Any, paths: tuple[str, ...], output: Output) -> None:
             output.document({**(_facts(entry, "") if entry else removed), **facts})
             digest = entry.digest.hex()[:16] if entry and entry.digest else "-"
             what = f"{entry.size:>15,}  {digest:<16}" if entry else f"{'removed':>15}  {'':<16}"
-            output.result(f"{version.part}  {when(version.created)} {what}  {name(path)}")
-    output.failures(opened.problems)
-    if opened.problems:
-        fail_for(opened.problems)
+            output.result(f"{version.part}  {when(version.created)} {what}  {safe(path)}")
+    end_with(output, opened.problems)
 
 
 def _each_spelling(opened: Any, given: bytes) -> Iterator[tuple[bytes, list[Any]]]:
@@ -129,6 +125,6 @@ def _long(entry: Any, size: int) -> str:
     mode = stat.filemode(_TYPES[entry.kind.letter] | entry.mode)
     if entry.kind.letter == "t":
         mode = "T" + mode[1:]
-    link = f" -> {name(entry.link)}" if entry.link is not None else ""
+    link = f" -> {safe(entry.link)}" if entry.link is not None else ""
     time = when(entry.mtime_ns // 1_000_000)
-    return f"{mode} {size:>15,} {time} {name(entry.path)}{link}"
+    return f"{mode} {size:>15,} {time} {safe(entry.path)}{link}"

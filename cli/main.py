@@ -23,7 +23,7 @@ from .hidden import hide
 from .options import use_kem_provider
 from .output import Output
 
-__all__ = ["cli", "fail_for", "fail_with", "main", "program"]
+__all__ = ["InOrder", "cli", "end_with", "fail_for", "fail_with", "main", "program"]
 
 # name -> one line for `pqvault --help`, which so imports no command.
 COMMANDS = {
@@ -77,6 +77,13 @@ class _Commands(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+class InOrder(click.Group):
+    """Lists its commands in the order in which one needs them, and not in that of the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
 
 
 @click.group(
@@ -252,6 +259,13 @@ def _no_core_dumps() -> None:
 def fail_with(code: Any) -> NoReturn:
     """End with an exit code after everything has been said."""
     raise click.exceptions.Exit(int(code))
+
+
+def end_with(output: Output, problems: Sequence[PQVaultError]) -> None:
+    """Say what is wrong, and end for it if anything is."""
+    output.failures(problems)
+    if problems:
+        fail_for(problems)
 
 
 def fail_for(problems: Sequence[PQVaultError]) -> NoReturn:

@@ -28,6 +28,7 @@ __all__ = [
     "engine_options",
     "identity_option",
     "jobs_option",
+    "keep_options",
     "load_identities",
     "load_recipients",
     "memory_option",
@@ -179,6 +180,20 @@ def memory_option(command: Command) -> Command:
         return command(*args, memory=unlocking.memory(allow_rollback), **kwargs)
 
     return wrapped  # type: ignore[return-value]
+
+
+def keep_options(command: Command) -> Command:
+    """``--keep-last N``, ``--keep-within 90d``: which states of an archive stay."""
+    last = click.option(
+        "--keep-last", type=click.IntRange(1), metavar="N", help="Keep the newest N states."
+    )
+    within = click.option(
+        "--keep-within",
+        type=Duration(),
+        metavar="90d",
+        help="Keep the states of so long, and the one that was the newest before.",
+    )
+    return last(within(command))
 
 
 def as_of_option(command: Command) -> Command:

@@ -16,7 +16,7 @@ import click
 from pqvault.errors import PQVaultError
 from pqvault.names import printable, quiet
 
-__all__ = ["Output", "name", "number", "size", "when"]
+__all__ = ["Output", "number", "safe", "size", "when"]
 
 
 class Output:
@@ -133,6 +133,6 @@ def when(ms: int) -> str:
         return f"{ms} ms"
 
 
-def name(path: bytes) -> str:
-    """A name that is safe to show in a terminal."""
-    return printable(path)
+def safe(text: str | bytes) -> str:
+    """A path, or a text of others, so that it cannot drive the terminal."""
+    return printable(text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from .main import fail_for
+from .main import end_with
 from .options import identity_option, load_identities, memory_option, output_options
 from .output import Output, number, size, when
 from .signing import policy_options
@@ -45,9 +45,7 @@ def command(
         if part.envelope:
             _signatures(output, "envelope ", part.envelope)
         _signatures(output, "", part)
-    output.failures(problems)
-    if problems:
-        fail_for(problems)
+    end_with(output, problems)
 
 
 def _signatures(output: Output, what: str, document: Any) -> None:

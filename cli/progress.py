@@ -21,7 +21,6 @@ _EVERY = 0.1  # seconds between two drawings
 def shown(
     output: Output,
     label: str,
-    total: int | None = None,
     *,
     pieces: bool = False,
     content: bool = False,
@@ -53,7 +52,7 @@ def shown(
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=total)
+        task = bar.add_task(label, total=None)
         lock = threading.Lock()
         last = 0.0
 
@@ -65,7 +64,6 @@ def shown(
                     return
                 last = now
             stage = f"{report.stage} {report.files:,} entries" if report.files else report.stage
-            whole = report.total if report.total is not None else total
-            bar.update(task, description=stage, completed=report.done, total=whole)
+            bar.update(task, description=stage, completed=report.done, total=report.total)
 
         yield show

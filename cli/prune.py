@@ -6,20 +6,20 @@ from typing import Any
 
 import click
 
-from .options import Duration, identity_option, load_identities, memory_option, output_options
+from .options import (
+    identity_option,
+    keep_options,
+    load_identities,
+    memory_option,
+    output_options,
+)
 from .output import Output, number, size
 from .signing import policy_options
 
 
 @click.command(epilog="Example: pqvault prune datasets.pqv -i key.txt --keep-last 10 --dry-run")
 @click.argument("archive", type=click.Path())
-@click.option("--keep-last", type=click.IntRange(1), metavar="N", help="Keep the newest N states.")
-@click.option(
-    "--keep-within",
-    type=Duration(),
-    metavar="90d",
-    help="Keep the states of so long, and the one that was the newest before.",
-)
+@keep_options
 @click.option("--dry-run", is_flag=True, help="Say what would be removed.")
 @identity_option
 @memory_option

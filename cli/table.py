@@ -12,7 +12,7 @@ from pqvault.errors import PQVaultError
 
 from . import unlocking
 from .groups import GroupedCommand, group_option
-from .main import fail_for
+from .main import InOrder, end_with
 from .options import (
     as_of_option,
     identity_option,
@@ -22,7 +22,7 @@ from .options import (
     output_options,
     recipient_options,
 )
-from .output import Output, name, number, size
+from .output import Output, number, safe, size
 from .signing import policy_options, sign_option
 from .tablerows import rows_options, show_rows
 
@@ -31,14 +31,7 @@ _NAME = click.argument("table", metavar="NAME")
 _COLUMNS = click.option("--columns", metavar="A,B", help="Only these columns.")
 
 
-class _InOrder(click.Group):
-    """Lists its commands in the order of use."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-
-@click.group(cls=_InOrder, epilog="Example: pqvault table ls tables.pqv -i key.txt")
+@click.group(cls=InOrder, epilog="Example: pqvault table ls tables.pqv -i key.txt")
 def command() -> None:
     """Tables of an archive: encrypted Parquet, read without being extracted.
 
@@ -94,12 +87,10 @@ def ls(opened: Any, output: Output) -> None:
         notes += [f"without {', '.join(facts.hidden)}"] if facts.hidden else []
         line = (
             f"{number(facts.rows, 'row'):>16}  {number(facts.columns, 'column'):>11}"
-            f"  {size(facts.size):>8}  {number(len(facts.parts), 'part'):>8}  {name(facts.path)}"
+            f"  {size(facts.size):>8}  {number(len(facts.parts), 'part'):>8}  {safe(facts.path)}"
         )
-        output.result("  ".join([line, *map(_safe, notes)]))
-    output.failures(problems)
-    if problems:
-        fail_for(problems)
+        output.result("  ".join([line, *map(safe, notes)]))
+    end_with(output, problems)
 
 
 @command.command("schema", epilog="Example: pqvault table schema tables.pqv train -i key.txt")
@@ -111,14 +102,14 @@ def schema(opened: Any, table: str, output: Output) -> None:
     from pqvault.tables.facts import columns
 
     found = columns(opened, table)
-    width = max(len(_safe(column.name)) for column in found)
+    width = max(len(safe(column.name)) for column in found)
     for column in found:
         output.document(column)
         notes = [] if column.nullable else ["not null"]
         notes += [f"group {column.group}"] if column.group else []
         notes += [] if column.open else ["no identity opens it"]
         notes += [f"{key}={value}" for key, value in column.metadata.items()]
-        words = [f"{_safe(column.name):<{width}}", _safe(column.type), *map(_safe, notes)]
+        words = [f"{safe(column.name):<{width}}", safe(column.type), *map(safe, notes)]
         output.result("  ".join(words))
 
 
@@ -174,7 +165,7 @@ def export(
 
     dataset = tables.dataset(opened, table)
     if dataset.hidden and columns is None:
-        output.warning(f"without {_safe(', '.join(sorted(dataset.hidden)))}: no identity fits")
+        output.warning(f"without {safe(', '.join(sorted(dataset.hidden)))}: no identity fits")
     reader = dataset.reader(_columns(columns))
     show_rows(output, reader, out, kind or (None if out else "jsonl"), force)
 
@@ -248,7 +239,7 @@ def import_(
     sealed_to = [r.key_id for r in everybody(recipients, groups)]
     unlocking.remember(layout.read_header(storage_of(archive)), archive, sealed_to)
     for note in notes:
-        output.warning(_safe(note))
+        output.warning(safe(note))
     if bad is not None and bad.count:
         output.warning(f"{number(bad.count, 'line')} did not parse and went to {bad.path}")
     output.document({"part": part, "rows": rows, "bad_lines": bad.count if bad else 0})
@@ -273,7 +264,3 @@ def key(opened: Any, table: str, output: Output) -> None:
         output.result(f"{opened.storage.where(facts.file)}{group}")
         output.result(f"  key         {facts.key}")
         output.result(f"  aad prefix  {facts.aad_prefix}")
-
-
-def _safe(text: str) -> str:
-    return name(text.encode("utf-8", "surrogateescape"))
