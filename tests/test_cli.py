@@ -288,18 +288,15 @@ def test_there_are_transcripts() -> None:
     assert len(TRANSCRIPTS) >= 8
 
 
-@pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
-def test_transcript(path: Path, tmp_path: Path, shell: dict[str, str]) -> None:
+def play(transcript: str, folder: Path, env: dict[str, str]) -> None:
     """Every command prints what the transcript says, and ends as it says."""
-    folder = tmp_path / "work"
-    folder.mkdir()
-    commands = steps(path.read_text())
+    commands = steps(transcript)
     assert commands
     for command, expected, code in commands:
         done = subprocess.run(
             ["sh", "-c", command],
             cwd=folder,
-            env=shell,
+            env=env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -310,6 +307,13 @@ def test_transcript(path: Path, tmp_path: Path, shell: dict[str, str]) -> None:
         )
         assert done.returncode == code, f"$ {command} ended with {done.returncode}, not {code}"
         assert "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize("path", TRANSCRIPTS, ids=lambda path: path.stem)
+def test_transcript(path: Path, tmp_path: Path, shell: dict[str, str]) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    play(path.read_text(), folder, shell)
 
 
 def test_no_core_is_dumped_and_the_limits_are_told(shell: dict[str, str]) -> None:

@@ -6,7 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from test_cli import pattern, shell, steps  # noqa: F401  (a fixture)
+from test_cli import play, shell  # noqa: F401  (a fixture)
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "operations.md"
 BEFORE = """
@@ -26,20 +26,7 @@ def test_the_runbook_runs_as_printed(tmp_path: Path, shell: dict[str, str]) -> N
     folder.mkdir()
     env = {**shell, "PQVAULT_PASSPHRASE_FILE": str(folder / "words.txt")}
     subprocess.run(["sh", "-ec", BEFORE], cwd=folder, env=env, check=True)
-    for command, expected, code in steps("\n".join(blocks)):
-        done = subprocess.run(
-            ["sh", "-c", command],
-            cwd=folder,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert re.fullmatch(pattern(expected), done.stdout), (
-            f"$ {command}\n{done.stdout}\n--- is not ---\n{expected}"
-        )
-        assert done.returncode == code, f"$ {command} ended with {done.returncode}, not {code}"
+    play("\n".join(blocks), folder, env)
 
 
 def test_what_the_runbook_has_to_tell() -> None:
