@@ -7,6 +7,7 @@ system call that changes something; and looks at what is there after each.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import pkgutil
 import random
@@ -84,6 +85,18 @@ def forked(do: Callable[[], object]) -> tuple[int, str]:
         text += piece
     os.close(read)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), text.decode()
+
+
+def in_child(code: str, base: Path, *args: object, stride: int, least: int) -> None:
+    """Run ``code``, which prints what :func:`every_step` returns, in a process of its own, with
+    ``base``, ``args`` and ``stride``. Nothing may have failed, of more than ``least`` calls."""
+    run = h.run_child(code, base, *args, stride, home=base / "home", timeout=1500)
+    assert not run.returncode, run.stderr[-3000:]
+    result = json.loads(run.stdout.splitlines()[-1])
+    assert result["steps"] + stride > result["calls"] > least
+    for step, text in result["failed"]:
+        print(f"step {step}: {text}", file=sys.stderr)
+    assert not result["failed"]
 
 
 def every_step(

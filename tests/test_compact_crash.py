@@ -5,12 +5,10 @@ After each end the archive opens and holds what it held, and the same command en
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 
-import hostile as h
 import pytest
+import steps_kit
 from conftest import make_tree
 from test_compact import plain, run
 from test_prune import KEY, listing, seal, states
@@ -79,19 +77,9 @@ print(json.dumps(steps_kit.every_step(base, mode, modules, work, check, stride))
 """
 
 
-def at_every_step(work: Path, what: str, mode: str, stride: int) -> None:
-    run = h.run_child(STEPS, work, what, mode, stride, home=work / "home", timeout=1500)
-    assert not run.returncode, run.stderr[-3000:]
-    result = json.loads(run.stdout.splitlines()[-1])
-    assert result["steps"] + stride > result["calls"] > 10
-    for step, text in result["failed"]:
-        print(f"step {step}: {text}", file=sys.stderr)
-    assert not result["failed"]
-
-
 @pytest.mark.parametrize(("what", "mode"), [("compact", "kill"), ("prune", "error")])
 def test_the_end_at_calls_that_change_something(work: Path, what: str, mode: str) -> None:
-    at_every_step(work, what, mode, 9)
+    steps_kit.in_child(STEPS, work, what, mode, stride=9, least=10)
 
 
 @pytest.mark.slow
@@ -99,4 +87,4 @@ def test_the_end_at_calls_that_change_something(work: Path, what: str, mode: str
 @pytest.mark.parametrize("mode", ["kill", "error"])
 @pytest.mark.parametrize("what", ["compact", "prune"])
 def test_the_end_at_every_call_that_changes_something(work: Path, what: str, mode: str) -> None:
-    at_every_step(work, what, mode, 1)
+    steps_kit.in_child(STEPS, work, what, mode, stride=1, least=10)

@@ -7,15 +7,14 @@ what was begun, with nothing left that the old key opens.
 from __future__ import annotations
 
 import io
-import json
 import random
 import shutil
-import sys
 import time
 from pathlib import Path
 
 import hostile as h
 import pytest
+import steps_kit
 from conftest import make_tree
 
 import pqvault
@@ -107,20 +106,10 @@ print(json.dumps(result))
 """
 
 
-def at_every_step(work: Path, mode: str, stride: int) -> None:
-    run = h.run_child(STEPS, work, mode, stride, home=work / "home", timeout=1500)
-    assert not run.returncode, run.stderr[-3000:]
-    result = json.loads(run.stdout.splitlines()[-1])
-    assert result["steps"] + stride > result["calls"] > 60
-    for step, text in result["failed"]:
-        print(f"step {step}: {text}", file=sys.stderr)
-    assert not result["failed"]
-
-
 @pytest.mark.parametrize("mode", ["kill", "error"])
 def test_the_end_at_calls_that_change_something(work: Path, mode: str) -> None:
     """attack 33, attack 47: two parts, a stream, and the plan of it all; each eleventh call."""
-    at_every_step(work, mode, 11)
+    steps_kit.in_child(STEPS, work, mode, stride=11, least=60)
 
 
 @pytest.mark.slow
@@ -128,7 +117,7 @@ def test_the_end_at_calls_that_change_something(work: Path, mode: str) -> None:
 @pytest.mark.parametrize("mode", ["kill", "error"])
 def test_the_end_at_every_call_that_changes_something(work: Path, mode: str) -> None:
     """attack 33, attack 47: at each call."""
-    at_every_step(work, mode, 1)
+    steps_kit.in_child(STEPS, work, mode, stride=1, least=60)
 
 
 BULK = """

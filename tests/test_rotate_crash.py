@@ -7,7 +7,6 @@ and `--resume` ends what was begun, with nothing left on the old key.
 from __future__ import annotations
 
 import io
-import json
 import os
 import random
 import shutil
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import hostile as h
 import pytest
+import steps_kit
 from conftest import make_tree
 
 import pqvault
@@ -102,106 +102,30 @@ def check(base: Path, *, resume: bool = True) -> None:
 
 # -- at every call that changes something --------------------------------------------------
 
-STEPS = '''
-import errno, json, os, shutil, signal, sys, traceback
+STEPS = """
+import json, sys
 from pathlib import Path
 import pqvault, pqvault.rotating
-import steps_kit
-import pqvault.rotation.streams as streams, pqvault.rotation.runs as runs
-import hostile as h
-import test_rotate_crash as t
+from pqvault.rotation import runs, streams
+import steps_kit, test_rotate_crash as t
 
-base, mode = Path(sys.argv[1]), sys.argv[2]
+base, mode, stride = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 t.OLD = pqvault.Identity.load_file(base / "old.key")[0]
 t.NEW = pqvault.Identity.load_file(base / "new.key")[0]
-CHANGES = ("open", "write", "fsync", "link", "rename", "unlink", "mkdir", "rmdir", "fchmod",
-           "copy_file_range")
 
-class Shim:
-    """`os`, whose process is killed at the k-th call that changes something."""
-    def __init__(self, k):
-        self.k, self.calls = k, 0
-    def __getattr__(self, name):
-        real = getattr(os, name)
-        if name not in CHANGES:
-            return real
-        def call(*args, **kwargs):
-            if name == "open" and not (args[1] & os.O_CREAT):
-                return real(*args, **kwargs)
-            self.calls += 1
-            if self.calls == self.k:
-                if mode == "error":
-                    raise OSError(errno.ENOSPC, "no room, says the test")
-                if name == "write":  # a part of it arrives
-                    real(args[0], memoryview(args[1])[: len(args[1]) // 2])
-                os.kill(os.getpid(), signal.SIGKILL)
-            return real(*args, **kwargs)
-        return call
+def work():
+    pqvault.rotate(base / "all", identities=[t.OLD], to=t.NEW.recipient,
+                   remove=[t.OLD.key_id], recursive=True, jobs=1)
 
-def forked(do):
-    read, write = os.pipe()
-    pid = os.fork()
-    if not pid:
-        signal.alarm(60)
-        code = 0
-        try:
-            os.write(write, str(do()).encode())
-        except BaseException:
-            os.write(write, traceback.format_exc().encode()[-3000:])
-            code = 1
-        os._exit(code)
-    os.close(write)
-    text = b""
-    while piece := os.read(read, 65536):
-        text += piece
-    os.close(read)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), text.decode()
-
-def attempt(k):
-    def do():
-        shim = Shim(k)
-        for module in (*steps_kit.storage_modules(), streams, runs):
-            module.os = shim
-        try:
-            pqvault.rotate(base / "all", identities=[t.OLD], to=t.NEW.recipient,
-                           remove=[t.OLD.key_id], recursive=True, jobs=1)
-        except pqvault.errors.PQVaultError as error:
-            h.check_error(error)
-            return ""
-        if shim.calls >= k:
-            raise AssertionError("an error was swallowed")
-        return shim.calls
-    return do
-
-shutil.copytree(base / "all", base / "kept")
-k, failed = 0, []
-while True:
-    k += 1
-    for name in ("all", "home"):
-        shutil.rmtree(base / name, ignore_errors=True)
-    shutil.copytree(base / "kept", base / "all")
-    code, text = forked(attempt(k))
-    if code == 0 and text:
-        break
-    if code != (0 if mode == "error" else -signal.SIGKILL):
-        failed.append([k, text])
-    code, text = forked(lambda: t.check(base))
-    if code:
-        failed.append([k, text or f"exit {code}"])
-print(json.dumps({"steps": k - 1, "calls": int(text), "failed": failed}))
-'''
+modules = [*steps_kit.storage_modules(), streams, runs]
+print(json.dumps(steps_kit.every_step(base, mode, modules, work, lambda: t.check(base), stride)))
+"""
 
 
 @pytest.mark.parametrize("mode", ["kill", "error"])
 def test_the_end_at_every_call_that_changes_something(work: Path, mode: str) -> None:
     """attack 33, attack 47: two envelopes, a retired record, a stream and the plan of it all."""
-    run = h.run_child(STEPS, work, mode, home=work / "home", timeout=280)
-    assert not run.returncode, run.stderr[-3000:]
-    result = json.loads(run.stdout.splitlines()[-1])
-    assert result["steps"] == result["calls"] > 30
-    for step, text in result["failed"]:
-        print(f"step {step}: {text}", file=sys.stderr)
-    assert not result["failed"]
+    steps_kit.in_child(STEPS, work, mode, stride=1, least=30)
 
 
 SYSCALLS = (
