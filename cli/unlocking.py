@@ -137,12 +137,6 @@ def private_keys_in(path: str) -> list[Private]:
 
 def stored_signing_key(text: str) -> SigningKey:
     """A key of the keystore that may sign. Raises NotFound, UsageError, KeyStateForbids."""
-    from pqvault.keystore import Keystore
-    from pqvault.signing import SigningKey
+    from pqvault.keystore import Keystore, identities
 
-    store = Keystore()
-    store.signing_version(text)  # says what is wrong before a passphrase is asked for
-    with store.unlock(ask) as opened:
-        key_id = store.signing_version(text)
-        _, v = opened.checked(key_id)
-        return SigningKey(v.profile, opened.seed(key_id))
+    return identities.stored_signing_key(Keystore(), ask, text)

@@ -60,14 +60,10 @@ class SealedLogger(CustomLogger):
     def log_success_event(
         self, kwargs: Mapping[str, Any], response_obj: Any, start_time: Any, end_time: Any
     ) -> None:
-        """A call that returned."""
+        """A call that returned, or raised."""
         self.log.log(_record(kwargs, response_obj, start_time, end_time))
 
-    def log_failure_event(
-        self, kwargs: Mapping[str, Any], response_obj: Any, start_time: Any, end_time: Any
-    ) -> None:
-        """A call that raised."""
-        self.log.log(_record(kwargs, response_obj, start_time, end_time))
+    log_failure_event = log_success_event
 
     async def async_log_success_event(
         self, kwargs: Mapping[str, Any], response_obj: Any, start_time: Any, end_time: Any
@@ -75,11 +71,7 @@ class SealedLogger(CustomLogger):
         """The same of asynchronous calls."""
         self._waiting.take(_record(kwargs, response_obj, start_time, end_time))
 
-    async def async_log_failure_event(
-        self, kwargs: Mapping[str, Any], response_obj: Any, start_time: Any, end_time: Any
-    ) -> None:
-        """The same of asynchronous calls."""
-        self._waiting.take(_record(kwargs, response_obj, start_time, end_time))
+    async_log_failure_event = async_log_success_event
 
 
 def _record(kwargs: Mapping[str, Any], response: Any, start: Any, end: Any) -> dict[str, object]:

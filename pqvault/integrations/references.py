@@ -28,7 +28,7 @@ from pqvault.errors import NotFound, UsageError
 from pqvault.keyfile import is_secret
 from pqvault.keys import Identity, Recipient
 from pqvault.keystore import Keystore
-from pqvault.keystore.identities import StoredIdentity
+from pqvault.keystore.identities import StoredIdentity, stored_signing_key
 from pqvault.keystore.identities import identities as stored_identities
 from pqvault.policy import ANYBODY, Policy
 from pqvault.signing import Signer, SigningKey
@@ -246,7 +246,7 @@ def signing_keys(references: References | None) -> list[SigningKey]:
     for one in normal(references):
         kind, value = _split(one)
         if kind == "keystore":
-            found.append(_stored_signing_key(value))
+            found.append(stored_signing_key(Keystore(), _ask, value))
         elif kind == "env":
             found += signing_keys(os.environ.get(value) or None)
         else:
@@ -267,11 +267,3 @@ def policy(references: References | None) -> Policy:
         else:
             found += Signer.load_file(value.removeprefix("@"))
     return Policy.of(found) if found else ANYBODY
-
-
-def _stored_signing_key(address: str) -> SigningKey:
-    store = Keystore()
-    key_id = store.signing_version(address)
-    with store.unlock(_ask) as opened:
-        _, version = opened.checked(key_id)
-        return SigningKey(version.profile, opened.seed(key_id))

@@ -15,8 +15,16 @@ from pqvault.keystore.halves import signs
 from pqvault.keystore.records import Address, KeyName, KeyVersion
 from pqvault.keystore.states import OPENS, State
 from pqvault.keystore.store import KeyFacts, Keystore
+from pqvault.signing import SigningKey
 
-__all__ = ["Opener", "StoredIdentity", "audit_use", "identities", "identities_of"]
+__all__ = [
+    "Opener",
+    "StoredIdentity",
+    "audit_use",
+    "identities",
+    "identities_of",
+    "stored_signing_key",
+]
 
 Warn = Callable[[str], None]
 
@@ -147,6 +155,16 @@ def check_opens(name: KeyName, v: KeyVersion) -> None:
             hint=f"`pqvault key floor {name.name} --open {v.version}` allows it",
             key=what,
         )
+
+
+def stored_signing_key(store: Keystore, ask: Callable[[], bytes], address: str) -> SigningKey:
+    """The newest version of an address that may sign. Raises NotFound, UsageError,
+    KeyStateForbids, and what unlocking does."""
+    store.signing_version(address)  # says what is wrong before a passphrase is asked for
+    with store.unlock(ask) as opened:
+        key_id = store.signing_version(address)  # of rows that are authentic now
+        _, v = opened.checked(key_id)
+        return SigningKey(v.profile, opened.seed(key_id))
 
 
 def identities(
