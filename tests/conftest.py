@@ -212,6 +212,13 @@ def private_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     return home
 
 
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One in the test's own folder, for processes that it starts and for who looks into it."""
+    monkeypatch.setenv("PQVAULT_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
 @pytest.fixture(scope="session")
 def identity() -> pqvault.Identity:
     """A key; the same one for all tests."""

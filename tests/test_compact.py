@@ -35,11 +35,7 @@ from pqvault.storage import LocalStorage
 from pqvault.storage.localfiles import LocalSink
 from pqvault_cli.main import cli
 
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("PQVAULT_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
+pytestmark = pytest.mark.usefixtures("home")
 
 
 def ours(key_id: str) -> Recipient | None:

@@ -27,13 +27,9 @@ from pqvault.errors import PQVaultError
 from pqvault.format.commit import Commit
 from pqvault.storage import LocalStorage
 
+pytestmark = pytest.mark.usefixtures("home")
+
 KEY = pqvault.Identity.generate()
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("PQVAULT_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
 
 
 def make_corpus(root: Path, folders: int, each: int, noise: int) -> Path:

@@ -25,15 +25,11 @@ import pqvault
 from pqvault.errors import PQVaultError
 from pqvault.logs import InferenceLog, LogView
 
+pytestmark = pytest.mark.usefixtures("home")
+
 KEY = pqvault.Identity.generate()
 MIB = 1 << 20
 PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("PQVAULT_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
 
 
 class Disk:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from conftest import handles
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -43,10 +44,6 @@ def hardlink(path: bytes, first: bytes) -> Entry:
     return Entry(path, Kind.HARDLINK, 0, 0o644, MTIME, link=first)
 
 
-def open_handles() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 def leftovers(root: Path) -> list[str]:
     return [n for _, _, names in os.walk(root) for n in names if n.startswith(".pqvault-")]
 
@@ -55,9 +52,9 @@ def leftovers(root: Path) -> list[str]:
 def no_handle_leaks() -> Iterator[None]:
     """Whatever a test does, it ends with as many open handles as it began with."""
     gc.collect()  # of other tests
-    before = open_handles()
+    before = handles()
     yield
-    assert open_handles() == before
+    assert handles() == before
 
 
 @pytest.fixture
@@ -235,11 +232,11 @@ def deep_target(target: Path) -> Iterator[Path]:
 def test_a_tree_2000_deep(deep_target: Path) -> None:
     """Deeper than PATH_MAX, with few handles: each step is one component."""
     path = b"/".join([b"deep-name"] * 2000)
-    handles = open_handles()
+    held = handles()
     with Extractor(deep_target) as extractor:
         extractor.make_folder(folder(path, 0o700))
         extractor.files.write_small(file(path + b"/f", 4), b"deep")
-        assert open_handles() - handles <= folders.OPEN_FOLDERS + 4
+        assert handles() - held <= folders.OPEN_FOLDERS + 4
         extractor.make_symlink(symlink(path + b"/l", b"../" * 1000 + b"x"))
         report = extractor.finish()
     assert (report.failures, report.skipped) == ((), ())
@@ -269,11 +266,11 @@ def test_more_folders_than_handles_from_four_threads(target: Path) -> None:
         with extractor.files.open_file(file(name + b"/f%d" % number, len(content))) as sink:
             sink.pwrite(content, 0)
 
-    handles = open_handles()
+    held = handles()
     with Extractor(target) as extractor:
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(work, range(5000)))
-        assert open_handles() - handles <= folders.OPEN_FOLDERS + 8
+        assert handles() - held <= folders.OPEN_FOLDERS + 8
         report = extractor.finish()
     assert (report.files, report.failures) == (5000, ())
     for number in range(5000):

@@ -25,11 +25,6 @@ KEY = pqvault.Identity.generate()
 SPARE = pqvault.Identity.generate()
 
 
-@pytest.fixture(autouse=True)
-def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PQVAULT_HOME", str(tmp_path / "home"))
-
-
 @pytest.fixture(scope="module")
 def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two parts: stored and compressed frames, a hard link, symbolic links, empty things."""

@@ -41,13 +41,10 @@ from pqvault.format.commit import Commit
 from pqvault.format.envelope import Envelope
 from pqvault.rootkey import RootKey
 
+pytestmark = pytest.mark.usefixtures("home")
+
 KEY = pqvault.Identity.generate()
 OTHER = pqvault.Identity.generate()
-
-
-@pytest.fixture(autouse=True)
-def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PQVAULT_HOME", str(tmp_path / "home"))
 
 
 def opened(archive: Path, *, strict: bool = True) -> pqvault.Archive:

@@ -28,11 +28,6 @@ KEY, OTHER = pqvault.Identity.generate(), pqvault.Identity.generate()
 GROUPS = tables.RowGroups(rows=4)
 
 
-@pytest.fixture(autouse=True)
-def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PQVAULT_HOME", str(tmp_path / "home"))
-
-
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
     return tmp_path / "a.pqv"

@@ -16,7 +16,7 @@ import pytest
 
 import pqvault
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600), pytest.mark.usefixtures("home")]
 
 KEY = pqvault.Identity.generate()
 LIMIT = 300  # MiB
@@ -60,12 +60,6 @@ elif what == "decrypt from a pipe":
         pqvault.decrypt(Pipe(source), out, [key])
 print(h.peak(), round(time.monotonic() - began, 1))
 """
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("PQVAULT_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
 
 
 @pytest.fixture

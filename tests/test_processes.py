@@ -28,13 +28,9 @@ from pqvault.errors import IntegrityError, NotFound, PQVaultError
 from pqvault.format.entries import Entry, Extent, Kind
 from pqvault.storage import storage_at
 
+pytestmark = pytest.mark.usefixtures("home")
+
 KEY, NEW = pqvault.Identity.generate(), pqvault.Identity.generate()
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("PQVAULT_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
 
 
 @pytest.fixture

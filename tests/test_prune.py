@@ -24,13 +24,9 @@ from pqvault.rootkey import RootKey
 from pqvault.storage import LocalStorage
 from pqvault_cli.main import cli
 
+pytestmark = pytest.mark.usefixtures("home")
+
 KEY = pqvault.Identity.generate()
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("PQVAULT_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
 
 
 def seal(source: Path, archive: Path) -> None:

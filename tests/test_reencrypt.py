@@ -30,14 +30,10 @@ from pqvault.signing import SigningKey
 from pqvault.storage import LocalStorage
 from pqvault.storage.localfiles import LocalSink
 
+pytestmark = pytest.mark.usefixtures("home")
+
 OLD, NEW = pqvault.Identity.generate(), pqvault.Identity.generate()
 CONTENT = b"of the stream" * 1000
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("PQVAULT_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
 
 
 @pytest.fixture
