@@ -1121,7 +1121,7 @@ def test_a_log_that_says_no_table_is_of_the_usual_one(
     real = LogPart.__init__
 
     def without(self: LogPart, *arguments: Any) -> None:
-        real(self, *arguments[:5])
+        real(self, *arguments[:5], "")
 
     pid = os.fork()
     if not pid:

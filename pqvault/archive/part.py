@@ -19,7 +19,7 @@ from pqvault.format.catalog import CatalogReader, check_ancestors
 from pqvault.format.commit import CATALOG, PartFile, object_number
 from pqvault.format.entries import Entry, Kind
 from pqvault.format.table import TableFileDoc
-from pqvault.policy import ANYBODY, Policy
+from pqvault.policy import Policy
 from pqvault.rootkey import Keyring, RootKey
 from pqvault.sealed import FrameCache, RangeFile, SealedReader
 from pqvault.storage import Storage
@@ -85,7 +85,7 @@ class OpenPart:
         public: PublicPart,
         identities: Keyring,
         cache: FrameCache,
-        policy: Policy = ANYBODY,
+        policy: Policy,
         objects: OpenObjects | None = None,
     ) -> None:
         commit = public.commit

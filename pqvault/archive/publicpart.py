@@ -83,7 +83,7 @@ def parse_commit(data: bytes, archive: str, part: str) -> Commit:
     return commit
 
 
-def parse_envelope(data: bytes, archive: str, part: str, group: str = "") -> Envelope:
+def parse_envelope(data: bytes, archive: str, part: str, group: str) -> Envelope:
     """The same for an envelope of a part, or of a column group of it."""
     name = envelope_name(part, group)
     envelope = Envelope.parse(data, name)

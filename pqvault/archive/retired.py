@@ -38,7 +38,7 @@ def check(storage: Storage, key_ids: Iterable[str], policy: Policy = ANYBODY) ->
     refuse(storage, retired_ids(storage).intersection(key_ids), policy)
 
 
-def refuse(storage: Storage, key_ids: Iterable[str], policy: Policy = ANYBODY) -> None:
+def refuse(storage: Storage, key_ids: Iterable[str], policy: Policy) -> None:
     """Raise PolicyRefused naming the retired ``key_ids``, if there are any."""
     if refused := sorted(key_ids):
         named = ", ".join(key_id + whose(storage, key_id, policy) for key_id in refused)
@@ -91,7 +91,7 @@ def read_record(storage: Storage, archive: str, key_id: str) -> Retired:
 
 
 def problems(
-    storage: Storage, archive: str, opened: Mapping[str, OpenPart], policy: Policy = ANYBODY
+    storage: Storage, archive: str, opened: Mapping[str, OpenPart], policy: Policy
 ) -> Iterator[PQVaultError]:
     """What is wrong with the records, as far as the parts that are open can tell, and whether
     they bear a wrong signature in the name of somebody whom ``policy`` trusts."""

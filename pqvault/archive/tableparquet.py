@@ -26,8 +26,8 @@ def parquet_name(path: bytes) -> bytes:
 def write_parquet(
     rows: TableRows,
     pwrite: Callable[[memoryview, int], object],
-    check: Callable[[], object] = lambda: None,
-    on_bytes: Callable[[int], object] = lambda _: None,
+    check: Callable[[], object],
+    on_bytes: Callable[[int], object],
 ) -> int:
     """Write the rows to ``pwrite(data, offset)``: the bytes written. ``check`` may raise to stop.
 

@@ -37,7 +37,7 @@ def close_part(
     *,
     into: LocalStorage,
     sealed_to: Sequence[str],
-    sign: Sequence[SigningKey] = (),
+    sign: Sequence[SigningKey],
     accept_damage: bool = False,
 ) -> bool:
     """Write the rows as a table of their part and commit it; the write-ahead files stay.

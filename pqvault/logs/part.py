@@ -45,8 +45,8 @@ class LogPart:
         archive: str,
         recipients: Sequence[Recipient],
         groups: Sequence[ColumnGroup],
-        sign: Sequence[SigningKey] = (),
-        table: str = "",
+        sign: Sequence[SigningKey],
+        table: str,
     ) -> None:
         self.storage = storage
         self._table = table

@@ -8,7 +8,7 @@ from pqvault.archive import layout, retired
 from pqvault.archive.publicpart import PublicPart
 from pqvault.archive.publicstate import PublicState
 from pqvault.errors import PQVaultError
-from pqvault.policy import ANYBODY, Policy
+from pqvault.policy import Policy
 from pqvault.rootkey import RootKey
 from pqvault.rotation.change import Change
 from pqvault.signing import SigningKey
@@ -23,8 +23,8 @@ def retire(
     open_part: Callable[[PublicPart], RootKey],
     *,
     allow_retired: bool,
-    sign: Sequence[SigningKey] = (),
-    policy: Policy = ANYBODY,
+    sign: Sequence[SigningKey],
+    policy: Policy,
 ) -> list[str]:
     """Write what ``change`` retires, and take back what it wraps to again; returns new key ids.
 
