@@ -28,7 +28,6 @@ class X25519:
     """RFC 7748."""
 
     scalar_size: int = 32
-    public_size: int = 32
 
     def private(self, scalar: bytes) -> X25519PrivateKey:
         """From 32 bytes."""
@@ -63,7 +62,6 @@ class P384:
     """FIPS 186-5; points uncompressed (SEC 1 section 2.3.3)."""
 
     scalar_size: int = 48
-    public_size: int = 97
 
     def private(self, scalar: bytes) -> ec.EllipticCurvePrivateKey:
         """From 48 bytes, big-endian. Raises ValueError out of range, once in 2^190 seeds."""

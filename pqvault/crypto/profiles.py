@@ -44,11 +44,6 @@ class Profile:
         """A wrapped root key: enc ‖ ciphertext (32 + 16)."""
         return self.enc_size + _KEY_AND_TAG
 
-    @property
-    def hkdf(self) -> str:
-        """``HKDF-SHA512``."""
-        return f"HKDF-{self.hash.upper()}"
-
     def __str__(self) -> str:
         return self.name
 
