@@ -28,7 +28,7 @@ from pqvault.archive.partwriter import write_catalog
 from pqvault.archive.publicstate import PublicState
 from pqvault.crypto import digest as digests
 from pqvault.errors import IntegrityError, PQVaultError, UsageError
-from pqvault.format.catalog import SCHEMA
+from pqvault.format.catalog import table_of
 from pqvault.format.commit import PartFile, object_number
 from pqvault.format.entries import MAX_NAME, Kind, is_path
 from pqvault.handover import HandedKey
@@ -317,13 +317,7 @@ class AppendPart:
             (path, int(Kind.FILE), size, _FILE_MODE, now, None, digest, extents, None)
             for path, (size, digest, extents) in self._rows.items()
         ]
-        columns = list(zip(*sorted(rows), strict=True))
-        columns[7] = tuple(
-            [dict(zip(("object", "offset", "length"), e, strict=True)) for e in extents]
-            for extents in columns[7]
-        )
-        arrays = [pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)]
-        return pa.Table.from_arrays(arrays, schema=SCHEMA)
+        return table_of(sorted(rows))
 
     def discard(self) -> None:
         """Remove what was written; nothing happens after a commit."""

@@ -13,7 +13,7 @@ from pqvault.archive.part import OpenPart
 from pqvault.archive.repack import Places
 from pqvault.archive.view import View
 from pqvault.errors import IntegrityError, PQVaultError
-from pqvault.format.catalog import SCHEMA, entries_of
+from pqvault.format.catalog import entries_of, table_of
 from pqvault.format.entries import Entry, Kind
 
 __all__ = [
@@ -96,18 +96,15 @@ def merged_table(
         # Another name is one only of the entry of its own part: else it is a file by now.
         if kind == Kind.HARDLINK and first_names.get(link or b"") != index:
             kind, link = Kind.FILE, None
-        moved = places.extents(
+        extents = places.extents(
             group[index].id, [(e.object, e.offset, e.length) for e in entry.extents]
         )
-        extents = [{"object": n, "offset": o, "length": size} for n, o, size in moved]
         facts = (int(kind), entry.size, entry.mode, entry.mtime_ns, link, entry.digest)
         made.append((entry.path, *facts, extents, entry.table))
     made.sort(key=lambda row: row[0])
     if any(a[0] >= b[0] for a, b in pairwise(made)):
         raise IntegrityError("a path is in the merged part twice")
-    columns = zip(*made, strict=True) if made else [[] for _ in SCHEMA]
-    arrays = [pa.array(list(c), f.type) for c, f in zip(columns, SCHEMA, strict=True)]
-    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+    return table_of(made)
 
 
 def digest_in(view: View, path: bytes) -> bytes:

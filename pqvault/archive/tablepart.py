@@ -29,7 +29,7 @@ from pqvault.archive.partwriter import write_catalog
 from pqvault.archive.publicstate import PublicState
 from pqvault.closing import Closing
 from pqvault.errors import UsageError
-from pqvault.format.catalog import SCHEMA
+from pqvault.format.catalog import table_of
 from pqvault.format.commit import PartFile
 from pqvault.format.entries import Kind, is_path
 from pqvault.format.table import MODES
@@ -208,18 +208,9 @@ def _catalog(tables: Mapping[bytes, bytes]) -> pa.Table:
     clash = [p for p in tables if rows[p][0] != Kind.TABLE]
     if clash:
         raise UsageError(f"{printable(clash[0])} is a table and a folder of others")
-    ordered = sorted(rows.items())
-    none = [None] * len(ordered)
-    columns = [
-        [path for path, _ in ordered],
-        [int(kind) for _, (kind, _, _) in ordered],
-        [0] * len(ordered),
-        [mode for _, (_, mode, _) in ordered],
-        [now] * len(ordered),
-        none,
-        none,
-        [[] for _ in ordered],
-        [doc for _, (_, _, doc) in ordered],
-    ]
-    arrays = [pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)]
-    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+    return table_of(
+        [
+            (path, int(kind), 0, mode, now, None, None, [], doc)
+            for path, (kind, mode, doc) in sorted(rows.items())
+        ]
+    )

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from pqvault.errors import FormatError, PQVaultError, UsageError
 from pqvault.format.catalogrules import any_of, check_ancestors, check_batch
-from pqvault.format.columns import EXTENT_TYPE, PLAIN_SCHEMA, SCHEMA, entries_of
+from pqvault.format.columns import EXTENT_TYPE, PLAIN_SCHEMA, SCHEMA, entries_of, table_of
 from pqvault.format.entries import HOLE, MAX_NAME, MAX_PATH, Entry, Extent, Kind
 from pqvault.format.parquetmeta import check_pages, parse_footer
 from pqvault.lazy import LazyModule
@@ -36,6 +36,7 @@ __all__ = [
     "check_ancestors",
     "entries_of",
     "load_catalog",
+    "table_of",
 ]
 
 pc = LazyModule("pyarrow.compute")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 import pyarrow as pa
 
 from pqvault.format.entries import Entry, Extent, Kind
 
-__all__ = ["EXTENT_TYPE", "PLAIN_SCHEMA", "SCHEMA", "entries_of"]
+__all__ = ["EXTENT_TYPE", "PLAIN_SCHEMA", "SCHEMA", "entries_of", "table_of"]
 
 EXTENT_TYPE: Final = pa.struct(
     [
@@ -36,7 +36,16 @@ SCHEMA: Final = pa.schema(
 # What is in the file of a part without tables.
 PLAIN_SCHEMA: Final = pa.schema(list(SCHEMA)[:-1])
 
+_EXTENT: Final = [field.name for field in EXTENT_TYPE]
 _KINDS: Final = {int(kind): kind for kind in Kind}
+
+
+def table_of(rows: Sequence[tuple[Any, ...]]) -> pa.Table:
+    """Rows as a catalog has them, each extent as (object, offset, length)."""
+    columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(SCHEMA)
+    columns[-2] = [[dict(zip(_EXTENT, e, strict=True)) for e in found] for found in columns[-2]]
+    arrays = [pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=SCHEMA)
 
 
 def entries_of(batch: pa.RecordBatch) -> Iterator[Entry]:
