@@ -25,6 +25,7 @@ __all__ = [
     "put_part",
     "refuse_digests",
     "refuse_unsigned",
+    "remove_files",
 ]
 
 
@@ -116,12 +117,17 @@ def discard(storage: Storage, part: str) -> None:
     """
     if storage.exists(commit_name(part)):
         return
-    for name in list(storage.walk(f"parts/{part}", leftovers=True)):
-        storage.remove(name)
-    storage.remove_folder(f"parts/{part}")
+    remove_files(storage, part)
     for name in storage.list("envelopes"):
         if name.partition(".")[0] == part:
             storage.remove(f"envelopes/{name}")
+
+
+def remove_files(storage: Storage, part: str) -> None:
+    """Remove the files of a part, and what a write that was cut off left among them."""
+    for name in list(storage.walk(f"parts/{part}", leftovers=True)):
+        storage.remove(name)
+    storage.remove_folder(f"parts/{part}")
 
 
 def give_up(storage: Storage, part: str) -> None:

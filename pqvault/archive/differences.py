@@ -9,7 +9,7 @@ from typing import Literal
 from pqvault.archive.archive import Archive
 from pqvault.archive.merged import paired
 from pqvault.archive.part import OpenPart
-from pqvault.format.entries import Entry, Kind
+from pqvault.format.entries import Entry, Kind, above
 
 __all__ = ["Change", "Difference", "Version", "differences", "versions"]
 
@@ -80,7 +80,6 @@ def _content(located: Located) -> object:
 
 def versions(archive: Archive, path: bytes) -> Iterator[Version]:
     """All that the parts of an archive say of one path, the oldest first."""
-    above = [path[:i] for i, byte in enumerate(path) if byte == ord("/")]
     there = False
     for part in archive.parts:
         entry = part.find(path)
@@ -88,7 +87,7 @@ def versions(archive: Archive, path: bytes) -> Iterator[Version]:
         if entry is not None and entry.kind != Kind.TOMBSTONE:
             there = True
             yield Version(part.id, created, entry)
-        elif there and (entry is not None or any(_ends(part, name) for name in above)):
+        elif there and (entry is not None or any(_ends(part, name) for name in above(path))):
             there = False
             yield Version(part.id, created, None)
 

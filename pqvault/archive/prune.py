@@ -21,7 +21,7 @@ from pqvault.archive.settling import settle
 from pqvault.archive.view import View
 from pqvault.errors import Locked, PolicyRefused, UsageError
 from pqvault.format.catalog import entries_of
-from pqvault.format.entries import Kind
+from pqvault.format.entries import Kind, above
 from pqvault.keys import Identity
 from pqvault.memory import Memory
 from pqvault.policy import ANYBODY, Policy
@@ -183,12 +183,11 @@ def _paths(view: View) -> Iterator[tuple[bytes, str]]:
 
 
 def _hider(whole: View, gone: Collection[int], path: bytes) -> int:
-    above = [path[:i] for i, byte in enumerate(path) if byte == ord("/")]
     for index in sorted(gone, reverse=True):
         part = whole.parts[index]
         if part.find(path) is not None:
             return index
-        for name in above:
+        for name in above(path):
             entry = part.find(name)
             if entry is not None and entry.kind != Kind.FOLDER:
                 return index

@@ -15,6 +15,7 @@ __all__ = [
     "Entry",
     "Extent",
     "Kind",
+    "above",
     "is_path",
 ]
 
@@ -31,6 +32,11 @@ def is_path(path: bytes) -> bool:
         and b"\0" not in path
         and all(0 < len(n) <= MAX_NAME and n not in (b".", b"..") for n in path.split(b"/"))
     )
+
+
+def above(path: bytes) -> list[bytes]:
+    """The paths of the folders around ``path``, the outermost first."""
+    return [path[:i] for i, byte in enumerate(path) if byte == ord("/")]
 
 
 class Kind(enum.IntEnum):

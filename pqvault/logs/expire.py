@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from pqvault.archive import layout
+from pqvault.archive.committing import remove_files
 from pqvault.errors import Locked, NotFound, PQVaultError
 from pqvault.format.commit import CATALOG, Commit, is_table
 from pqvault.format.envelope import Envelope
@@ -173,9 +174,7 @@ def _shred(storage: Storage, name: str) -> None:
 
 
 def _remove_files(storage: Storage, part: str) -> None:
-    for name in list(storage.walk(f"parts/{part}", leftovers=True)):
-        storage.remove(name)
-    storage.remove_folder(f"parts/{part}")
+    remove_files(storage, part)
     storage.remove(layout.commit_name(part))
 
 
