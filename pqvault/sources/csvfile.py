@@ -16,15 +16,13 @@ import pyarrow.csv as pc
 
 from pqvault.sources.badlines import BadLines
 from pqvault.sources.base import (
-    FileState,
-    Source,
     SourceRefused,
     arrow_errors,
     in_pieces,
 )
 from pqvault.sources.csvtypes import Column, convert
 from pqvault.sources.jsontypes import MAX_COLUMNS
-from pqvault.sources.lines import MAX_LINE, Text
+from pqvault.sources.lines import MAX_LINE, LineSource, Text
 
 __all__ = ["CsvSource"]
 
@@ -39,17 +37,13 @@ _BLANK: Final = (b"\n", b"\r\n")
 _BOM: Final = b"\xef\xbb\xbf"
 
 
-class CsvSource(Source):
+class CsvSource(LineSource):
     """An empty field is null, and `""` is the empty text. Blank lines are skipped."""
 
     kind = "csv"
 
     def __init__(self, path: str, name: str, bad_lines: BadLines | None) -> None:
-        self.name = name
-        self._path = path
-        self._state = FileState.of(path, name)
-        self._bad = bad_lines
-        self._skipping = False
+        super().__init__(path, name, bad_lines)
         self._names: list[str] = []
         self.rows = 0
         columns: list[Column] = []
@@ -183,13 +177,7 @@ class CsvSource(Source):
             yield row
 
     def _refuse(self, line: int, reason: str, data: bytes) -> None:
-        if self._bad is None:
-            raise SourceRefused(
-                f"{self.name}, line {line}: {reason}",
-                hint="mend the line, or put such lines aside with --bad-lines FILE",
-            )
-        if not self._skipping:
-            self._bad.add(self.name, line, reason, data.rstrip(b"\r\n"))
+        super()._refuse(line, reason, data.rstrip(b"\r\n"))
 
 
 def _end_of_rows(data: bytes) -> int:

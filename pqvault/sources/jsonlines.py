@@ -19,14 +19,12 @@ import pyarrow.json as pj
 
 from pqvault.sources.badlines import BadLines
 from pqvault.sources.base import (
-    FileState,
-    Source,
     SourceRefused,
     arrow_errors,
     in_pieces,
 )
 from pqvault.sources.jsontypes import EXACT, Types
-from pqvault.sources.lines import MAX_LINE, Block, Text, read_blocks
+from pqvault.sources.lines import MAX_LINE, Block, LineSource, Text, read_blocks
 from pqvault.sources.strictjson import BadLine, parse_line
 
 __all__ = ["JsonLinesSource"]
@@ -48,17 +46,13 @@ _SPACE: Final = b" \t\r\n"
 _Piece: TypeAlias = pa.Table | list[tuple[int, dict[str, object]]]
 
 
-class JsonLinesSource(Source):
+class JsonLinesSource(LineSource):
     """A missing key and a null are one. Blank lines and a byte order mark are skipped."""
 
     kind = "jsonl"
 
     def __init__(self, path: str, name: str, bad_lines: BadLines | None) -> None:
-        self.name = name
-        self._path = path
-        self._state = FileState.of(path, name)
-        self._bad = bad_lines
-        self._skipping = False  # whether bad lines have been noted already
+        super().__init__(path, name, bad_lines)
         self._types = Types(name)
         self._kept: list[_Piece] | None = None  # all of a small file, parsed with its schema
         self.rows = self._learn()
@@ -150,15 +144,6 @@ class JsonLinesSource(Source):
                 yield number, parse_line(line)
             except BadLine as reason:
                 self._refuse(number, str(reason), line)
-
-    def _refuse(self, line: int, reason: str, data: bytes) -> None:
-        if self._bad is None:
-            raise SourceRefused(
-                f"{self.name}, line {line}: {reason}",
-                hint="mend the line, or put such lines aside with --bad-lines FILE",
-            )
-        if not self._skipping:
-            self._bad.add(self.name, line, reason, data)
 
 
 def _by_arrow(block: Block, schema: pa.Schema) -> pa.Table | None:

@@ -10,9 +10,10 @@ from typing import Final
 import pyarrow as pa
 
 from pqvault.closing import Closing
-from pqvault.sources.base import SourceRefused, arrow_errors, arrow_path
+from pqvault.sources.badlines import BadLines
+from pqvault.sources.base import FileState, Source, SourceRefused, arrow_errors, arrow_path
 
-__all__ = ["MAX_LINE", "Block", "Text", "read_blocks"]
+__all__ = ["MAX_LINE", "Block", "LineSource", "Text", "read_blocks"]
 
 MAX_LINE: Final = 128 * 1024 * 1024  # bytes of one line: strings of 100 MB fit
 _BLOCK: Final = 4 * 1024 * 1024  # bytes read at once
@@ -53,6 +54,26 @@ class Block:
         for number, line in enumerate(self.data.split(b"\n"), self.first):
             if text := line.strip(b" \t\r"):
                 yield number, text
+
+
+class LineSource(Source):
+    """A text file. ``bad_lines`` takes what is no row; without it such a line is refused."""
+
+    def __init__(self, path: str, name: str, bad_lines: BadLines | None) -> None:
+        self.name = name
+        self._path = path
+        self._state = FileState.of(path, name)
+        self._bad = bad_lines
+        self._skipping = False  # whether bad lines have been noted already
+
+    def _refuse(self, line: int, reason: str, data: bytes) -> None:
+        if self._bad is None:
+            raise SourceRefused(
+                f"{self.name}, line {line}: {reason}",
+                hint="mend the line, or put such lines aside with --bad-lines FILE",
+            )
+        if not self._skipping:
+            self._bad.add(self.name, line, reason, data)
 
 
 class Text(Closing):

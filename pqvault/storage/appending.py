@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import os
 
-from pqvault.closing import Closing
 from pqvault.errors import Locked, PQVaultError
 from pqvault.storage.base import Buffer, explained
+from pqvault.storage.localfiles import Descriptor
 from pqvault.storage.replacing import flock
 
 __all__ = ["AppendFile", "FileLock"]
 
 
-class AppendFile:
-    """A locked file descriptor and how much of the file is whole. Used by one thread."""
+class AppendFile(Descriptor):
+    """A locked file descriptor and how much of the file is whole. Used by one thread; to close it
+    gives the lock back."""
 
-    __slots__ = ("_fd", "size", "synced", "where")
+    __slots__ = ("size", "synced", "where")
 
     def __init__(self, fd: int, where: str) -> None:
         self._fd = fd
@@ -66,17 +67,11 @@ class AppendFile:
             os.fdatasync(self._fd)
         self.synced = self.size
 
-    def close(self) -> None:
-        """Close, which gives the lock back; may be called twice."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
 
-
-class FileLock(Closing):
+class FileLock(Descriptor):
     """The lock of a file that nobody appends to any more, held until `close`."""
 
-    __slots__ = ("_fd",)
+    __slots__ = ()
 
     def __init__(self, fd: int, where: str) -> None:
         self._fd = fd
@@ -85,12 +80,6 @@ class FileLock(Closing):
         except BaseException:
             self.close()
             raise
-
-    def close(self) -> None:
-        """Give it back; may be called twice."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
 
 
 def take_lock(fd: int, where: str) -> None:

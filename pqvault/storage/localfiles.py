@@ -15,13 +15,27 @@ from pqvault.storage.base import Buffer, WritableBuffer, explain, explained
 if TYPE_CHECKING:
     from pqvault.storage.local import LocalStorage
 
-__all__ = ["LocalReader", "LocalSink", "write_all"]
+__all__ = ["Descriptor", "LocalReader", "LocalSink", "write_all"]
 
 
-class LocalReader(Closing):
+class Descriptor(Closing):
+    """What has one file open."""
+
+    __slots__ = ("_fd",)
+    _fd: int
+
+    def close(self) -> None:
+        """Close the file; may be called twice, but not while another thread uses it."""
+        # Forgotten first: after a failed close the number may already belong to another.
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class LocalReader(Descriptor):
     """A `ReadAt` over one file descriptor; reads carry their own offset (preadv)."""
 
-    __slots__ = ("_fd", "size", "where")
+    __slots__ = ("size", "where")
 
     def __init__(self, fd: int, size: int, where: str) -> None:
         self._fd = fd
@@ -58,12 +72,6 @@ class LocalReader(Closing):
 
     def _ends_early(self, offset: int) -> IntegrityError:
         return IntegrityError(f"{self.where} ends early: nothing is there at byte {offset:,}")
-
-    def close(self) -> None:
-        """Close the file; may be called twice, but not while a thread reads."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
 
     def __del__(self) -> None:
         # Readers live in caches of open objects; a dropped one must not keep its file.
