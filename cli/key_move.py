@@ -40,7 +40,6 @@ def export(key: str, public: bool, output_file: str | None, fd: int | None, outp
     The passphrase of FILE is asked for, or comes from PQVAULT_IDENTITY_PASSPHRASE_FILE, _FD or
     _COMMAND, else from those of PQVAULT_PASSPHRASE. `-i FILE` takes FILE as it is.
     """
-    from pqvault import passphrases
     from pqvault.errors import UsageError
     from pqvault.keystore import Keystore, transfer
     from pqvault.keystore.halves import public_half
@@ -64,9 +63,7 @@ def export(key: str, public: bool, output_file: str | None, fd: int | None, outp
         with open(fd, "wb", closefd=False) as file:
             file.write(private.file_text().encode())
     elif output_file is not None:
-        prefixes = (passphrases.IDENTITY, passphrases.KEYSTORE)
-        words = unlocking.ask_new(f"passphrase of {output_file}: ", *prefixes)
-        private.save_file(output_file, words)
+        private.save_file(output_file, unlocking.ask_new_for(output_file))
     output.document({"key": key, "key_id": public_half(private).key_id, "written": where})
     if fd is None:
         output.line(f"{key} is in {where}, under its passphrase")

@@ -45,7 +45,6 @@ def command(
     A key of `age-keygen -pq` works too. The passphrase of -p is asked for, or comes from
     PQVAULT_IDENTITY_PASSPHRASE_FILE, _FD or _COMMAND, else from those of PQVAULT_PASSPHRASE.
     """
-    from pqvault import passphrases
     from pqvault.errors import UsageError
     from pqvault.keystore.halves import fresh, kind_of
 
@@ -77,8 +76,7 @@ def command(
         return
     words = None
     if passphrase:
-        prefixes = (passphrases.IDENTITY, passphrases.KEYSTORE)
-        words = unlocking.ask_new(f"passphrase of {output_file}: ", *prefixes)
+        words = unlocking.ask_new_for(output_file)
     private.save_file(output_file, words)
     _show(output, private)
     output.detail(f"written to {output_file}, readable by you alone; keep a copy in a safe place")

@@ -22,6 +22,7 @@ __all__ = [
     "ask",
     "ask_identity",
     "ask_new",
+    "ask_new_for",
     "identities_at",
     "identities_in",
     "memory",
@@ -51,6 +52,13 @@ def ask_new(prompt: str, *prefixes: str) -> bytes:
     from pqvault import passphrases
 
     return passphrases.ask_new(prompt, *prefixes, warn=warn)
+
+
+def ask_new_for(path: str) -> bytes:
+    """The passphrase of a new file of private keys."""
+    from pqvault import passphrases
+
+    return ask_new(f"passphrase of {path}: ", passphrases.IDENTITY, passphrases.KEYSTORE)
 
 
 def remember(archive: str, path: str, key_ids: list[str]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 
 import platformdirs
 
 from pqvault.errors import PQVaultError
 
-__all__ = ["folder", "has_keystore", "journals", "keystore"]
+__all__ = ["beside", "folder", "has_keystore", "journals", "keystore"]
 
 
 def folder(*names: str) -> Path:
@@ -33,6 +34,11 @@ def journals() -> Path:
 def keystore() -> Path:
     """``PQVAULT_HOME/keystore.sqlite``. Neither need be there, and nothing is made."""
     return _root() / "keystore.sqlite"
+
+
+def beside(target: Path) -> Path:
+    """A hidden name that nothing has, in the folder of ``target``, which it will take."""
+    return target.with_name(f".{target.name}.{secrets.token_hex(8)}")
 
 
 def has_keystore() -> bool:

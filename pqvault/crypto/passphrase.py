@@ -60,6 +60,11 @@ class Cost:
         if not 8 * self.lanes <= self.memory <= MAX_MEMORY:
             raise FormatError(f"Argon2id with {self.memory} KiB of memory is refused", hint=_COPY)
 
+    @property
+    def text(self) -> str:
+        """The parameters as what is derived is bound to them, and as the audit log has them."""
+        return f"argon2id {self.memory} {self.passes} {self.lanes}"
+
 
 # RFC 9106 section 4: the second recommended option and the first.
 COSTS: Final = MappingProxyType({"standard": Cost(1 << 16, 3, 4), "high": Cost(1 << 21, 1, 4)})
@@ -118,6 +123,6 @@ def derive(passphrase: bytes, salt: bytes, cost: Cost) -> Derived:
         raise PQVaultError(
             f"there is no memory for Argon2id, which needs {cost.memory >> 10} MiB"
         ) from None
-    parameters = b"argon2id %d %d %d" % (cost.memory, cost.passes, cost.lanes)
+    parameters = cost.text.encode()
     both = kdf.derive(stretched, 32 + CHECK_SIZE, "passphrase", salt, parameters)
     return Derived(both[:32], both[32:])

@@ -54,7 +54,7 @@ def backup(store: Unlocked, target: Path, kept: Iterable[Kept] = ()) -> None:
     store.verify()
     with store.change() as change:
         change.audit("backup", "keystore", where=str(target.absolute()))
-    beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    beside = home.beside(target)
     try:
         database.create_file(beside)
         with database.guarded(target):  # what fails is the copy: a full disk is that one's
@@ -93,7 +93,7 @@ def restore(source: Path, unlock: Unlock, *, replace: bool = False) -> Path | No
             f"there is a keystore already: {target}",
             hint="--replace keeps it beside the restored one; what it did since is then not seen",
         )
-    beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+    beside = home.beside(target)
     try:
         _copy(source, beside)
         with _called(source, beside), unlock(Keystore(beside)) as store:

@@ -81,8 +81,7 @@ class Unlocked(Closing):
         """The first change of a new keystore, inside its transaction."""
         tables.write_meta(db, meta)
         change = Change(db, key, meta)
-        kdf = f"argon2id {cost.memory} {cost.passes} {cost.lanes}"
-        change.audit("init", "keystore", keystore=meta.keystore, kdf=kdf)
+        change.audit("init", "keystore", keystore=meta.keystore, kdf=cost.text)
         change.finish()
 
     def close(self) -> None:

@@ -109,8 +109,7 @@ def passwd(store: Unlocked, passphrase: bytes, cost: Cost) -> None:
     unlock = unlocks.by_passphrase(store.key, passphrase, cost)  # slow: not while others wait
     with store.change() as change:
         change.put_unlock(unlock)
-        kdf = f"argon2id {cost.memory} {cost.passes} {cost.lanes}"
-        change.audit("passwd", "keystore", kdf=kdf)
+        change.audit("passwd", "keystore", kdf=cost.text)
 
 
 def add_keyring(store: Unlocked) -> None:

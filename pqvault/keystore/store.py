@@ -96,7 +96,7 @@ class Keystore(Closing):
         target = path or home.folder() / home.keystore().name
         if target.exists():
             database.create_file(target)  # says so
-        beside = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
+        beside = home.beside(target)
         database.create_file(beside)
         try:
             key = _fill(beside, passphrase, cost)
