@@ -33,11 +33,17 @@ __all__ = ["InferenceLogExporter", "SealedCompletionHook"]
 _TAKEN: Final = ("resource", "scope", "attributes")  # names of fields that an exporter adds
 
 
-class SealedCompletionHook:
-    """Seals inputs and outputs of each completion, with what span and log record say of it."""
-
+class _Sealing:
     def __init__(self, log: InferenceLog | None = None) -> None:
         self.log = log if log is not None else log_from_environment()
+
+    def shutdown(self) -> None:
+        """Close the log. Raises Incomplete when something could not be written."""
+        self.log.close()
+
+
+class SealedCompletionHook(_Sealing):
+    """Seals inputs and outputs of each completion, with what span and log record say of it."""
 
     def on_completion(
         self,
@@ -64,10 +70,6 @@ class SealedCompletionHook:
             reasons = [m.finish_reason for m in outputs if m.finish_reason]
             record["gen_ai.response.finish_reasons"] = reasons or None
         self.log.log(record)
-
-    def shutdown(self) -> None:
-        """Close the log."""
-        self.log.close()
 
 
 def _of_span(span: Span | None) -> dict[str, object]:
@@ -111,11 +113,8 @@ def _attributes(record: LogRecord, found: Mapping[str, object]) -> dict[str, obj
     return {**free, "attributes": taken} if taken else free
 
 
-class InferenceLogExporter(LogRecordExporter):
+class InferenceLogExporter(_Sealing, LogRecordExporter):
     """Seals OpenTelemetry's log records; for a `BatchLogRecordProcessor` or a simple one."""
-
-    def __init__(self, log: InferenceLog | None = None) -> None:
-        self.log = log if log is not None else log_from_environment()
 
     def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
         """FAILURE when records were dropped; they are counted in the log too."""
@@ -142,7 +141,3 @@ class InferenceLogExporter(LogRecordExporter):
         except PQVaultError:
             return False
         return True
-
-    def shutdown(self) -> None:
-        """Close the log. Raises Incomplete when something could not be written."""
-        self.log.close()
