@@ -209,8 +209,8 @@ def test_room_for_some_inodes(disk: Disk, tmp_path: Path) -> None:
     disk.mount("size=2m,nr_inodes=200")
 
     def prepare(room: int) -> None:
-        spare = disk.path / "x.pqv" / "spare"
-        spare.mkdir()
+        spare = disk.path / "x.pqv" / "removed" / "spare"
+        spare.mkdir(parents=True)
         free = os.statvfs(disk.path).f_ffree
         for number in range(free - room):
             (spare / str(number)).touch()

@@ -416,7 +416,7 @@ def part(tmp_path: Path) -> Iterator[LogPart]:
     layout.create_archive(storage)
     one = Identity.generate().recipient
     group = ColumnGroup("content", ("text",), (one,))
-    part = LogPart(storage, layout.read_header(storage), [one], [group])
+    part = LogPart(storage, layout.read_header(storage), [one], [group], (), "")
     yield part
     part.close()
 

@@ -38,7 +38,7 @@ def entry_of(value: dict[str, Any], root: Path) -> TableEntry:
     opened: Any = SimpleNamespace(
         id=part,
         storage=LocalStorage(root),
-        _key=keys["root_key"],
+        key=keys["root_key"],
         _group_key=lambda _: keys["group_key"],
         table_size=lambda name: len(files[name]),
         bad=lambda sentence: FormatError(f"the catalog of part {part} {sentence}"),

@@ -106,10 +106,11 @@ def check_sources(storage: Storage, sources: Iterable[Source]) -> None:
 def check_place(storage: Storage) -> None:
     """Raise UsageError where a new archive would be made of a folder that holds something else:
     where that lies in a source, it would be left out of what is sealed, as the archive is."""
-    if not own_folder(storage) or storage.exists(HEADER):
+    if not own_folder(storage):
         return
+    # Looked at once: another process may be making an archive of it.
     others = set(storage.list("")) - _FOLDERS
-    if others:
+    if others and HEADER not in others:
         raise UsageError(
             f"{storage.where('')} is no archive and holds other things,"
             f" {printable(os.fsencode(min(others)))} among them",
