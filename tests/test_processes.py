@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,11 @@ def archive(corpus: Path, tmp_path: Path) -> Path:
 
 def all_children() -> set[int]:
     """Processes that this one started and that are not ended and waited for."""
-    mine = Path(f"/proc/{os.getpid()}/task")
-    return {int(pid) for task in mine.iterdir() for pid in (task / "children").read_text().split()}
+    found: set[int] = set()
+    for task in Path(f"/proc/{os.getpid()}/task").iterdir():
+        with suppress(FileNotFoundError):  # a thread that has just ended
+            found.update(map(int, (task / "children").read_text().split()))
+    return found
 
 
 _others: set[int] = set()
