@@ -11,7 +11,8 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
 # Tests side by side, on as many processors as there are. Neighbours mostly stay together, because
-# they share what is slow to make; the slow ones are alone, because they measure memory and time.
+# they share what is slow to make. Those that kill processes at a moment are alone, and so are the
+# slow ones, which measure memory.
 
 SIDE_BY_SIDE := -n auto --maxprocesses 8 --dist worksteal
 
@@ -21,7 +22,8 @@ demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py
 
 test: check
-	$(BIN)/pytest -q $(SIDE_BY_SIDE)
+	$(BIN)/pytest -q $(SIDE_BY_SIDE) --ignore-glob='*crash.py'
+	$(BIN)/pytest -q tests/test_*crash.py
 
 test-slow: $(VENV)/installed-dev
 	$(BIN)/pytest -q -m slow

@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import hostile as h
@@ -215,24 +214,21 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base / "all"
 
 
-def moments(count: int, length: float) -> Iterator[float]:
-    rng = random.Random(5)
-    return (rng.random() * length for _ in range(count))
-
-
 def kill_bulk(many: Path, base: Path, count: int) -> None:
     OLD.save_file(base / "old.key")
     args = (base / "all", base / "old.key", NEW.recipient.text)
     shutil.copytree(many, base / "all")
     length = float(h.run_child(BULK, *args, home=base / "home").stdout.split()[-1])
-    states = set()
-    for after in moments(count, length):
+    rng, states = random.Random(5), set()
+    for number in range(10 * count):
+        if number >= count and 1 in states:
+            break
         shutil.rmtree(base / "all")
         shutil.rmtree(base / "home", ignore_errors=True)
         shutil.copytree(many, base / "all")
         child = h.start_child(BULK, *args, home=base / "home")
         assert child.stdout is not None and child.stdout.readline() == "ready\n"
-        time.sleep(after)
+        time.sleep(rng.random() * length)
         h.kill(child)
         child.communicate(timeout=30)
         assert opens(base / "all", OLD, NEW)
