@@ -42,12 +42,10 @@ def _open_file(opened: Any, path: str) -> Any:
     errors = [*opened.problems]
     for name in spellings(os.fsencode(path)):
         try:
-            part, entry = opened.find(name)
+            opened.check_newest(name)
+            return opened.open_file(name)
         except NotFound as error:
             errors.append(error)
-        else:
-            opened.check_newest(part)
-            return opened.open_file(entry.path)
     raise errors[0]
 
 

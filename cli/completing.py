@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import Any
-
-from click.shell_completion import CompletionItem
+from typing import TYPE_CHECKING, Any
 
 from pqvault.errors import PQVaultError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 __all__ = ["keys", "keys_or_files", "recipients"]
 
 
-def keys(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
+def keys(ctx: Any, param: Any, incomplete: str) -> list[str]:
     """Names of the keystore, which are readable without a passphrase."""
     from pqvault import home
 
@@ -25,23 +26,25 @@ def keys(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
             names = [key.name for key in store.names().values()]
     except PQVaultError:  # damaged, say: the command will tell, and a Tab must not
         return []
-    return [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
+    return [name for name in sorted(names) if name.startswith(incomplete)]
 
 
-def keys_or_files(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
+def keys_or_files(ctx: Any, param: Any, incomplete: str) -> list[str] | list[CompletionItem]:
     """Both; without a name that fits, the shell looks for files its own way."""
+    from click.shell_completion import CompletionItem  # no command but a Tab needs it
+
     names = keys(ctx, param, incomplete)
     return names + _files(incomplete) if names else [CompletionItem(incomplete, type="file")]
 
 
-def recipients(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
+def recipients(ctx: Any, param: Any, incomplete: str) -> list[str]:
     """Names of keys, and files after an @."""
     if incomplete.startswith("@"):
-        return [CompletionItem(f"@{item.value}") for item in _files(incomplete[1:])]
+        return [f"@{name}" for name in _files(incomplete[1:])]
     return keys(ctx, param, incomplete)
 
 
-def _files(incomplete: str) -> list[CompletionItem]:
+def _files(incomplete: str) -> list[str]:
     folder, slash, start = incomplete.rpartition("/")
     try:
         with os.scandir(folder + slash or ".") as entries:
@@ -49,4 +52,4 @@ def _files(incomplete: str) -> list[CompletionItem]:
     except OSError:
         return []
     shown = [name for name in sorted(found) if start or not name.startswith(".")]
-    return [CompletionItem(folder + slash + name) for name in shown]
+    return [folder + slash + name for name in shown]

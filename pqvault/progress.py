@@ -31,9 +31,7 @@ class Meter:
     """The bytes that several threads have done of a run, told to ``progress``. ``total``: of the
     run, as far as it is known by then. Once :attr:`stop` is set, who tells of more is ended."""
 
-    def __init__(
-        self, stage: str, progress: Progress, total: Callable[[], int | None] = lambda: None
-    ) -> None:
+    def __init__(self, stage: str, progress: Progress, total: Callable[[], int | None]) -> None:
         self.stop = threading.Event()
         self.done = 0
         self._stage = stage

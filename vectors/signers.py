@@ -5,12 +5,8 @@ ML-DSA signatures are made with random bytes, so they are kept in files and used
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import json
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from blake3 import blake3
@@ -19,11 +15,10 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, M
 
 from vectors.archives import ONE
 from vectors.people import bech32, made
-from vectors.testkit import HERE, b64, bind
+from vectors.testkit import HERE, Kept, b64, bind
 
-__all__ = ["BOTH", "CNSA2", "ED", "FRIDA", "GRETA", "HEDI", "KNOWN", "Made", "Signer"]
+__all__ = ["BOTH", "CNSA2", "ED", "FRIDA", "GRETA", "HEDI", "KNOWN", "Signer"]
 
-MADE: Final = HERE / "signatures.json"
 BOTH, CNSA2 = "Ed25519+ML-DSA-65", "ML-DSA-87"
 ED, SMALL, LARGE = "Ed25519", "ML-DSA-65", "ML-DSA-87"
 PURPOSES: Final = {
@@ -33,32 +28,7 @@ PURPOSES: Final = {
 }
 
 
-class Made:
-    """``signatures.json``, or another such file: what no seed can make again."""
-
-    def __init__(self, path: Path = MADE) -> None:
-        self.path = path
-        self.new = False
-        there = path.exists()
-        self.known: dict[str, str] = json.loads(path.read_text()) if there else {}
-        self.used: set[str] = set()
-
-    def get(self, name: str, make: Callable[[], bytes]) -> bytes:
-        """The signature of this name."""
-        if name not in self.known:
-            if not self.new:
-                raise LookupError(f"{name} is not in {self.path.name}: run with --new-signatures")
-            self.known[name] = b64(make())
-        self.used.add(name)
-        return base64.b64decode(self.known[name])
-
-    def save(self) -> None:
-        """Write what was used."""
-        used = {name: self.known[name] for name in sorted(self.used)}
-        self.path.write_text(json.dumps(used, indent=1) + "\n")
-
-
-KNOWN: Final = Made()
+KNOWN: Final = Kept(HERE / "signatures.json", "--new-signatures")
 
 
 @dataclass(frozen=True)
@@ -67,7 +37,7 @@ class Signer:
 
     name: str
     suite: str
-    known: Made = KNOWN
+    known: Kept = KNOWN
 
     @property
     def algorithms(self) -> list[str]:

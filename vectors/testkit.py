@@ -66,12 +66,15 @@ def expand(key: bytes, info: bytes, length: int) -> bytes:
     return out[:length]
 
 
-class Wraps:
-    """``wrapped.json``: the HPKE encapsulations, which no seed can make again."""
+class Kept:
+    """A file of what no seed can make again, so that it is made once and used again.
 
-    path = HERE / "wrapped.json"
+    ``option``: of the generator that makes what is missing.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path, option: str) -> None:
+        self.path = path
+        self._option = option
         self.start(new=False)
 
     def start(self, *, new: bool) -> None:
@@ -81,14 +84,12 @@ class Wraps:
         self.known: dict[str, str] = json.loads(self.path.read_text()) if there else {}
         self.used: set[str] = set()
 
-    def get(self, person: Person, info: bytes, key: bytes) -> bytes:
-        """enc ‖ ciphertext of ``key`` wrapped to ``person``."""
-        digest = hashlib.sha256(person.public_key + key + info).hexdigest()[:16]
-        name = f"{person.name} {digest}"
+    def get(self, name: str, make: Callable[[], bytes]) -> bytes:
+        """What has this name."""
         if name not in self.known:
             if not self.new:
-                raise LookupError(f"{name} is not in wrapped.json: run with --new-wraps")
-            self.known[name] = b64(wrap(person, info, key))
+                raise LookupError(f"{name} is not in {self.path.name}: run with {self._option}")
+            self.known[name] = b64(make())
         self.used.add(name)
         return base64.b64decode(self.known[name])
 
@@ -98,7 +99,13 @@ class Wraps:
         self.path.write_text(json.dumps(used, indent=1) + "\n")
 
 
-WRAPS: Final = Wraps()
+WRAPS: Final = Kept(HERE / "wrapped.json", "--new-wraps")
+
+
+def wrapped(person: Person, info: bytes, key: bytes) -> bytes:
+    """enc ‖ ciphertext of ``key`` wrapped to ``person``: the HPKE encapsulations are kept."""
+    digest = hashlib.sha256(person.public_key + key + info).hexdigest()[:16]
+    return WRAPS.get(f"{person.name} {digest}", lambda: wrap(person, info, key))
 
 
 # -- 3: text documents ----------------------------------------------------------------------
@@ -163,7 +170,7 @@ class Root:
             kem.encode(),
             bound,
         )
-        sealed = WRAPS.get(person, info, self.secret)
+        sealed = wrapped(person, info, self.secret)
         return {"kem": kem, "key_id": bound.hex(), "sealed": b64(sealed)}
 
     def envelope(

@@ -20,7 +20,7 @@ from vectors.archives import ONE, THREE, TWO, folder_row, signature_lines
 from vectors.parquet import Row
 from vectors.people import ALICE, BOB, Person, made
 from vectors.registry import Registry, json_files
-from vectors.signers import CNSA2, Made, Signer
+from vectors.signers import CNSA2, Signer
 from vectors.testkit import (
     ARCHIVE,
     CREATED,
@@ -28,6 +28,7 @@ from vectors.testkit import (
     HERE,
     Bytes,
     Files,
+    Kept,
     Part,
     Root,
     b64,
@@ -40,7 +41,7 @@ from vectors.testkit import (
 
 FOLDER: Final = HERE / "views"
 STORE: Final = "files.json"
-KNOWN: Final = Made(HERE / "views.json")
+KNOWN: Final = Kept(HERE / "views.json", "--new-wraps")
 FOUR: Final = Root("four", ARCHIVE)  # its id comes before those of TWO and THREE
 LAST: Final = Root("eight", ARCHIVE)  # its id comes after all of theirs
 FRIDA: Final = replace(signers.FRIDA, known=KNOWN)

@@ -234,10 +234,12 @@ class Archive(Closing):
             )
         return found
 
-    def check_newest(self, part: OpenPart) -> None:
-        """Raise the first problem that may keep back something newer than what ``part`` holds:
-        any, but of parts before it, which it hides."""
-        before = self._chosen_ids[: self._chosen_ids.index(part.id)]
+    def check_newest(self, path: Name) -> None:
+        """Raise the first problem that may keep back something newer than what is found under a
+        path: any, but of parts before the one that holds it, which hides what is in those."""
+        if not self.problems:
+            return
+        before = self._chosen_ids[: self._chosen_ids.index(self.find(path)[0].id)]
         harmless = [self.unopened.get(part_id) for part_id in before]
         for problem in self.problems:
             if problem not in harmless:

@@ -14,7 +14,6 @@ from pqvault.archive.journal import Journal
 from pqvault.archive.layout import HEADER
 from pqvault.archive.ownfolder import is_within, own_folder
 from pqvault.archive.priors import committed, without_groups
-from pqvault.archive.publicpart import PublicPart
 from pqvault.archive.publicstate import PublicState
 from pqvault.archive.replacement import replaced_ids
 from pqvault.archive.walk import Source
@@ -149,7 +148,7 @@ def check_state(
         theirs = set(part.envelope.key_ids)
         if theirs != ours:
             warnings.append(_difference(part.id, theirs, ours))
-    lacking = [part for part in without_groups(state, groups) if _has_tables(state.parts[part])]
+    lacking = [p for p in without_groups(state, groups) if state.parts[p].commit.has_tables]
     if lacking:
         warnings.append(
             f"tables of earlier parts ({len(lacking)}, the last is {lacking[-1]}) are without the"
@@ -157,10 +156,6 @@ def check_state(
             " `pqvault prune` removes them"
         )
     return warnings
-
-
-def _has_tables(part: PublicPart) -> bool:
-    return any(file.name.startswith("tables/") for file in part.commit.files)
 
 
 def check_retired(
